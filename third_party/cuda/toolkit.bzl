@@ -1,0 +1,48 @@
+"""The CUDA compiler from its hash-locked wheels, as @cuda.
+
+Fetched only when a target built with nvcc is asked for, so --config=nocuda
+never downloads it.
+"""
+
+load(
+    "//third_party/python:install.bzl",
+    "find_python",
+    "install_locked",
+    "make_venv",
+)
+
+_BUILD = """
+package(default_visibility = ["//visibility:public"])
+
+# One source directory, not its two thousand files, and a stamp that stands
+# for its content.
+filegroup(name = "toolkit", srcs = ["site/nvidia/cu13", "stamp"])
+
+cc_library(
+    name = "runtime",
+    srcs = ["site/nvidia/cu13/lib/libcudart_static.a"],
+    linkopts = ["-ldl", "-lpthread", "-lrt"],
+)
+
+cc_library(
+    name = "headers",
+    hdrs = glob(["site/nvidia/cu13/include/*.h",
+                 "site/nvidia/cu13/include/crt/*.h",
+                 "site/nvidia/cu13/include/crt/*.hpp"]),
+    includes = ["site/nvidia/cu13/include"],
+)
+"""
+
+def _cuda_toolkit_impl(ctx):
+    lock = ctx.path(ctx.attr.lock)
+    ctx.report_progress("installing the CUDA compiler")
+    installer = make_venv(ctx, find_python(ctx), "installer", with_pip = True)
+    install_locked(ctx, installer, lock, ctx.path("site"))
+    ctx.file("BUILD", _BUILD)
+    ctx.file("stamp", ctx.read(lock))
+
+cuda_toolkit = repository_rule(
+    implementation = _cuda_toolkit_impl,
+    attrs = {"lock": attr.label(mandatory = True, allow_single_file = True)},
+    environ = ["PATH", "SAN_PYTHON"],
+)

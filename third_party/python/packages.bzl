@@ -1,0 +1,60 @@
+"""Python packages from a hash lock, as @python//:NAME py_library targets.
+
+SAN_TORCH=cuda (set by --config=cuda) chooses the lock with the CUDA build of
+torch; the default is the CPU build. A target carries its package's top-level
+folders as source directories, so a test sees just what it declares and a
+sandbox holds dozens of links, not tens of thousands.
+"""
+
+load(":install.bzl", "find_python", "install_locked", "make_venv")
+
+def _python_packages_impl(ctx):
+    # All labels first: a label found late runs the whole rule again.
+    generator = ctx.path(Label("//third_party/python:generate_build.py"))
+    locks = {
+        kind: ctx.path(Label(lock))
+        for kind, lock in ctx.attr.locks.items()
+    }
+    kind = ctx.os.environ.get("SAN_TORCH", "") or "cpu"
+    if kind not in locks:
+        fail("python: SAN_TORCH must be one of %s, got %s" % (
+            ", ".join(sorted(locks)),
+            kind,
+        ))
+
+    ctx.report_progress("installing the %s lock" % kind)
+    host = find_python(ctx)
+    installer = make_venv(ctx, host, "installer", with_pip = True)
+    make_venv(ctx, host, "interpreter", with_pip = False)
+    install_locked(ctx, installer, locks[kind], ctx.path("site"))
+
+    # The sandbox mounts these files read-only: compile them here. The exit
+    # code is no verdict: some packages ship files for newer Pythons.
+    ctx.report_progress("compiling")
+    ctx.execute([host, "-m", "compileall", "-q", "-j", "0", "site"])
+
+    include = ctx.execute([
+        host,
+        "-c",
+        "import sysconfig; print(sysconfig.get_paths()['include'])",
+    ]).stdout.strip()
+    if not ctx.path(include + "/Python.h").exists:
+        fail("python: the headers must be installed, got no %s/Python.h. " %
+             include + "Install python3-dev.")
+    ctx.symlink(include, "include")
+    build = ctx.execute([installer, generator, "site"])
+    if build.return_code:
+        fail("python: " + build.stderr)
+    ctx.file("BUILD", build.stdout)
+    ctx.file("stamp", ctx.read(locks[kind]))
+
+python_packages = repository_rule(
+    implementation = _python_packages_impl,
+    attrs = {
+        "locks": attr.string_dict(
+            mandatory = True,
+            doc = "Kind of torch (cpu, cuda) to label of the lock.",
+        ),
+    },
+    environ = ["PATH", "SAN_PYTHON", "SAN_TORCH"],
+)
