@@ -1,0 +1,29 @@
+"""The compiled kernels, for NumPy arrays and torch tensors alike.
+
+Every tensor is any object with `__dlpack__` (float32, float64, float16 or
+bfloat16; dense and row-major; all of one dtype on one device, CPU or CUDA).
+Outputs are given by the caller and written in place. This package knows
+nothing of autograd or of torch: `san.ops` is the interface for networks.
+"""
+
+from cuda_kernels._kernels import (
+    aggregation_backward,
+    aggregation_forward,
+    built_with_cuda,
+    cuda_device_count,
+    instruction_sets,
+    subtraction2_backward,
+    subtraction2_forward,
+    use_instruction_set,
+)
+
+__all__ = [
+    "aggregation_backward",
+    "aggregation_forward",
+    "built_with_cuda",
+    "cuda_device_count",
+    "instruction_sets",
+    "subtraction2_backward",
+    "subtraction2_forward",
+    "use_instruction_set",
+]

@@ -1,0 +1,74 @@
+// The documentation of the Python functions.
+#ifndef CUDA_KERNELS_BINDING_DOCSTRINGS_H_
+#define CUDA_KERNELS_BINDING_DOCSTRINGS_H_
+
+namespace san {
+
+// Follows every op: what its keyword options mean. A macro, so that the
+// compiler joins it to the docstring before it.
+#define SAN_OPTIONS_DOC                                                        \
+  "\n\n"                                                                       \
+  "All tensors are dense and row-major, of one dtype and on one device, and\n" \
+  "export DLPack. Half types are summed in float32. Every element has one\n"   \
+  "writer that sums in a fixed order: equal bits in every run, with any\n"     \
+  "number of threads.\n\n"                                                     \
+  "Options:\n"                                                                 \
+  "  kernel_size, stride, padding, dilation: pixels, along both axes.\n"       \
+  "  padding_mode: 'reflect', as numpy.pad defines it for any image size,\n"   \
+  "    or 'zeros'.\n"                                                          \
+  "  implementation: 'fast', or 'simple' for one formula per element, the\n"   \
+  "    oracle. On CUDA both name the simple kernels, the only ones there.\n"   \
+  "  stream: the CUDA stream to work on, as an integer; 0 is the default\n"    \
+  "    stream. Without effect on the CPU.\n\n"                                 \
+  "Raises:\n"                                                                  \
+  "  ValueError: an argument breaks a rule, which the message names.\n"        \
+  "  RuntimeError: CUDA refused to launch.\n"
+
+constexpr char kAggregationForwardDoc[] =
+    "output[n, c, p] = sum over taps t of\n"
+    "    weight[n, c mod Cw, t, p] * padded(input)[n, c, at(p, t)]\n\n"
+    "Written in place. Shapes: input [N, C, H, W], weight [N, Cw, K, P] with\n"
+    "K = kernel_size^2, P = H_out * W_out and C a multiple of Cw, output\n"
+    "[N, C, H_out, W_out]. Equation 2 of Zhao et al., CVPR 2020, with the\n"
+    "interleaved weight sharing of the published code." SAN_OPTIONS_DOC;
+
+constexpr char kAggregationBackwardDoc[] =
+    "The gradients of aggregation_forward, each in the shape of its tensor.\n\n"
+    "Written in place; a gradient that is None is not "
+    "computed." SAN_OPTIONS_DOC;
+
+constexpr char kSubtraction2ForwardDoc[] =
+    "output[n, c, t, p] = padded(a)[n, c, centre(p)] -\n"
+    "                     padded(b)[n, c, at(p, t)]\n\n"
+    "Written in place. Shapes: a and b [N, C, H, W], output [N, C, K, P] with\n"
+    "K = kernel_size^2 and P = H_out * W_out. The subtraction relation of\n"
+    "Zhao et al., CVPR 2020, section 3.1." SAN_OPTIONS_DOC;
+
+constexpr char kSubtraction2BackwardDoc[] =
+    "The gradients of subtraction2_forward, [N, C, H, W] each.\n\n"
+    "Written in place; a gradient that is None is not "
+    "computed." SAN_OPTIONS_DOC;
+
+#undef SAN_OPTIONS_DOC
+
+constexpr char kCudaDeviceCountDoc[] =
+    "The CUDA devices that can be used: 0 without a driver, without a GPU, or\n"
+    "in a build without CUDA.";
+
+constexpr char kBuiltWithCudaDoc[] =
+    "Whether this build contains the CUDA kernels.";
+
+constexpr char kInstructionSetsDoc[] =
+    "The instruction sets that the fast CPU kernels can use on this "
+    "processor,\n"
+    "in ascending order. The last one is in use.";
+
+constexpr char kUseInstructionSetDoc[] =
+    "Makes all later fast CPU kernels use one of instruction_sets().\n\n"
+    "For tests and benchmarks.\n\n"
+    "Raises:\n"
+    "  ValueError: the name is not one of them.\n";
+
+}  // namespace san
+
+#endif  // CUDA_KERNELS_BINDING_DOCSTRINGS_H_

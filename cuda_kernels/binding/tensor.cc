@@ -1,0 +1,226 @@
+#include "cuda_kernels/binding/tensor.h"
+
+#include <pybind11/stl.h>
+
+#include <utility>
+#include <vector>
+
+#include "cuda_kernels/binding/errors.h"
+
+namespace py = pybind11;
+
+namespace san {
+namespace {
+
+// Decimal digits; a product of two sizes may need more than 64 bits.
+std::string text(__int128 value) {
+  if (value < 0) return "-" + text(-value);
+  if (value < 10) return std::string(1, static_cast<char>('0' + value));
+  return text(value / 10) + text(value % 10);
+}
+
+template <typename Sizes>
+std::string shape_text(const Sizes& sizes) {
+  std::string result = "[";
+  for (const auto& size : sizes)
+    result += (result.size() > 1 ? ", " : "") + text(size);
+  return result + "]";
+}
+
+std::string device_text(dlpack::Device device) {
+  if (device.type == dlpack::kCpu || device.type == dlpack::kCudaHost)
+    return "cpu";
+  if (device.type == dlpack::kCuda) return "cuda:" + text(device.id);
+  return "DLPack device type " + text(device.type);
+}
+
+const char* type_text(ScalarType type) {
+  switch (type) {
+    case ScalarType::kFloat32:
+      return "float32";
+    case ScalarType::kFloat64:
+      return "float64";
+    case ScalarType::kFloat16:
+      return "float16";
+    case ScalarType::kBfloat16:
+      return "bfloat16";
+  }
+  return "unknown";
+}
+
+int64_t item_bytes(ScalarType type) {
+  if (type == ScalarType::kFloat64) return 8;
+  return type == ScalarType::kFloat32 ? 4 : 2;
+}
+
+std::string type_name(py::handle object) {
+  return Py_TYPE(object.ptr())->tp_name;
+}
+
+// CUDA tensors: the caller passes the stream to work on, so the exporter must
+// not synchronise (stream=-1). CPU exporters take no stream.
+py::object call_dlpack(py::handle object) {
+  const auto device = py::cast<std::pair<int64_t, int64_t>>(
+      py::tuple(object.attr("__dlpack_device__")()));
+  py::dict arguments;
+  if (device.first == dlpack::kCuda) arguments["stream"] = -1;
+  const py::object method = object.attr("__dlpack__");
+  try {
+    return method(**arguments, py::arg("max_version") = py::make_tuple(1, 0));
+  } catch (py::error_already_set& error) {
+    // Exporters older than DLPack 1.0 do not know max_version.
+    if (!error.matches(PyExc_TypeError)) throw;
+  }
+  return method(**arguments);
+}
+
+}  // namespace
+
+Tensor::Tensor(const char* op, const char* name, py::handle object,
+               Access access)
+    : op_(op), name_(name) {
+  const dlpack::Tensor& tensor = open(object, access);
+  read_type(tensor);
+  read_device(tensor);
+  read_shape(tensor);
+  require_dense(tensor);
+  read_data(tensor);
+}
+
+void Tensor::reject(const std::string& rule, const std::string& value) const {
+  fail(op_, name_, rule, value);
+}
+
+// Borrowing: the capsule is never renamed, so its own destructor releases the
+// tensor when the view goes away.
+const dlpack::Tensor& Tensor::open(py::handle object, Access access) {
+  const char* rule = "be a tensor that exports DLPack";
+  if (!py::hasattr(object, "__dlpack__") ||
+      !py::hasattr(object, "__dlpack_device__"))
+    reject(rule, type_name(object));
+  try {
+    capsule_ = call_dlpack(object);
+  } catch (py::error_already_set& error) {
+    if (!error.matches(PyExc_Exception)) throw;
+    reject(rule, type_name(object) + " (" +
+                     py::cast<std::string>(py::str(error.value())) + ")");
+  } catch (py::cast_error&) {
+    reject(rule, type_name(object) + " with a malformed __dlpack_device__");
+  }
+  if (PyCapsule_IsValid(capsule_.ptr(), "dltensor"))
+    return static_cast<dlpack::ManagedTensor*>(
+               PyCapsule_GetPointer(capsule_.ptr(), "dltensor"))
+        ->tensor;
+  const char* versioned = "dltensor_versioned";
+  if (!PyCapsule_IsValid(capsule_.ptr(), versioned))
+    reject(rule, type_name(object) + " without a fresh DLPack capsule");
+  const auto* managed = static_cast<dlpack::ManagedTensorVersioned*>(
+      PyCapsule_GetPointer(capsule_.ptr(), versioned));
+  if (managed->major != dlpack::kMajorVersion)
+    reject("export DLPack 1.x", text(managed->major) + ".x");
+  const uint64_t unwritable = dlpack::kReadOnly | dlpack::kIsCopied;
+  if (access == Access::kWrite && (managed->flags & unwritable))
+    reject("be writable", "a read-only tensor");
+  return managed->tensor;
+}
+
+void Tensor::read_type(const dlpack::Tensor& tensor) {
+  const dlpack::DataType dtype = tensor.dtype;
+  const bool real = dtype.code == dlpack::kFloat && dtype.lanes == 1;
+  if (real && dtype.bits == 32)
+    type_ = ScalarType::kFloat32;
+  else if (real && dtype.bits == 64)
+    type_ = ScalarType::kFloat64;
+  else if (real && dtype.bits == 16)
+    type_ = ScalarType::kFloat16;
+  else if (dtype.code == dlpack::kBfloat && dtype.lanes == 1 &&
+           dtype.bits == 16)
+    type_ = ScalarType::kBfloat16;
+  else
+    reject("be float32, float64, float16 or bfloat16",
+           "DLPack type code " + text(dtype.code) + " of " + text(dtype.bits) +
+               " bits");
+}
+
+void Tensor::read_device(const dlpack::Tensor& tensor) {
+  device_ = tensor.device;
+  if (device_.type == dlpack::kCudaHost) device_ = {dlpack::kCpu, 0};
+  if (device_.type == dlpack::kCpu) device_.id = 0;
+  if (device_.type != dlpack::kCpu && device_.type != dlpack::kCuda)
+    reject("be on the CPU or a CUDA device", device_text(device_));
+}
+
+void Tensor::read_shape(const dlpack::Tensor& tensor) {
+  if (tensor.ndim != 4)
+    reject("have 4 dimensions", text(tensor.ndim) + " dimensions");
+  bytes_ = item_bytes(type_);
+  bool overflow = false, empty = false;
+  for (int i = 0; i < 4; ++i) {
+    shape_[i] = tensor.shape[i];
+    if (shape_[i] < 0) reject("have sizes of at least 0", text(shape_[i]));
+    empty |= shape_[i] == 0;
+    overflow |= __builtin_mul_overflow(bytes_, shape_[i], &bytes_);
+  }
+  if (empty) bytes_ = 0;
+  if (overflow && !empty)
+    reject("have less than 2^63 bytes", "shape " + shape_text(shape_));
+}
+
+void Tensor::require_dense(const dlpack::Tensor& tensor) const {
+  if (tensor.strides == nullptr || bytes_ == 0) return;
+  int64_t expected = 1;
+  for (int i = 3; i >= 0; expected *= shape_[i--])
+    if (shape_[i] != 1 && tensor.strides[i] != expected)
+      reject("be dense and row-major (contiguous)",
+             "shape " + shape_text(shape_) + " with strides " +
+                 shape_text(
+                     std::vector<int64_t>(tensor.strides, tensor.strides + 4)));
+}
+
+void Tensor::read_data(const dlpack::Tensor& tensor) {
+  data_ = static_cast<char*>(tensor.data) + tensor.byte_offset;
+  if (bytes_ == 0) return;
+  if (tensor.data == nullptr) reject("have memory", "a null data pointer");
+  if (reinterpret_cast<uintptr_t>(data_) % item_bytes(type_) != 0)
+    reject("be aligned to its element size", "a misaligned data pointer");
+}
+
+void Tensor::require_shape(const char* letters,
+                           const std::array<__int128, 4>& expected) const {
+  for (int i = 0; i < 4; ++i)
+    if (shape_[i] != expected[i])
+      reject(
+          std::string("have shape ") + letters + " = " + shape_text(expected),
+          shape_text(shape_));
+}
+
+void Tensor::require_shape_of(const Tensor& other) const {
+  if (shape_ != other.shape_)
+    reject(std::string("have the shape of ") + other.name_ + ", " +
+               shape_text(other.shape_),
+           shape_text(shape_));
+}
+
+void Tensor::require_same_kind(const Tensor& other) const {
+  if (type_ != other.type_)
+    reject(std::string("have the dtype of ") + other.name_ + ", " +
+               type_text(other.type_),
+           type_text(type_));
+  if (device_.type != other.device_.type || device_.id != other.device_.id)
+    reject(std::string("be on the device of ") + other.name_ + ", " +
+               device_text(other.device_),
+           device_text(device_));
+}
+
+void Tensor::require_apart_from(const Tensor& other) const {
+  const auto begin = reinterpret_cast<uintptr_t>(data_);
+  const auto other_begin = reinterpret_cast<uintptr_t>(other.data_);
+  const bool apart = bytes_ == 0 || other.bytes_ == 0 ||
+                     begin + bytes_ <= other_begin ||
+                     other_begin + other.bytes_ <= begin;
+  if (!apart)
+    reject(std::string("not share memory with ") + other.name_,
+           "overlapping tensors");
+}
+
+}  // namespace san

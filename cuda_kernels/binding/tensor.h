@@ -1,0 +1,65 @@
+// A checked, borrowed view of a Python tensor (anything that speaks DLPack).
+#ifndef CUDA_KERNELS_BINDING_TENSOR_H_
+#define CUDA_KERNELS_BINDING_TENSOR_H_
+
+#include <pybind11/pybind11.h>
+
+#include <array>
+#include <cstdint>
+#include <string>
+
+#include "cuda_kernels/binding/dlpack.h"
+#include "cuda_kernels/scalar_types.h"
+
+namespace san {
+
+enum class Access { kRead, kWrite };
+
+// Four dimensions, dense and row-major, aligned, of a known scalar type, on the
+// CPU or a CUDA device. The capsule keeps the memory alive; nothing is copied.
+class Tensor {
+ public:
+  // Throws ValueError if `object` is anything else.
+  Tensor(const char* op, const char* name, pybind11::handle object,
+         Access access);
+
+  // Throws ValueError unless the shape is `expected`. `letters` names the
+  // dimensions. The widest type, because products of sizes may not fit less.
+  void require_shape(const char* letters,
+                     const std::array<__int128, 4>& expected) const;
+  void require_shape_of(const Tensor& other) const;
+  // Throws ValueError unless type and device are those of `other`.
+  void require_same_kind(const Tensor& other) const;
+  // Throws ValueError if the two share memory.
+  void require_apart_from(const Tensor& other) const;
+
+  int64_t size(int dimension) const { return shape_[dimension]; }
+  bool empty() const { return bytes_ == 0; }
+  void* data() const { return data_; }
+  ScalarType type() const { return type_; }
+  bool on_cuda() const { return device_.type == dlpack::kCuda; }
+  int device_id() const { return device_.id; }
+
+ private:
+  const dlpack::Tensor& open(pybind11::handle object, Access access);
+  void read_type(const dlpack::Tensor& tensor);
+  void read_device(const dlpack::Tensor& tensor);
+  void read_shape(const dlpack::Tensor& tensor);
+  void read_data(const dlpack::Tensor& tensor);
+  void require_dense(const dlpack::Tensor& tensor) const;
+  [[noreturn]] void reject(const std::string& rule,
+                           const std::string& value) const;
+
+  const char* op_;
+  const char* name_;
+  pybind11::object capsule_;
+  std::array<int64_t, 4> shape_;
+  int64_t bytes_;
+  void* data_;
+  ScalarType type_;
+  dlpack::Device device_;
+};
+
+}  // namespace san
+
+#endif  // CUDA_KERNELS_BINDING_TENSOR_H_

@@ -1,0 +1,114 @@
+// Aggregation's three formulas, one output element at a time, for host and
+// device. They are the oracle of every faster kernel: keep them obvious.
+#ifndef CUDA_KERNELS_SIMPLE_AGGREGATION_ELEMENTS_H_
+#define CUDA_KERNELS_SIMPLE_AGGREGATION_ELEMENTS_H_
+
+#include "cuda_kernels/aggregation.h"
+
+namespace san::simple {
+
+template <typename T>
+struct AggregationOutput {
+  AggregationShape shape;
+  const T* input;
+  const T* weight;
+  T* output;
+
+  int64_t count() const {
+    return shape.batch * shape.channels * shape.window.outputs();
+  }
+
+  // index = (n, c, p)
+  SAN_HOST_DEVICE void operator()(int64_t index) const {
+    const Window& window = shape.window;
+    const int64_t outputs = window.outputs(), p = index % outputs;
+    const int64_t plane = index / outputs, groups = shape.weight_channels;
+    const int64_t n = plane / shape.channels, c = plane % shape.channels;
+    const int64_t ho = p / window.columns.outputs;
+    const int64_t wo = p % window.columns.outputs;
+    const T* x = input + plane * window.pixels();
+    const T* w =
+        weight + (n * groups + c % groups) * window.taps() * outputs + p;
+    Accumulator<T> sum = 0;
+    for (int64_t kh = 0; kh < window.rows.taps; ++kh) {
+      const int64_t row = window.rows.position(ho, kh);
+      for (int64_t kw = 0; kw < window.columns.taps; ++kw, w += outputs) {
+        const int64_t pixel =
+            window.source(row, window.columns.position(wo, kw));
+        const Accumulator<T> value = pixel < 0 ? 0 : x[pixel];
+        sum += static_cast<Accumulator<T>>(*w) * value;
+      }
+    }
+    output[index] = rounded<T>(sum);
+  }
+};
+
+template <typename T>
+struct AggregationGradInput {
+  AggregationShape shape;
+  const T* grad_output;
+  const T* weight;
+  T* grad_input;
+
+  int64_t count() const {
+    return shape.batch * shape.channels * shape.window.pixels();
+  }
+
+  // index = (n, c, pixel)
+  SAN_HOST_DEVICE void operator()(int64_t index) const {
+    const Window& window = shape.window;
+    const int64_t outputs = window.outputs(), groups = shape.weight_channels;
+    const int64_t plane = index / window.pixels();
+    const int64_t n = plane / shape.channels, c = plane % shape.channels;
+    const T* g = grad_output + plane * outputs;
+    const T* w = weight + (n * groups + c % groups) * window.taps() * outputs;
+    Accumulator<T> sum = 0;
+    window.for_each_reader(
+        index % window.pixels(), [&](int64_t tap, int64_t p) {
+          sum += static_cast<Accumulator<T>>(w[tap * outputs + p]) *
+                 static_cast<Accumulator<T>>(g[p]);
+        });
+    grad_input[index] = rounded<T>(sum);
+  }
+};
+
+template <typename T>
+struct AggregationGradWeight {
+  AggregationShape shape;
+  const T* grad_output;
+  const T* input;
+  T* grad_weight;
+
+  int64_t count() const {
+    return shape.batch * shape.weight_channels * shape.window.taps() *
+           shape.window.outputs();
+  }
+
+  // index = (n, weight channel, tap, p)
+  SAN_HOST_DEVICE void operator()(int64_t index) const {
+    const Window& window = shape.window;
+    const int64_t outputs = window.outputs(), p = index % outputs;
+    const int64_t tap = index / outputs % window.taps();
+    const int64_t plane = index / outputs / window.taps();
+    const int64_t n = plane / shape.weight_channels;
+    const int64_t row = window.rows.position(p / window.columns.outputs,
+                                             tap / window.columns.taps);
+    const int64_t column = window.columns.position(p % window.columns.outputs,
+                                                   tap % window.columns.taps);
+    const int64_t pixel = window.source(row, column);
+    Accumulator<T> sum = 0;
+    for (int64_t c = plane % shape.weight_channels; c < shape.channels;
+         c += shape.weight_channels) {
+      const int64_t source = n * shape.channels + c;
+      const Accumulator<T> value =
+          pixel < 0 ? 0 : input[source * window.pixels() + pixel];
+      sum += static_cast<Accumulator<T>>(grad_output[source * outputs + p]) *
+             value;
+    }
+    grad_weight[index] = rounded<T>(sum);
+  }
+};
+
+}  // namespace san::simple
+
+#endif  // CUDA_KERNELS_SIMPLE_AGGREGATION_ELEMENTS_H_
