@@ -1,0 +1,25 @@
+"""Self-attention networks for image recognition.
+
+`san.ops` holds the operators, `san.attention` the blocks and `san.networks`
+the networks that are made of them.
+"""
+
+from san import ops
+from san.attention import PairwiseAttention, PatchwiseAttention
+from san.checkpoints import load_published_checkpoint
+from san.cost import Cost, count_cost
+from san.networks import SAN, Bottleneck, ResNet, create_model, list_models
+
+__all__ = [
+    "SAN",
+    "Bottleneck",
+    "Cost",
+    "PairwiseAttention",
+    "PatchwiseAttention",
+    "ResNet",
+    "count_cost",
+    "create_model",
+    "list_models",
+    "load_published_checkpoint",
+    "ops",
+]

@@ -1,0 +1,178 @@
+"""The two attention blocks: pairwise and patchwise.
+
+The operators under them are in `san.ops`, the networks around them in
+`san.networks`.
+
+Shape letters: N batch, C channels, H W image, K taps of the footprint,
+P = H * W pixels, R relation channels, G weight channels.
+"""
+
+import gin
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from san.ops import aggregation, subtraction, subtraction2
+
+_CHANNELS_PER_RELATION = 16
+_CHANNELS_PER_OUTPUT = 4
+_OUTPUTS_PER_WEIGHT = 8
+
+
+class Attention(nn.Module):
+    """What both blocks share: the sizes and the three transformations."""
+
+    def __init__(self, channels: int, kernel_size: int) -> None:
+        super().__init__()
+        _check_sizes(type(self).__name__, channels, kernel_size)
+        self.kernel_size = kernel_size
+        self.padding = kernel_size // 2
+        self.relation_channels = channels // _CHANNELS_PER_RELATION
+        self.out_channels = channels // _CHANNELS_PER_OUTPUT
+        self.weight_channels = self.out_channels // _OUTPUTS_PER_WEIGHT
+        self.conv1 = nn.Conv2d(channels, self.relation_channels, 1)
+        self.conv2 = nn.Conv2d(channels, self.relation_channels, 1)
+        self.conv3 = nn.Conv2d(channels, self.out_channels, 1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Maps an image [N, C, H, W] to [N, C / 4, H, W]."""
+        return aggregation(
+            self.conv3(x),
+            self.weights(x),
+            self.kernel_size,
+            padding=self.padding,
+        )
+
+    def weights(self, x: torch.Tensor) -> torch.Tensor:
+        """The weights [N, G, K, P] that the footprint is summed with."""
+        raise NotImplementedError
+
+
+@gin.configurable(module="san")
+class PairwiseAttention(Attention):
+    """y_i = sum over the footprint of softmax(gamma(delta_ij)) * beta(x_j).
+
+    The relation delta_ij joins phi(x_i) - psi(x_j) and the difference of the
+    two positions. conv1, conv2 and conv3 are phi, psi and beta, conv_w is
+    gamma. Source: "Exploring Self-attention for Image Recognition", CVPR
+    2020, section 3.1.
+
+    Args:
+      channels: C of the image; a multiple of 32. The output has C / 4.
+      kernel_size: rows and columns of the footprint; odd.
+
+    Raises:
+      ValueError: if a size is none of the above.
+    """
+
+    def __init__(self, channels: int, kernel_size: int) -> None:
+        super().__init__(channels, kernel_size)
+        relation = self.relation_channels
+        self.conv_p = nn.Conv2d(2, 2, 1)
+        self.conv_w = _mapping(relation + 2, relation, self.weight_channels)
+
+    def weights(self, x: torch.Tensor) -> torch.Tensor:
+        """The weights [N, G, K, P]; each footprint's add up to one."""
+        size, padding = self.kernel_size, self.padding
+        features = subtraction2(
+            self.conv1(x), self.conv2(x), size, padding=padding
+        )
+        positions = subtraction(
+            self.conv_p(_positions(x)), size, padding=padding
+        ).expand(x.shape[0], -1, -1, -1)
+        relation = torch.cat([features, positions], dim=1)
+        return self.conv_w(relation).softmax(dim=2)
+
+
+@gin.configurable(module="san")
+class PatchwiseAttention(Attention):
+    """y_i = sum over the footprint of gamma(delta_i)_j * beta(x_j).
+
+    The relation delta_i joins phi(x_i) and psi of the whole footprint, and
+    gamma makes the weights of all its taps at once. conv1, conv2 and conv3
+    are phi, psi and beta, conv_w is gamma. Source: "Exploring Self-attention
+    for Image Recognition", CVPR 2020, section 3.2.
+
+    Args:
+      channels: C of the image; a multiple of 32. The output has C / 4.
+      kernel_size: rows and columns of the footprint; odd.
+
+    Raises:
+      ValueError: if a size is none of the above.
+    """
+
+    def __init__(self, channels: int, kernel_size: int) -> None:
+        super().__init__(channels, kernel_size)
+        num_taps = kernel_size * kernel_size
+        self.conv_w = _mapping(
+            self.relation_channels * (num_taps + 1),
+            self.weight_channels,
+            self.weight_channels * num_taps,
+        )
+
+    def weights(self, x: torch.Tensor) -> torch.Tensor:
+        """The weights [N, G, K, P], of any sign and sum."""
+        centre = self.conv1(x).flatten(2)
+        patches = _patches(self.conv2(x), self.kernel_size, self.padding)
+        relation = torch.cat([centre, patches], dim=1).unsqueeze(2)
+        weights = self.conv_w(relation).squeeze(2)
+        return weights.unflatten(1, (self.weight_channels, -1))
+
+
+def _check_sizes(block: str, channels: int, kernel_size: int) -> None:
+    multiple = _CHANNELS_PER_OUTPUT * _OUTPUTS_PER_WEIGHT
+    if channels < 1 or channels % multiple:
+        raise ValueError(
+            f"{block}: channels must be a multiple of {multiple}, "
+            f"got {channels}"
+        )
+    if kernel_size < 1 or kernel_size % 2 == 0:
+        raise ValueError(
+            f"{block}: kernel_size must be a positive odd number, "
+            f"got {kernel_size}"
+        )
+
+
+def _mapping(relation: int, hidden: int, weights: int) -> nn.Sequential:
+    """Gamma: from the relation to the weights of the footprint."""
+    return nn.Sequential(
+        nn.BatchNorm2d(relation),
+        nn.ReLU(),
+        nn.Conv2d(relation, hidden, 1, bias=False),
+        nn.BatchNorm2d(hidden),
+        nn.ReLU(),
+        nn.Conv2d(hidden, weights, 1),
+    )
+
+
+def _positions(x: torch.Tensor) -> torch.Tensor:
+    """Column and row of each pixel, from -1 to 1: [1, 2, H, W]."""
+    height, width = x.shape[2:]
+    columns = _coordinates(x, width).expand(height, -1)
+    rows = _coordinates(x, height)[:, None].expand(-1, width)
+    return torch.stack([columns, rows]).unsqueeze(0)
+
+
+def _coordinates(x: torch.Tensor, size: int) -> torch.Tensor:
+    """linspace(-1, 1, size), which torch.export would fix to one size."""
+    steps = 2 * torch.arange(size, device=x.device) - (size - 1)
+    return steps.to(x.dtype) / max(size - 1, 1)
+
+
+def _patches(x: torch.Tensor, kernel_size: int, padding: int) -> torch.Tensor:
+    """Footprint of each pixel, channel by channel: [N, C * K, P].
+
+    Unlike torch's own reflection padding this one takes images smaller than
+    the footprint.
+    """
+    for dim in (2, 3):
+        x = x.index_select(dim, _mirrored(x, dim, padding))
+    return F.unfold(x, kernel_size)
+
+
+def _mirrored(x: torch.Tensor, dim: int, padding: int) -> torch.Tensor:
+    """The pixels of an axis after reflect padding, as numpy.pad has it."""
+    size = x.shape[dim]
+    period = max(2 * (size - 1), 1)
+    pixels = torch.arange(-padding, size + padding, device=x.device) % period
+    return torch.where(pixels < size, pixels, period - pixels)

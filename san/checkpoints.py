@@ -1,0 +1,167 @@
+"""Reads network weights from checkpoint files, safely.
+
+The published files and our own hold a dict with the entry `state_dict`. This
+is not the writer of checkpoints: that is the training's work folder.
+"""
+
+import os
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import torch
+from torch import nn
+
+_MAX_LISTED = 10
+_PREFIX = "module."  # From DistributedDataParallel.
+
+
+def load_published_checkpoint(
+    model: nn.Module, path: str | os.PathLike[str]
+) -> nn.Module:
+    """Gives a model the weights of a published .pth file.
+
+    Args:
+      model: the network that the file was saved from, on any device. Stays
+        as it is if an error is raised.
+      path: the file; see read_state_dict.
+
+    Returns:
+      The model itself.
+
+    Raises:
+      FileNotFoundError: if there is no such file.
+      ValueError: if the file is no checkpoint or belongs to another network;
+        names the entries that do not fit.
+    """
+    load_state_dict(model, read_state_dict(path), source=str(path))
+    return model
+
+
+def read_state_dict(path: str | os.PathLike[str]) -> dict[str, torch.Tensor]:
+    """Reads the weights from a checkpoint file, onto the CPU.
+
+    Nothing in the file is executed: it may hold tensors and plain values
+    only.
+
+    Args:
+      path: a file written by torch.save with a dict that has the entry
+        `state_dict`, or with the state dict alone.
+
+    Returns:
+      Tensors by name, without the prefix of DistributedDataParallel.
+
+    Raises:
+      FileNotFoundError: if there is no such file.
+      ValueError: if the file is no checkpoint.
+    """
+    checkpoint = read_checkpoint(path)
+    state_dict = checkpoint.get("state_dict", checkpoint)
+    fault = _find_fault(state_dict)
+    if fault:
+        raise ValueError(
+            "read_state_dict: file must hold a dict of tensors, by itself or "
+            f"as its entry 'state_dict', got {fault} in {path}"
+        )
+    if all(name.startswith(_PREFIX) for name in state_dict):
+        return {
+            name.removeprefix(_PREFIX): tensor
+            for name, tensor in state_dict.items()
+        }
+    return dict(state_dict)
+
+
+def read_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """Reads a whole checkpoint file onto the CPU, executing nothing in it.
+
+    Raises:
+      FileNotFoundError: if there is no such file.
+      ValueError: if the file is no dict of tensors and plain values.
+    """
+    if not os.path.isfile(path):
+        raise FileNotFoundError(
+            f"read_checkpoint: path must be a checkpoint file, got {path}"
+        )
+    try:
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+    # A damaged file can fail in whatever its bytes happen to say.
+    except Exception as error:
+        raise ValueError(_describe(error, path)) from error
+    if not isinstance(checkpoint, dict):
+        raise ValueError(
+            "read_checkpoint: file must hold a dict, "
+            f"got {type(checkpoint).__name__} in {path}"
+        )
+    return checkpoint
+
+
+def load_state_dict(
+    model: nn.Module, state_dict: Mapping[str, torch.Tensor], source: str
+) -> None:
+    """Gives a model all weights of a state dict, or none.
+
+    Args:
+      model: the network that the weights belong to.
+      state_dict: tensors by name.
+      source: where the weights come from, for the error.
+
+    Raises:
+      ValueError: if entries are missing, extra or of another shape; names
+        them.
+    """
+    own = model.state_dict()
+    faults = {
+        "missing": [name for name in own if name not in state_dict],
+        "extra": [name for name in state_dict if name not in own],
+        "misshapen": [
+            f"{name} {list(tensor.shape)} instead of {list(own[name].shape)}"
+            for name, tensor in state_dict.items()
+            if name in own and tensor.shape != own[name].shape
+        ],
+    }
+    if any(faults.values()):
+        lists = "; ".join(
+            f"{len(entries)} {fault}: {_list(entries)}"
+            for fault, entries in faults.items()
+            if entries
+        )
+        raise ValueError(
+            "load_state_dict: entries must be those of the model, "
+            f"got {lists}; in {source}"
+        )
+    model.load_state_dict(state_dict)
+
+
+def _describe(error: Exception, path: str | os.PathLike[str]) -> str:
+    """Why torch.load refused a file, without its advice to trust the file."""
+    name = re.search(r"GLOBAL (\S+)", str(error))
+    if name:
+        return (
+            "read_checkpoint: file must hold tensors and plain values only, "
+            f"got the name {name[1]} in {path}; nothing of it was executed"
+        )
+    return (
+        "read_checkpoint: file must be a whole checkpoint written by "
+        f"torch.save, got {path}, which is damaged or of another kind "
+        f"({type(error).__name__})"
+    )
+
+
+def _find_fault(state_dict: Any) -> str:
+    """What keeps a value from being a state dict, or nothing."""
+    if not isinstance(state_dict, Mapping):
+        return f"one {type(state_dict).__name__}"
+    if not state_dict:
+        return "an empty dict"
+    return _list(
+        f"{name} ({type(entry).__name__})"
+        for name, entry in state_dict.items()
+        if not isinstance(name, str) or not isinstance(entry, torch.Tensor)
+    )
+
+
+def _list(entries: Iterable[str]) -> str:
+    entries = list(entries)
+    listed = ", ".join(entries[:_MAX_LISTED])
+    num_more = len(entries) - _MAX_LISTED
+    return f"{listed} and {num_more} more" if num_more > 0 else listed

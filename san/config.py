@@ -1,0 +1,205 @@
+"""Reads gin configuration: the only place that parses it.
+
+Finds gin files, parses them strictly and puts what is wrong with them into
+one line. Knows no flags (the entry points hand over names and bindings) and
+no values (each configurable has its own defaults and checks).
+"""
+
+import difflib
+import inspect
+import os
+import re
+import tokenize
+from collections.abc import Iterable, Sequence
+from typing import TextIO
+
+import gin
+
+import san.attention
+import san.data
+import san.networks
+import san.recipe
+
+# Imported for what gin can configure in them.
+_CONFIGURABLE = (san.attention, san.data, san.networks, san.recipe)
+
+_PACKAGED = os.path.join(os.path.dirname(os.path.abspath(__file__)), "configs")
+
+# What gin's messages look like; it has no exceptions of its own.
+_PLACE = re.compile(r'\n *In (?:file "(.*)",|bindings string) line (\d+)')
+_NO_NAME = re.compile(r"No configurable matching (?:reference )?'@?([\w./]+)")
+_NO_PARAMETER = re.compile(
+    r"Configurable '(.+)' doesn't have a parameter named '(.+)'"
+)
+_NO_MACRO = re.compile(r"No bindings specified for '(.+)/gin\.macro'")
+
+
+class ConfigError(ValueError):
+    """A configuration that cannot be used; one line says where and why."""
+
+
+def parse(gin_files: Sequence[str], gin_params: Sequence[str] = ()) -> None:
+    """Binds what gin files and single bindings say, in the order given.
+
+    Everything bound before is forgotten. Names of files, those included by
+    other files too, are absolute or are looked up in the user's folder and
+    then among the packaged configs.
+
+    Args:
+      gin_files: names of gin files.
+      gin_params: bindings such as "Recipe.epochs = 10".
+
+    Raises:
+      ConfigError: a file is missing, or something in it is not known; says
+        in which file and line, and the nearest known name.
+    """
+    files: list[str] = []
+
+    def open_config(name: str) -> TextIO:
+        files.append(_find(name))
+        return open(files[-1], encoding="utf-8")
+
+    # In place of gin's own readers, which look in the working directory
+    # first and log an error for each folder that lacks the file.
+    gin.config._FILE_READERS[:] = [(open_config, lambda name: True)]
+    gin.clear_config()
+    source = ""
+    try:
+        for source in gin_files:
+            gin.parse_config_file(source)
+        for param in gin_params:
+            source = f"--gin_param={param!r}"
+            gin.parse_config(param)
+        source = ""
+        gin.finalize()
+    except Exception as error:
+        # gin raises ValueError, SyntaxError, KeyError and more, and its
+        # import statements whatever the imported module raises.
+        message = _describe(error, source, files, gin_params)
+        gin.clear_config()
+        raise ConfigError(message) from error
+
+
+def resolved_text() -> str:
+    """Everything that is bound, as a gin file."""
+    return gin.config_str()
+
+
+def operative_text() -> str:
+    """Every parameter used so far, defaults too, as a gin file."""
+    return gin.operative_config_str()
+
+
+def packaged_configs() -> list[str]:
+    """Names of the gin files that come with the package, sorted."""
+    return sorted(
+        name for name in os.listdir(_PACKAGED) if name.endswith(".gin")
+    )
+
+
+def user_path(path: str) -> str:
+    """The absolute path of something the user named on the command line.
+
+    Under `bazel run` the working directory is not the user's.
+
+    Args:
+      path: absolute, starting with ~, or relative to the user's folder.
+
+    Returns:
+      The absolute path.
+    """
+    folder = os.environ.get("BUILD_WORKING_DIRECTORY", os.getcwd())
+    return os.path.abspath(os.path.join(folder, os.path.expanduser(path)))
+
+
+def _find(name: str) -> str:
+    """The path of a gin file."""
+    tried = list(
+        dict.fromkeys([user_path(name), os.path.join(_PACKAGED, name)])
+    )
+    for path in tried:
+        if os.path.isfile(path):
+            return path
+    raise ConfigError(
+        f"gin file {name!r} not found (tried {', '.join(tried)})"
+        f"{_suggest(name, packaged_configs())}"
+    )
+
+
+def _describe(
+    error: Exception, source: str, files: list[str], params: Sequence[str]
+) -> str:
+    """One line for what gin raised while it read `source`."""
+    text = str(error)
+    if isinstance(error, SyntaxError):
+        return _describe_syntax_error(error, source)
+    macro = _NO_MACRO.match(text)
+    if macro:
+        return _describe_macro(macro[1], files, params)
+    found = _PLACE.search(text)
+    cause = _cause(error, text[: found.start()] if found else text)
+    if found and found[1]:
+        source = f"{found[1]}, line {found[2]}"
+    elif isinstance(error, ConfigError):
+        return cause
+    return f"{source}: {cause}" if source else cause
+
+
+def _describe_syntax_error(error: SyntaxError, source: str) -> str:
+    # Python's tokenizer, which gin uses, calls the file "<tokenize>".
+    if error.filename and error.filename != "<tokenize>":
+        source = error.filename
+    line = f" in {error.text.strip()!r}" if error.text else ""
+    cause = error.msg.splitlines()[-1].strip()
+    if cause.startswith("Failed to parse token"):
+        cause += " (a text needs quotes)"
+    return f"{source}, line {error.lineno}: syntax error{line}: {cause}"
+
+
+def _cause(error: Exception, text: str) -> str:
+    if isinstance(error, tokenize.TokenError):
+        return "syntax error: a bracket or a quote is not closed"
+    no_name = _NO_NAME.match(text)
+    if no_name:
+        # gin has no public list of what is registered.
+        names = [
+            selector.split(".")[-1]
+            for selector, _ in gin.config._REGISTRY.items()
+            if not selector.startswith("gin.")
+        ]
+        return f"unknown name {no_name[1]!r}{_suggest(no_name[1], names)}"
+    no_parameter = _NO_PARAMETER.match(text)
+    if no_parameter:
+        owner, name = no_parameter.groups()
+        names = list(inspect.signature(gin.get_configurable(owner)).parameters)
+        return f"{owner} has no parameter {name!r}{_suggest(name, names)}"
+    return " ".join(text.split())
+
+
+def _describe_macro(name: str, files: list[str], params: Sequence[str]) -> str:
+    """The same for an undefined macro, which gin finds without its place."""
+    places = [
+        f"--gin_param={param!r}" for param in params if f"%{name}" in param
+    ]
+    for file in files:
+        with open(file, encoding="utf-8") as lines:
+            places += [
+                f"{file}, line {number}"
+                for number, line in enumerate(lines, 1)
+                if re.search(rf"%{re.escape(name)}\b", line)
+            ]
+    defined = [
+        scope
+        for scope, selector in gin.config._CONFIG
+        if selector == "gin.macro"
+    ]
+    where = f"{places[0]}: " if places else ""
+    return f"{where}macro %{name} is not defined{_suggest(name, defined)}"
+
+
+def _suggest(name: str, known: Iterable[str]) -> str:
+    known = sorted(set(known))
+    if not known:
+        return ""
+    (nearest,) = difflib.get_close_matches(name, known, n=1, cutoff=0)
+    return f"; did you mean {nearest!r}? Known: {', '.join(known)}"

@@ -1,0 +1,229 @@
+"""Files in, network input out: the only user of NVIDIA DALI.
+
+Reads, decodes, crops, resizes, flips and normalises as plan.py decided, on
+the CPU or, for a CUDA device, with nvJPEG and the GPU. Knows no data set, no
+labels and no randomness. Pixels equal PIL's within one grey level.
+"""
+
+import collections
+import os
+from collections.abc import Iterable, Iterator
+
+import numpy as np
+import torch
+from nvidia.dali import fn, types
+from nvidia.dali.pipeline import DataNode, Pipeline
+
+from san.data import border
+from san.data.errors import DataError, first_few
+from san.data.plan import Crops
+from san.data.settings import Data
+
+# A batch to decode: n files and what is cut from each.
+Batch = tuple[list[str], Crops]
+
+_PREFETCH = 2  # Batches decoded ahead of the one in use.
+
+# nvJPEG: buffers that hold the largest ImageNet image, so that they are
+# allocated once; chroma upsampled as on the CPU; the part of the images that
+# goes to the hardware decoder of GPUs that have one.
+_MIXED_DECODER = {
+    "device": "mixed",
+    "device_memory_padding": 211025920,
+    "host_memory_padding": 140544512,
+    "jpeg_fancy_upsampling": True,
+    "hw_decoder_load": 0.65,
+}
+
+
+class ImagePipeline:
+    """Turns planned batches into tensors, decoding some batches ahead.
+
+    A run that went to its end leaves its DALI pipeline to the next run.
+
+    Attributes:
+      data: image size, mean, std and number of threads.
+      max_batch_size: largest number of images in a batch.
+      device: where the tensors lie; on CUDA also where images are decoded.
+    """
+
+    def __init__(
+        self, data: Data, max_batch_size: int, device: torch.device | str
+    ) -> None:
+        self.data = data
+        self.max_batch_size = max_batch_size
+        self.device = torch.device(device)
+        self._idle: tuple[Pipeline, _Feed] | None = None
+
+    def run(self, batches: Iterable[Batch]) -> Iterator[torch.Tensor]:
+        """Decodes batches.
+
+        Args:
+          batches: files and crops, taken as they are needed.
+
+        Yields:
+          float32 [n, 3, image_size, image_size] for each batch, in order.
+
+        Raises:
+          DataError: a file cannot be decoded; names it.
+        """
+        # While this run lasts, or if it is abandoned, the pipeline is its
+        # own: batches on their way in it belong to nobody else.
+        pipeline, feed = self._idle or self._build(self.max_batch_size)
+        self._idle = None
+        feed.batches = iter(batches)
+        try:
+            while True:
+                (images,) = pipeline.run()
+                feed.pending.popleft()
+                yield torch.from_dlpack(images.as_tensor())
+        except StopIteration:
+            pipeline.reset()
+            self._idle = pipeline, feed
+        except RuntimeError as error:
+            bad = self._undecodable(feed.pending)
+            if not bad:
+                raise
+            raise DataError(
+                f"{first_few(bad)} cannot be decoded: damaged, or changed"
+                " since the folder was scanned; replace or remove, then"
+                " start again"
+            ) from error
+
+    def _build(self, max_batch_size: int) -> "tuple[Pipeline, _Feed]":
+        on_gpu = self.device.type == "cuda"
+        device_id = None
+        if on_gpu:
+            device_id = self.device.index
+            if device_id is None:
+                device_id = torch.cuda.current_device()
+        feed = _Feed(self.data.image_size)
+        pipeline = Pipeline(
+            batch_size=max_batch_size,
+            num_threads=self.data.num_threads or _cores_of_this_process(),
+            device_id=device_id,
+            prefetch_queue_depth=_PREFETCH,
+        )
+        with pipeline:
+            decoder = _MIXED_DECODER if on_gpu else {"device": "cpu"}
+            pipeline.set_outputs(_graph(feed, self.data, decoder))
+        pipeline.build()
+        return pipeline, feed
+
+    def _undecodable(self, batches: Iterable[Batch]) -> list[str]:
+        """The bad files of the first batch that has any, tried singly."""
+        for paths, crops in batches:
+            bad = []
+            for i, path in enumerate(paths):
+                pipeline, feed = self._build(1)
+                feed.batches = iter([([path], crops[i : i + 1])])
+                try:
+                    pipeline.run()
+                except RuntimeError:
+                    bad.append(path)
+            if bad:
+                return bad
+        return []
+
+
+class _Feed:
+    """Where a pipeline asks for its next batch.
+
+    Attributes:
+      batches: those to come.
+      pending: those given to the pipeline whose output was not yet taken.
+    """
+
+    def __init__(self, size: int) -> None:
+        self.batches: Iterator[Batch] = iter(())
+        self.pending: collections.deque[Batch] = collections.deque()
+        self._size = size
+
+    def __call__(self) -> list:
+        """What _graph takes: the file names, then one array per argument."""
+        paths, crops = batch = next(self.batches)
+        self.pending.append(batch)
+        corner, shape = np.split(crops.windows, 2, axis=1)
+        start, end = np.split(crops.regions.astype(np.float64), 2, axis=1)
+        margin = border.reach((end - start) / self._size)
+        rows, columns = (
+            border.gains(start[:, i], end[:, i], shape[:, i], self._size)
+            for i in (0, 1)
+        )
+        arrays = [
+            corner,
+            shape,
+            -margin,
+            shape + 2 * margin,
+            (start + margin).astype(np.float32),
+            (end + margin).astype(np.float32),
+            rows[:, :, None, None],
+            columns[:, None, :, None],
+            crops.flips,
+        ]
+        names = [np.frombuffer(os.fsencode(path), np.uint8) for path in paths]
+        return [names, *map(np.ascontiguousarray, arrays)]
+
+
+def _graph(feed: _Feed, data: Data, decoder: dict) -> DataNode:
+    """The DALI operators from a file's name to the normalised image."""
+    name, corner, shape, *resizing, flip = fn.external_source(
+        source=feed, num_outputs=10
+    )
+    window = fn.decoders.image_slice(
+        fn.io.file.read(name),
+        corner,
+        shape,
+        axis_names="HW",
+        adjust_orientation=False,
+        **decoder,
+    )
+    return fn.crop_mirror_normalize(
+        _resize_as_pil(window, data.image_size, *resizing),
+        mirror=flip,
+        mean=[255 * value for value in data.mean],
+        std=[255 * value for value in data.std],
+        output_layout="CHW",
+    )
+
+
+def _resize_as_pil(
+    window: DataNode,
+    size: int,
+    corner: DataNode,
+    shape: DataNode,
+    start: DataNode,
+    end: DataNode,
+    row_gains: DataNode,
+    column_gains: DataNode,
+) -> DataNode:
+    """A region of the window as a square; see border.py."""
+    surrounded = fn.slice(
+        window,
+        start=corner,
+        shape=shape,
+        axis_names="HW",
+        out_of_bounds_policy="pad",
+    )
+    # Antialiased and without subpixel scale: that is PIL's bilinear filter.
+    # The default subpixel scale is up to seven grey levels away.
+    square = fn.resize(
+        surrounded,
+        size=[size, size],
+        roi_start=start,
+        roi_end=end,
+        antialias=True,
+        subpixel_scale=False,
+        dtype=types.DALIDataType.FLOAT,
+    )
+    if window.device == "gpu":
+        row_gains, column_gains = row_gains.gpu(), column_gains.gpu()
+    grey_levels = fn.cast(
+        square * row_gains * column_gains, dtype=types.DALIDataType.UINT8
+    )
+    return fn.reinterpret(grey_levels, layout="HWC")
+
+
+def _cores_of_this_process() -> int:
+    cores = len(os.sched_getaffinity(0))
+    return max(1, cores // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))

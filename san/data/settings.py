@@ -1,0 +1,120 @@
+"""What can be set about the input.
+
+Holds values and checks them; cropping is in plan.py, decoding in pipeline.py.
+"""
+
+import dataclasses
+import math
+from collections.abc import Callable, Sequence
+
+import gin
+
+
+@gin.configurable(module="san")
+@dataclasses.dataclass(frozen=True)
+class Data:
+    """How files become network input; the defaults are the published recipe.
+
+    Source: the ImageNet recipe of the published implementation of
+    "Exploring Self-attention for Image Recognition" (CVPR 2020).
+
+    Attributes:
+      image_size: side of the square images given to the network, in pixels.
+      resize_size: short side, in pixels, that a validation image is resized
+        to before its centre is cut out.
+      min_crop_area: smallest training crop, as a part of the image's area.
+      max_crop_area: largest training crop, likewise.
+      min_aspect: smallest width / height of a training crop.
+      max_aspect: largest width / height of a training crop.
+      flip: mirror each training image with probability 1/2.
+      mean: of the red, green and blue values, where white is 1.
+      std: of the red, green and blue values, where white is 1.
+      num_threads: decoding threads of each process; None shares the cores
+        among the processes of this machine.
+      source: None, or a function that is given the work folder, writes a
+        data set and returns its folder; for configs that bring their data.
+    """
+
+    image_size: int = 224
+    resize_size: int = 256
+    min_crop_area: float = 0.08
+    max_crop_area: float = 1.0
+    min_aspect: float = 3 / 4
+    max_aspect: float = 4 / 3
+    flip: bool = True
+    mean: Sequence[float] = (0.485, 0.456, 0.406)
+    std: Sequence[float] = (0.229, 0.224, 0.225)
+    num_threads: int | None = None
+    source: Callable[[str], str] | None = None
+
+    def __post_init__(self) -> None:
+        """Checks every value.
+
+        Raises:
+          ValueError: naming the first value that is not allowed.
+        """
+        integer = "be an integer of at least 1"
+        self._check("image_size", integer, _is_count(self.image_size))
+        self._check(
+            "resize_size",
+            f"be an integer of at least image_size ({self.image_size})",
+            _is_count(self.resize_size) and self.resize_size >= self.image_size,
+        )
+        self._check_range("min_crop_area", "max_crop_area", 1)
+        self._check_range("min_aspect", "max_aspect", math.inf)
+        self._check("flip", "be True or False", isinstance(self.flip, bool))
+        self._check("mean", "be three numbers", _are_colours(self.mean))
+        self._check(
+            "std",
+            "be three numbers above 0",
+            _are_colours(self.std) and min(self.std) > 0,
+        )
+        self._check(
+            "num_threads",
+            f"be None or {integer[3:]}",
+            self.num_threads is None or _is_count(self.num_threads),
+        )
+        self._check(
+            "source",
+            "be None or a function reference such as @write_digits",
+            self.source is None or callable(self.source),
+        )
+
+    def _check(self, name: str, rule: str, holds: bool) -> None:
+        if not holds:
+            raise ValueError(
+                f"Data: {name} must {rule}, got {getattr(self, name)!r}"
+            )
+
+    def _check_range(self, low: str, high: str, limit: float) -> None:
+        for name in (low, high):
+            value = getattr(self, name)
+            self._check(
+                name, "be a number above 0", _is_number(value) and value > 0
+            )
+        self._check(
+            low,
+            f"be at most {high} ({getattr(self, high)})",
+            getattr(self, low) <= getattr(self, high),
+        )
+        self._check(high, f"be at most {limit}", getattr(self, high) <= limit)
+
+
+def _is_count(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 1
+
+
+def _is_number(value: object) -> bool:
+    return (
+        isinstance(value, int | float)
+        and not isinstance(value, bool)
+        and math.isfinite(value)
+    )
+
+
+def _are_colours(values: object) -> bool:
+    return (
+        isinstance(values, list | tuple)
+        and len(values) == 3
+        and all(map(_is_number, values))
+    )

@@ -1,0 +1,99 @@
+"""Bottleneck ResNets, the convolutional baselines of the paper.
+
+Parameters are named as torchvision names them.
+"""
+
+from collections.abc import Sequence
+
+import gin
+import torch
+from torch import nn
+
+_WIDTHS = (64, 128, 256, 512)
+_EXPANSION = 4
+
+
+class ConvolutionBottleneck(nn.Module):
+    """y = relu(shortcut(x) + 1x1(3x3(1x1(x)))), a BN after each convolution.
+
+    Source: "Deep Residual Learning for Image Recognition", CVPR 2016,
+    section 4.1, with the stride on the 3x3.
+
+    Args:
+      in_channels: channels of the input.
+      width: channels inside; the output has four times as many.
+      stride: 2 halves the image.
+    """
+
+    def __init__(self, in_channels: int, width: int, stride: int) -> None:
+        super().__init__()
+        out_channels = width * _EXPANSION
+        self.conv1 = nn.Conv2d(in_channels, width, 1, bias=False)
+        self.bn1 = nn.BatchNorm2d(width)
+        self.conv2 = nn.Conv2d(width, width, 3, stride, padding=1, bias=False)
+        self.bn2 = nn.BatchNorm2d(width)
+        self.conv3 = nn.Conv2d(width, out_channels, 1, bias=False)
+        self.bn3 = nn.BatchNorm2d(out_channels)
+        self.relu = nn.ReLU()
+        self.downsample: nn.Module = nn.Identity()
+        if stride != 1 or in_channels != out_channels:
+            self.downsample = nn.Sequential(
+                nn.Conv2d(in_channels, out_channels, 1, stride, bias=False),
+                nn.BatchNorm2d(out_channels),
+            )
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Maps [N, in_channels, H, W] to [N, 4 * width, H / stride, ...]."""
+        y = self.relu(self.bn1(self.conv1(x)))
+        y = self.relu(self.bn2(self.conv2(y)))
+        return self.relu(self.downsample(x) + self.bn3(self.conv3(y)))
+
+
+@gin.configurable(module="san")
+class ResNet(nn.Module):
+    """Classifies images with bottleneck convolutions.
+
+    Source: "Deep Residual Learning for Image Recognition", CVPR 2016.
+
+    Args:
+      num_blocks: bottlenecks in each of the four stages.
+      num_classes: length of the output.
+
+    Raises:
+      ValueError: if num_blocks has not four entries.
+    """
+
+    def __init__(
+        self, num_blocks: Sequence[int], num_classes: int = 1000
+    ) -> None:
+        super().__init__()
+        if len(num_blocks) != len(_WIDTHS):
+            raise ValueError(
+                f"ResNet: num_blocks must have {len(_WIDTHS)} entries, "
+                f"got {num_blocks}"
+            )
+        self.conv1 = nn.Conv2d(3, 64, 7, stride=2, padding=3, bias=False)
+        self.bn1 = nn.BatchNorm2d(64)
+        self.relu = nn.ReLU()
+        self.maxpool = nn.MaxPool2d(3, stride=2, padding=1)
+        self.layer1 = _stage(64, 64, num_blocks[0], stride=1)
+        self.layer2 = _stage(256, 128, num_blocks[1], stride=2)
+        self.layer3 = _stage(512, 256, num_blocks[2], stride=2)
+        self.layer4 = _stage(1024, 512, num_blocks[3], stride=2)
+        self.avgpool = nn.AdaptiveAvgPool2d(1)
+        self.fc = nn.Linear(2048, num_classes)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Maps images [N, 3, H, W] to logits [N, num_classes]."""
+        x = self.maxpool(self.relu(self.bn1(self.conv1(x))))
+        x = self.layer4(self.layer3(self.layer2(self.layer1(x))))
+        return self.fc(self.avgpool(x).flatten(1))
+
+
+def _stage(
+    in_channels: int, width: int, num_blocks: int, stride: int
+) -> nn.Sequential:
+    blocks = [ConvolutionBottleneck(in_channels, width, stride)]
+    for _ in range(num_blocks - 1):
+        blocks.append(ConvolutionBottleneck(width * _EXPANSION, width, 1))
+    return nn.Sequential(*blocks)

@@ -1,0 +1,108 @@
+"""The self-attention network: stages of attention bottlenecks.
+
+The attention blocks are in `san.attention`; the named sizes in `zoo`.
+"""
+
+from collections.abc import Callable, Sequence
+
+import gin
+import torch
+from torch import nn
+
+from san.attention import Attention
+
+# Makes an attention block from its channels and its kernel_size.
+AttentionFactory = Callable[[int, int], Attention]
+
+
+class Bottleneck(nn.Module):
+    """y = x + expand(attend(x)), each after a BN and a ReLU.
+
+    Source: "Exploring Self-attention for Image Recognition", CVPR 2020,
+    section 3.3.
+
+    Args:
+      attention: makes the attention block, such as PairwiseAttention.
+      channels: C of input and output [N, C, H, W].
+      kernel_size: rows and columns of the footprint.
+    """
+
+    def __init__(
+        self, attention: AttentionFactory, channels: int, kernel_size: int
+    ) -> None:
+        super().__init__()
+        self.bn1 = nn.BatchNorm2d(channels)
+        self.sam = attention(channels, kernel_size)
+        self.bn2 = nn.BatchNorm2d(self.sam.out_channels)
+        self.conv = nn.Conv2d(self.sam.out_channels, channels, 1)
+        self.relu = nn.ReLU()
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Maps [N, C, H, W] to the same shape."""
+        y = self.sam(self.relu(self.bn1(x)))
+        return x + self.conv(self.relu(self.bn2(y)))
+
+
+@gin.configurable(module="san")
+class SAN(nn.Module):
+    """Classifies images with self-attention in place of convolution.
+
+    Source: "Exploring Self-attention for Image Recognition", CVPR 2020,
+    section 3.4. Parameters are named as in the published checkpoints.
+
+    Args:
+      attention: makes an attention block: PairwiseAttention or
+        PatchwiseAttention.
+      num_blocks: bottlenecks in each stage.
+      kernel_sizes: footprint of each stage.
+      widths: channels of each stage; each stage halves the image first.
+      num_classes: length of the output.
+
+    Raises:
+      ValueError: if the three sequences differ in length.
+    """
+
+    def __init__(
+        self,
+        attention: AttentionFactory,
+        num_blocks: Sequence[int],
+        kernel_sizes: Sequence[int] = (3, 7, 7, 7, 7),
+        widths: Sequence[int] = (64, 256, 512, 1024, 2048),
+        num_classes: int = 1000,
+    ) -> None:
+        super().__init__()
+        if not len(num_blocks) == len(kernel_sizes) == len(widths):
+            raise ValueError(
+                "SAN: num_blocks, kernel_sizes and widths must have one entry "
+                f"per stage, got {num_blocks}, {kernel_sizes} and {widths}"
+            )
+        self.conv_in = nn.Conv2d(3, widths[0], 1, bias=False)
+        self.bn_in = nn.BatchNorm2d(widths[0])
+        self.num_stages = len(widths)
+        previous = widths[0]
+        for stage, width in enumerate(widths):
+            blocks = [
+                Bottleneck(attention, width, kernel_sizes[stage])
+                for _ in range(num_blocks[stage])
+            ]
+            transition = nn.Conv2d(previous, width, 1, bias=False)
+            self.add_module(f"conv{stage}", transition)
+            self.add_module(f"layer{stage}", nn.Sequential(*blocks))
+            self.add_module(f"bn{stage}", nn.BatchNorm2d(width))
+            previous = width
+        self.relu = nn.ReLU()
+        self.pool = nn.MaxPool2d(2)
+        self.avgpool = nn.AdaptiveAvgPool2d(1)
+        self.fc = nn.Linear(previous, num_classes)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Maps images [N, 3, H, W] to logits [N, num_classes].
+
+        H and W are at least 2 ** stages, 32 for the published networks.
+        """
+        x = self.relu(self.bn_in(self.conv_in(x)))
+        for stage in range(self.num_stages):
+            x = self.get_submodule(f"conv{stage}")(self.pool(x))
+            x = self.get_submodule(f"layer{stage}")(x)
+            x = self.relu(self.get_submodule(f"bn{stage}")(x))
+        return self.fc(self.avgpool(x).flatten(1))

@@ -1,0 +1,11 @@
+"""The operators of self-attention networks, on CPU and CUDA.
+
+Registered with torch.library as san::aggregation and san::subtraction2, so
+that they work in eager mode, torch.compile, torch.export, autocast and
+DistributedDataParallel, for tensors of any strides.
+"""
+
+from san.ops.aggregation import aggregation
+from san.ops.subtraction import subtraction, subtraction2
+
+__all__ = ["aggregation", "subtraction", "subtraction2"]

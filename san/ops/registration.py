@@ -1,0 +1,101 @@
+"""How an operator is made known to PyTorch and how it calls its kernel.
+
+Holds the torch.library namespace "san". What the operators compute is in
+`aggregation` and `subtraction`, the kernels are in `cuda_kernels`.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from san.ops.window import Window
+
+_LIBRARY = torch.library.Library("san", "DEF")
+
+# The arguments of san.ops.window.Window.
+WINDOW_SCHEMA = (
+    "int kernel_size, int stride, int padding, int dilation, str padding_mode"
+)
+
+
+def define(
+    schema: str,
+    implementation: Callable[..., Any],
+    *,
+    fake: Callable[..., Any],
+    backward: Callable[..., Any],
+    setup_context: Callable[..., None],
+) -> None:
+    """Defines san::<name> for CPU and CUDA, with shapes and derivative.
+
+    Args:
+      schema: name, arguments and results in PyTorch's schema language.
+      implementation: computes the results; called below autograd.
+      fake: makes results of the right shape, without values.
+      backward: as torch.library.register_autograd takes it.
+      setup_context: likewise.
+    """
+    name = _LIBRARY.define(schema, tags=(torch.Tag.pt2_compliant_tag,))
+    _LIBRARY.impl(name, implementation, "CPU")
+    _LIBRARY.impl(name, implementation, "CUDA")
+    op = f"san::{name}"
+    torch.library.register_fake(op, fake, lib=_LIBRARY)
+    torch.library.register_autograd(
+        op, backward, setup_context=setup_context, lib=_LIBRARY
+    )
+
+
+def run_kernel(
+    kernel: Callable[..., None],
+    *tensors: torch.Tensor | None,
+    window: Window,
+) -> None:
+    """Calls a kernel on dense views of the tensors, on the current stream.
+
+    The outputs among the tensors have to be dense already: of any other the
+    kernel would fill a copy.
+    """
+    dense = [t if t is None else t.detach().contiguous() for t in tensors]
+    device = next(t.device for t in dense if t is not None)
+    if device.type == "cpu":
+        kernel(*dense, **window._asdict())
+        return
+    with torch.cuda.device(device):
+        stream = torch.cuda.current_stream().cuda_stream
+        kernel(*dense, **window._asdict(), stream=stream)
+
+
+def register_autocast(name: str) -> None:
+    """Makes san::<name> compute in the current autocast dtype.
+
+    torch.library.register_autocast fixes one dtype for ever; this follows
+    torch.autocast(dtype=...), as PyTorch's own convolutions do.
+    """
+    op = getattr(torch.ops.san, name)
+    for device_type in ("cpu", "cuda"):
+        _LIBRARY.impl(
+            name, _autocast(op, device_type), f"Autocast{device_type.upper()}"
+        )
+
+
+def _autocast(op: Any, device_type: str) -> Callable[..., Any]:
+    def in_autocast_dtype(*args: Any) -> Any:
+        dtype = torch.get_autocast_dtype(device_type)
+        cast = [_cast(argument, device_type, dtype) for argument in args]
+        with torch.autocast(device_type, enabled=False):
+            return op(*cast)
+
+    return in_autocast_dtype
+
+
+def _cast(argument: Any, device_type: str, dtype: torch.dtype) -> Any:
+    # float64 stays, as in PyTorch's own autocast rules.
+    if (
+        isinstance(argument, torch.Tensor)
+        and argument.device.type == device_type
+        and argument.is_floating_point()
+        and argument.dtype != torch.float64
+    ):
+        return argument.to(dtype)
+    return argument

@@ -1,0 +1,163 @@
+"""Subtraction: the difference between a window's centre and each of its taps.
+
+Shape letters: N batch, C channels, H W image, K taps of the footprint,
+P output pixels.
+"""
+
+from typing import Any
+
+import torch
+
+import cuda_kernels
+from san.ops.registration import (
+    WINDOW_SCHEMA,
+    define,
+    register_autocast,
+    run_kernel,
+)
+from san.ops.window import Window, check_alike, check_image, check_window
+
+
+def subtraction2(
+    a: torch.Tensor,
+    b: torch.Tensor,
+    kernel_size: int,
+    stride: int = 1,
+    padding: int = 0,
+    dilation: int = 1,
+    padding_mode: str = "reflect",
+) -> torch.Tensor:
+    """out[n,c,tap,p] = a at the centre of window p - b at its tap.
+
+    The relation of the pairwise attention of "Exploring Self-attention for
+    Image Recognition", CVPR 2020, section 3.1. The centre is tap
+    (kernel_size - 1) // 2 of both axes, and padded as the taps are.
+    Differentiable in both tensors, twice.
+
+    Args:
+      a: [N, C, H, W].
+      b: [N, C, H, W].
+      kernel_size: rows and columns of the footprint.
+      stride: pixels between two places of the window.
+      padding: pixels added to each side of both images.
+      dilation: pixels between two taps.
+      padding_mode: "reflect" (as numpy.pad, for every size) or "zeros".
+
+    Returns:
+      [N, C, K, P] with K = kernel_size**2 taps in row-major order and
+      P = H_out * W_out; H_out = (H + 2 * padding - dilation *
+      (kernel_size - 1) - 1) // stride + 1 and W_out likewise.
+
+    Raises:
+      ValueError: if an argument is none of the above, with the rule that it
+        breaks.
+    """
+    window = Window(kernel_size, stride, padding, dilation, padding_mode)
+    check_window("subtraction2", window)
+    check_image("subtraction2", "a", a, window)
+    check_image("subtraction2", "b", b, window)
+    check_alike("subtraction2", "b", b, "a", a)
+    if a.shape != b.shape:
+        raise ValueError(
+            f"subtraction2: b must have the shape of a, {list(a.shape)}, "
+            f"got {list(b.shape)}"
+        )
+    return torch.ops.san.subtraction2(a, b, *window)
+
+
+def subtraction(
+    x: torch.Tensor,
+    kernel_size: int,
+    stride: int = 1,
+    padding: int = 0,
+    dilation: int = 1,
+    padding_mode: str = "reflect",
+) -> torch.Tensor:
+    """out[n,c,tap,p] = x at the centre of window p - x at its tap.
+
+    The same as subtraction2(x, x): see there for the arguments, the shapes
+    and the source.
+    """
+    window = Window(kernel_size, stride, padding, dilation, padding_mode)
+    check_window("subtraction", window)
+    check_image("subtraction", "x", x, window)
+    return torch.ops.san.subtraction2(x, x, *window)
+
+
+def _forward(a: torch.Tensor, b: torch.Tensor, *window: Any) -> torch.Tensor:
+    output = _empty_output(a, b, *window)
+    run_kernel(
+        cuda_kernels.subtraction2_forward, a, b, output, window=Window(*window)
+    )
+    return output
+
+
+def _empty_output(
+    a: torch.Tensor, b: torch.Tensor, *window_fields: Any
+) -> torch.Tensor:
+    window = Window(*window_fields)
+    batch, channels, height, width = a.shape
+    pixels = window.output_size(height) * window.output_size(width)
+    return a.new_empty((batch, channels, window.num_taps, pixels))
+
+
+def _backward(
+    grad_output: torch.Tensor, height: int, width: int, *window: Any
+) -> tuple[torch.Tensor, torch.Tensor]:
+    grads = _empty_grads(grad_output, height, width, *window)
+    run_kernel(
+        cuda_kernels.subtraction2_backward,
+        grad_output,
+        *grads,
+        window=Window(*window),
+    )
+    return grads
+
+
+def _empty_grads(
+    grad_output: torch.Tensor, height: int, width: int, *window: Any
+) -> tuple[torch.Tensor, torch.Tensor]:
+    shape = (*grad_output.shape[:2], height, width)
+    return grad_output.new_empty(shape), grad_output.new_empty(shape)
+
+
+def _save_forward(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
+    a, _, *ctx.window = inputs
+    ctx.image_size = a.shape[2:]
+
+
+def _differentiate_forward(ctx: Any, grad_output: torch.Tensor) -> Any:
+    grads = torch.ops.san.subtraction2_backward(
+        grad_output, *ctx.image_size, *ctx.window
+    )
+    return (*grads, *(None for _ in ctx.window))
+
+
+def _save_backward(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
+    _, _, _, *ctx.window = inputs
+
+
+def _differentiate_backward(
+    ctx: Any, grad_a: torch.Tensor, grad_b: torch.Tensor
+) -> Any:
+    # Subtraction is linear: it is the derivative of its own gradient.
+    grad = torch.ops.san.subtraction2(grad_a, grad_b, *ctx.window)
+    return (grad, None, None, *(None for _ in ctx.window))
+
+
+define(
+    f"subtraction2(Tensor a, Tensor b, {WINDOW_SCHEMA}) -> Tensor",
+    _forward,
+    fake=_empty_output,
+    backward=_differentiate_forward,
+    setup_context=_save_forward,
+)
+define(
+    "subtraction2_backward(Tensor grad_output, SymInt height, SymInt width, "
+    f"{WINDOW_SCHEMA}) -> (Tensor, Tensor)",
+    _backward,
+    fake=_empty_grads,
+    backward=_differentiate_backward,
+    setup_context=_save_backward,
+)
+register_autocast("subtraction2")
