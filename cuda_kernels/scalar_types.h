@@ -28,7 +28,7 @@ SAN_HOST_DEVICE float bits_float(uint32_t bits) {
 struct bfloat16 {
   uint16_t bits;
 
-  SAN_HOST_DEVICE operator float() const {
+  SAN_HOST_DEVICE explicit operator float() const {
     return bits_float(static_cast<uint32_t>(bits) << 16);
   }
   static SAN_HOST_DEVICE bfloat16 round(float value) {
@@ -44,7 +44,7 @@ struct bfloat16 {
 struct float16 {
   uint16_t bits;
 
-  SAN_HOST_DEVICE operator float() const {
+  SAN_HOST_DEVICE explicit operator float() const {
     const uint32_t sign = static_cast<uint32_t>(bits & 0x8000) << 16;
     const uint32_t magnitude = static_cast<uint32_t>(bits & 0x7fff) << 13;
     const bool special = magnitude >= 0x7c00u << 13;
@@ -80,6 +80,12 @@ struct AccumulatorOf<double> {
 };
 template <typename T>
 using Accumulator = typename AccumulatorOf<T>::type;
+
+// The element as the kernels compute with it.
+template <typename T>
+SAN_HOST_DEVICE Accumulator<T> wide(T value) {
+  return static_cast<Accumulator<T>>(value);
+}
 
 // Rounds an accumulated value to its storage type.
 template <typename T>

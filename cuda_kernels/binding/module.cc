@@ -39,12 +39,14 @@ void* data_or_null(const std::optional<Tensor>& tensor) {
   return tensor ? tensor->data() : nullptr;
 }
 
-// An output has the kind of `like` and shares no memory with `others`.
-void check_output(const std::optional<Tensor>& output, const Tensor& like,
-                  std::initializer_list<const Tensor*> others) {
-  if (!output) return;
-  output->require_same_kind(like);
-  for (const Tensor* other : others) output->require_apart_from(*other);
+// A gradient is like the tensor it belongs to and shares no memory with
+// `others`.
+void check_gradient(const std::optional<Tensor>& gradient, const Tensor& like,
+                    std::initializer_list<const Tensor*> others) {
+  if (!gradient) return;
+  gradient->require_same_kind(like);
+  gradient->require_shape_of(like);
+  for (const Tensor* other : others) gradient->require_apart_from(*other);
 }
 
 template <typename Task>
@@ -120,8 +122,8 @@ void aggregation_backward(const char* op, const Options& options,
       optional_output(op, "grad_weight", grad_weight_object);
   const AggregationShape shape =
       aggregation_shape(op, options, input, weight, grad_output);
-  check_output(grad_input, input, {&grad_output, &input, &weight});
-  check_output(grad_weight, weight, {&grad_output, &input, &weight});
+  check_gradient(grad_input, input, {&grad_output, &input, &weight});
+  check_gradient(grad_weight, weight, {&grad_output, &input, &weight});
   if (grad_input && grad_weight) grad_weight->require_apart_from(*grad_input);
   if (input.size(0) == 0) return;
   run(op, options, input,
@@ -171,13 +173,9 @@ void subtraction2_backward(const char* op, const Options& options,
   const Tensor& image = grad_a ? *grad_a : *grad_b;
   const Window window = subtraction_window(
       op, options, grad_a ? "grad_a" : "grad_b", image, grad_output);
-  if (grad_a && grad_b) {
-    grad_b->require_same_kind(*grad_a);
-    grad_b->require_shape_of(*grad_a);
-    grad_b->require_apart_from(*grad_a);
-  }
-  check_output(grad_a, grad_output, {&grad_output});
-  check_output(grad_b, grad_output, {&grad_output});
+  check_gradient(grad_a, image, {&grad_output});
+  check_gradient(grad_b, image, {&grad_output});
+  if (grad_a && grad_b) grad_b->require_apart_from(*grad_a);
   if (grad_output.empty()) return;
   run(op, options, image,
       SubtractionBackward{grad_output.type(), image.size(0) * image.size(1),

@@ -1,5 +1,7 @@
 #include "cuda_kernels/binding/options.h"
 
+#include <pybind11/stl.h>
+
 #include <string>
 #include <vector>
 

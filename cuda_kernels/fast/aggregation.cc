@@ -32,6 +32,15 @@ constexpr int64_t kStripRows = 16;
 template <typename T>
 constexpr bool kConverts = !std::is_same_v<T, Accumulator<T>>;
 
+// The channels that share a weight channel, in some tensor or in scratch: the
+// first one's elements and the distance to the next one's.
+template <typename T>
+struct Members {
+  T* data;
+  int64_t stride;
+  Members from(int64_t element) const { return {data + element, stride}; }
+};
+
 // The sizes that all jobs share.
 struct Sizes {
   explicit Sizes(const AggregationShape& shape)
@@ -47,10 +56,12 @@ struct Sizes {
         strip_outputs(strip_rows * window.columns.outputs),
         padded_rows(PaddedRows::span(window.rows, strip_rows)) {}
 
-  // The first channel of an (image, weight channel), as an offset into a tensor
-  // with `size` elements a channel. The members are groups * size apart.
-  int64_t first_member(int64_t plane, int64_t size) const {
-    return (plane / groups * groups * members + plane % groups) * size;
+  // The members of plane = (image, weight channel) in a tensor that has `size`
+  // elements a channel.
+  template <typename T>
+  Members<T> members_of(int64_t plane, T* tensor, int64_t size) const {
+    const int64_t n = plane / groups, g = plane % groups;
+    return {tensor + (n * groups * members + g) * size, groups * size};
   }
 
   // Whether every direction's scratch is of a sane size.
@@ -64,14 +75,6 @@ struct Sizes {
   Window window;
   int64_t groups, members, planes, taps, outputs, pixels;
   int64_t strip_rows, strips, strip_outputs, padded_rows;
-};
-
-// The channels of a job in a tensor: `data` of the first one, `stride` to the
-// next.
-template <typename T>
-struct Members {
-  T* data;
-  int64_t stride;
 };
 
 // `count` elements of each member as accumulators: in place if the tensor's
@@ -129,18 +132,18 @@ void for_each_strip(const Sizes& sizes, const PaddedRows& padded,
   using A = Accumulator<T>;
   const int64_t plane = sizes.padded_rows * padded.pitch();
   const int64_t room = kConverts<T> ? sizes.strip_outputs : 0;
-  for_each_job<A>(
-      sizes.planes * sizes.strips, sizes.members * (plane + room),
-      [&](int64_t job, A* scratch) {
-        const Strip strip(sizes, job);
-        const T* image = input + sizes.first_member(strip.plane, sizes.pixels);
-        const int64_t rows =
-            PaddedRows::span(sizes.window.rows, strip.end - strip.first);
-        padded.fill(image, sizes.groups * sizes.pixels, sizes.members,
-                    strip.first, rows, scratch, plane);
-        f(strip, Members<const A>{scratch, plane},
-          scratch + sizes.members * plane);
-      });
+  for_each_job<A>(sizes.planes * sizes.strips, sizes.members * (plane + room),
+                  [&](int64_t job, A* scratch) {
+                    const Strip strip(sizes, job);
+                    const auto image =
+                        sizes.members_of(strip.plane, input, sizes.pixels);
+                    const int64_t rows = PaddedRows::span(
+                        sizes.window.rows, strip.end - strip.first);
+                    padded.fill(image.data, image.stride, sizes.members,
+                                strip.first, rows, scratch, plane);
+                    f(strip, Members<const A>{scratch, plane},
+                      scratch + sizes.members * plane);
+                  });
 }
 
 std::vector<int64_t> multiples(int64_t step, int64_t count) {
@@ -161,10 +164,8 @@ void forward(const Sizes& sizes, const T* input, const T* weight, T* output) {
   for_each_strip(
       sizes, padded, input,
       [&](const Strip& strip, Members<const A> x, A* scratch) {
-        const Members<T> to = {
-            output + sizes.first_member(strip.plane, sizes.outputs) +
-                strip.begin_output,
-            sizes.groups * sizes.outputs};
+        const auto to = sizes.members_of(strip.plane, output, sizes.outputs)
+                            .from(strip.begin_output);
         const Members<A> out = staged<T>(to, strip.outputs, scratch);
         const T* w = weight + strip.plane * sizes.taps * sizes.outputs +
                      strip.begin_output;
@@ -189,10 +190,9 @@ void grad_weight(const Sizes& sizes, const T* grad_output, const T* input,
   for_each_strip(
       sizes, padded, input,
       [&](const Strip& strip, Members<const A> x, A* scratch) {
-        const Members<const T> from = {
-            grad_output + sizes.first_member(strip.plane, sizes.outputs) +
-                strip.begin_output,
-            sizes.groups * sizes.outputs};
+        const auto from =
+            sizes.members_of(strip.plane, grad_output, sizes.outputs)
+                .from(strip.begin_output);
         const Members<const A> g =
             loaded<T>(from, sizes.members, strip.outputs, scratch);
         T* out = grad_weight + strip.plane * sizes.taps * sizes.outputs +
@@ -250,12 +250,9 @@ void grad_input(const Sizes& sizes, const T* grad_output, const T* weight,
         A* image_scratch = g_scratch + members * sizes.outputs;
         const T* w = weight + plane * sizes.taps * sizes.outputs;
         const Members<const A> g =
-            loaded<T>({grad_output + sizes.first_member(plane, sizes.outputs),
-                       sizes.groups * sizes.outputs},
+            loaded<T>(sizes.members_of(plane, grad_output, sizes.outputs),
                       members, sizes.outputs, g_scratch);
-        const Members<T> to = {
-            grad_input + sizes.first_member(plane, sizes.pixels),
-            sizes.groups * sizes.pixels};
+        const auto to = sizes.members_of(plane, grad_input, sizes.pixels);
         const Members<A> image = staged<T>(to, sizes.pixels, image_scratch);
         for (int64_t m = 0; m < members; ++m)
           std::fill_n(image.data + m * image.stride, sizes.pixels, A(0));

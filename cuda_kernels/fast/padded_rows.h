@@ -88,8 +88,7 @@ class PaddedRows {
   // Adds a padded row to the image row it shows: the transpose of fill.
   template <typename A>
   void fold_row(const A* row, A* image_row) const {
-    row_kernels<A>().add(row + inner_begin_,
-                         image_row + inner_begin_ - window_.columns.padding,
+    row_kernels<A>().add(row + inner_begin_, image_row,
                          inner_end_ - inner_begin_);
     for_each_outer([&](int64_t j) {
       if (sources_[j] >= 0) image_row[sources_[j]] += row[j];
@@ -105,10 +104,9 @@ class PaddedRows {
   template <typename T>
   void fill_row(const RowKernels<T>& kernels, const T* image_row,
                 Accumulator<T>* row) const {
-    kernels.load(image_row + inner_begin_ - window_.columns.padding,
-                 row + inner_begin_, inner_end_ - inner_begin_);
+    kernels.load(image_row, row + inner_begin_, inner_end_ - inner_begin_);
     for_each_outer([&](int64_t j) {
-      row[j] = sources_[j] < 0 ? Accumulator<T>(0) : image_row[sources_[j]];
+      row[j] = sources_[j] < 0 ? 0 : wide(image_row[sources_[j]]);
     });
   }
 
@@ -122,7 +120,7 @@ class PaddedRows {
   Window window_;
   int64_t phase_pitch_;
   std::vector<int64_t> sources_;  // column of the image, or -1 for zero
-  int64_t inner_begin_ = 0, inner_end_ = 0;
+  int64_t inner_begin_ = 0, inner_end_ = 0;  // the image row itself
 };
 
 }  // namespace san::fast

@@ -80,7 +80,7 @@ inline Vector<float, L> load(const float16* from) {
     return _mm256_cvtph_ps((__m128i)bits_at<8, uint16_t>(from));
 #endif
   Vector<float, L> result;
-  for (int i = 0; i < L; ++i) result[i] = from[i];
+  for (int i = 0; i < L; ++i) result[i] = wide(from[i]);
   return result;
 }
 

@@ -35,8 +35,8 @@ struct AggregationOutput {
       for (int64_t kw = 0; kw < window.columns.taps; ++kw, w += outputs) {
         const int64_t pixel =
             window.source(row, window.columns.position(wo, kw));
-        const Accumulator<T> value = pixel < 0 ? 0 : x[pixel];
-        sum += static_cast<Accumulator<T>>(*w) * value;
+        const Accumulator<T> value = pixel < 0 ? 0 : wide(x[pixel]);
+        sum += wide(*w) * value;
       }
     }
     output[index] = rounded<T>(sum);
@@ -63,11 +63,10 @@ struct AggregationGradInput {
     const T* g = grad_output + plane * outputs;
     const T* w = weight + (n * groups + c % groups) * window.taps() * outputs;
     Accumulator<T> sum = 0;
-    window.for_each_reader(
-        index % window.pixels(), [&](int64_t tap, int64_t p) {
-          sum += static_cast<Accumulator<T>>(w[tap * outputs + p]) *
-                 static_cast<Accumulator<T>>(g[p]);
-        });
+    window.for_each_reader(index % window.pixels(),
+                           [&](int64_t tap, int64_t p) {
+                             sum += wide(w[tap * outputs + p]) * wide(g[p]);
+                           });
     grad_input[index] = rounded<T>(sum);
   }
 };
@@ -101,9 +100,8 @@ struct AggregationGradWeight {
          c += shape.weight_channels) {
       const int64_t source = n * shape.channels + c;
       const Accumulator<T> value =
-          pixel < 0 ? 0 : input[source * window.pixels() + pixel];
-      sum += static_cast<Accumulator<T>>(grad_output[source * outputs + p]) *
-             value;
+          pixel < 0 ? 0 : wide(input[source * window.pixels() + pixel]);
+      sum += wide(grad_output[source * outputs + p]) * value;
     }
     grad_weight[index] = rounded<T>(sum);
   }

@@ -35,7 +35,7 @@ struct SubtractionOutput {
     const int64_t pixel =
         window.source(window.rows.position(p / window.columns.outputs, kh),
                       window.columns.position(p % window.columns.outputs, kw));
-    return pixel < 0 ? 0 : x[plane * window.pixels() + pixel];
+    return pixel < 0 ? 0 : wide(x[plane * window.pixels() + pixel]);
   }
 };
 
@@ -53,12 +53,11 @@ struct SubtractionGradA {
     const int64_t outputs = window.outputs(), taps = window.taps();
     const T* g = grad_output + index / window.pixels() * taps * outputs;
     Accumulator<T> sum = 0;
-    window.for_each_reader(
-        index % window.pixels(), window.rows.centre_tap(),
-        window.columns.centre_tap(), [&](int64_t p) {
-          for (int64_t tap = 0; tap < taps; ++tap)
-            sum += static_cast<Accumulator<T>>(g[tap * outputs + p]);
-        });
+    window.for_each_reader(index % window.pixels(), window.rows.centre_tap(),
+                           window.columns.centre_tap(), [&](int64_t p) {
+                             for (int64_t tap = 0; tap < taps; ++tap)
+                               sum += wide(g[tap * outputs + p]);
+                           });
     grad_a[index] = rounded<T>(sum);
   }
 };
@@ -79,9 +78,8 @@ struct SubtractionGradB {
         grad_output + index / window.pixels() * window.taps() * outputs;
     Accumulator<T> sum = 0;
     window.for_each_reader(
-        index % window.pixels(), [&](int64_t tap, int64_t p) {
-          sum -= static_cast<Accumulator<T>>(g[tap * outputs + p]);
-        });
+        index % window.pixels(),
+        [&](int64_t tap, int64_t p) { sum -= wide(g[tap * outputs + p]); });
     grad_b[index] = rounded<T>(sum);
   }
 };
