@@ -1,0 +1,1 @@
+"""Evaluation: the validation loop and the job that runs it on checkpoints."""

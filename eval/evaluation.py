@@ -1,0 +1,145 @@
+"""One evaluation: a checkpoint, the network it belongs to, and its images.
+
+Flags are in imagenet.py, the loop over the images in validation.py.
+"""
+
+import contextlib
+import dataclasses
+import os
+import pathlib
+import tempfile
+from typing import Any
+
+import torch
+
+import san
+from eval import validation
+from san import checkpoints, data, distributed
+from san.recipe import Recipe
+
+
+@dataclasses.dataclass(frozen=True)
+class Evaluation:
+    """What was evaluated, and what was found.
+
+    Attributes:
+      checkpoint: the file.
+      epoch: epochs it was trained for, if it says so.
+      classes: names of the classes.
+      result: the figures.
+    """
+
+    checkpoint: pathlib.Path
+    epoch: int | None
+    classes: list[str]
+    result: validation.Result
+
+
+def evaluate(
+    path: pathlib.Path,
+    workdir: pathlib.Path | None,
+    data_dir: str | None,
+    batch_size: int | None,
+    process: distributed.Process,
+) -> Evaluation:
+    """Evaluates a checkpoint of the configured network.
+
+    Args:
+      path: the checkpoint, our own or a published one.
+      workdir: the work folder it lies in, if any.
+      data_dir: the folder of images; None for the one it was trained on.
+      batch_size: images at a time over all processes; None for the recipe's.
+      process: this process.
+
+    Raises:
+      ValueError: if checkpoint, network and images do not fit together.
+    """
+    checkpoint = checkpoints.read_checkpoint(path)
+    state_dict = checkpoints.read_state_dict(path)
+    model = san.create_model(num_classes=_num_classes(state_dict, path))
+    checkpoints.load_state_dict(model, state_dict, source=str(path))
+    with contextlib.ExitStack() as stack:
+        root = data_dir or _data_dir(checkpoint, workdir, stack)
+        index = distributed.on_first_process(
+            lambda: data.load_split(
+                root,
+                "val",
+                cache_dir=str(workdir / "cache") if workdir else None,
+            )
+        )
+        _check_classes(checkpoint, model.fc.out_features, index)
+        recipe = Recipe()
+        total = batch_size or recipe.batch_size
+        batches = data.ValidationLoader(
+            index,
+            data.Data(),
+            batch_size=-(-total // process.world_size),
+            rank=process.rank,
+            world_size=process.world_size,
+            device=process.device,
+        )
+        result = validation.validate(
+            model.to(process.device),
+            batches,
+            len(index.classes),
+            process.device,
+            recipe.precision,
+        )
+    return Evaluation(path, checkpoint.get("epoch"), index.classes, result)
+
+
+def _num_classes(
+    state_dict: dict[str, torch.Tensor], path: pathlib.Path
+) -> int:
+    if "fc.weight" not in state_dict:
+        raise ValueError(
+            "eval: the checkpoint must hold fc.weight, from which the number"
+            f" of classes is read, got {path} without it"
+        )
+    return state_dict["fc.weight"].shape[0]
+
+
+def _data_dir(
+    checkpoint: dict[str, Any],
+    workdir: pathlib.Path | None,
+    stack: contextlib.ExitStack,
+) -> str:
+    """The images to evaluate on where no folder was named."""
+    source = data.Data().source
+    if source:
+        return distributed.on_first_process(
+            lambda: source(
+                str(workdir)
+                if workdir
+                else stack.enter_context(tempfile.TemporaryDirectory())
+            )
+        )
+    recorded = checkpoint.get("data_dir")
+    if recorded and os.path.isdir(recorded):
+        return recorded
+    got = f"one trained on {recorded}, which is gone" if recorded else "none"
+    raise ValueError(
+        "eval: --data_dir must name a folder with val/CLASS/* images,"
+        f" got {got}"
+    )
+
+
+def _check_classes(
+    checkpoint: dict[str, Any], num_classes: int, index: data.ImageIndex
+) -> None:
+    """The network's outputs must be the data's classes."""
+    if num_classes != len(index.classes):
+        raise ValueError(
+            f"eval: data folder must hold the network's {num_classes} classes,"
+            f" got {len(index.classes)} class folders in {index.root}/val"
+        )
+    trained = checkpoint.get("classes", index.classes)
+    for label, (name, folder) in enumerate(
+        zip(trained, index.classes, strict=True)
+    ):
+        if name != folder:
+            raise ValueError(
+                "eval: data folder must hold the classes that the network was"
+                f" trained on, got {folder!r} in place of {name!r} as class"
+                f" {label} in {index.root}/val"
+            )

@@ -1,0 +1,124 @@
+r"""Evaluates a checkpoint on validation images.
+
+What //train:main has trained, with its settings and its images:
+
+  bazel run //eval:imagenet -- --workdir=runs/san10_pair-digits
+
+A published checkpoint, on ImageNet's validation images, which are
+DATA_DIR/val/CLASS/*.JPEG:
+
+  bazel run //eval:imagenet -- --gin_file=san10_pair.gin \
+      --checkpoint=model_best.pth --data_dir=DATA_DIR
+
+Prints top-1 and top-5 accuracy, loss, images per second and the accuracy of
+each class; --json=FILE writes them: top1 and top5 in percent, loss,
+num_images, and under per_class the same for each class.
+
+Several processes, one per GPU, start as torchrun starts them. Exit codes: 0,
+or 1 if a file could not be read or written, or 2 if a setting was wrong;
+--verbosity=1 shows the traceback of an error.
+"""
+
+import pathlib
+
+from absl import app, flags
+
+from eval import atomic_file, entry, evaluation, report
+from san import config, distributed
+
+_GIN_FILE = flags.DEFINE_multi_string(
+    "gin_file",
+    [],
+    "Configuration file: a packaged one (such as san10_pair.gin) or your own."
+    " Repeatable; later files change earlier ones, and all of them change the"
+    " config.gin of --workdir.",
+)
+_GIN_PARAM = flags.DEFINE_multi_string(
+    "gin_param",
+    [],
+    "A single setting, such as Data.image_size=256. Repeatable; comes after"
+    " the files.",
+)
+_WORKDIR = flags.DEFINE_string(
+    "workdir", None, "Work folder of //train:main, to evaluate its network."
+)
+_WHICH = flags.DEFINE_enum(
+    "which", "best", ["best", "last"], "Which checkpoint of --workdir."
+)
+_CHECKPOINT = flags.DEFINE_string(
+    "checkpoint",
+    None,
+    "Checkpoint to evaluate, a published one or one of //train:main; the gin"
+    " files name its network.",
+)
+_DATA_DIR = flags.DEFINE_string(
+    "data_dir",
+    None,
+    "Folder with val/CLASS/* images. Default: what the network was trained on.",
+)
+_BATCH_SIZE = flags.DEFINE_integer(
+    "batch_size",
+    None,
+    "Images at a time, over all processes together. Default: the recipe's.",
+    lower_bound=1,
+)
+_JSON = flags.DEFINE_string("json", None, "File to write the figures to.")
+
+
+def main(argv: list[str]) -> int:
+    """Runs the job."""
+    return entry.run(lambda: _evaluate(argv[1:]))
+
+
+def _evaluate(arguments: list[str]) -> None:
+    entry.check_no_arguments(arguments)
+    workdir, checkpoint = _user_path(_WORKDIR.value), _checkpoint()
+    own_settings = [str(workdir / "config.gin")] if workdir else []
+    config.parse([*own_settings, *_GIN_FILE.value], _GIN_PARAM.value)
+    json_file = _user_path(_JSON.value)
+    if json_file and not json_file.parent.is_dir():
+        raise ValueError(
+            f"eval: --json must lie in an existing folder, got {json_file}"
+        )
+    data_dir = _user_path(_DATA_DIR.value)
+    with distributed.process_group() as process:
+        found = evaluation.evaluate(
+            checkpoint,
+            workdir,
+            str(data_dir) if data_dir else None,
+            _BATCH_SIZE.value,
+            process,
+        )
+    if process.is_first:
+        print(report.as_text(found))
+        if json_file:
+            text = report.as_json(found)
+            atomic_file.write_atomically(json_file, text.encode())
+
+
+def _checkpoint() -> pathlib.Path:
+    """The file to evaluate."""
+    workdir = _user_path(_WORKDIR.value)
+    checkpoint = _user_path(_CHECKPOINT.value)
+    if checkpoint and not workdir:
+        return checkpoint
+    if checkpoint or not workdir:
+        raise ValueError(
+            "eval: exactly one of --workdir and --checkpoint must be given,"
+            f" got {'both' if workdir else 'neither'}; see --help"
+        )
+    path = workdir / "checkpoints" / f"{_WHICH.value}.pth"
+    if not path.exists():
+        raise ValueError(
+            "eval: --workdir must be a work folder in which //train:main has"
+            f" trained an epoch, got {workdir} without {path.name}"
+        )
+    return path
+
+
+def _user_path(path: str | None) -> pathlib.Path | None:
+    return None if path is None else pathlib.Path(config.user_path(path))
+
+
+if __name__ == "__main__":
+    app.run(main)

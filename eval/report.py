@@ -1,0 +1,84 @@
+"""An evaluation as text and as JSON."""
+
+import json
+from typing import Any
+
+from eval.evaluation import Evaluation
+
+# With more classes than this, only the worst and the best are printed.
+_MAX_LISTED = 20
+_NUM_ENDS = 5
+
+
+def as_text(evaluation: Evaluation) -> str:
+    """The figures, for people."""
+    result = evaluation.result
+    epoch = evaluation.epoch
+    trained = "" if epoch is None else f" (epoch {epoch})"
+    return "\n".join(
+        [
+            f"{evaluation.checkpoint}{trained}",
+            f"top-1   {result.top1:6.2f}%",
+            f"top-5   {result.top5:6.2f}%",
+            f"loss    {result.loss:7.4f}",
+            f"images  {result.num_images:4d}"
+            f"    {result.images_per_second:.0f} images/s",
+            "",
+            *_class_lines(evaluation),
+        ]
+    )
+
+
+def as_json(evaluation: Evaluation) -> str:
+    """All figures; accuracies in percent."""
+    result = evaluation.result
+    figures = {
+        "checkpoint": str(evaluation.checkpoint),
+        "epoch": evaluation.epoch,
+        "top1": result.top1,
+        "top5": result.top5,
+        "loss": result.loss,
+        "num_images": result.num_images,
+        "images_per_second": result.images_per_second,
+        "per_class": _per_class(evaluation),
+    }
+    return json.dumps(figures, indent=2) + "\n"
+
+
+def _per_class(evaluation: Evaluation) -> dict[str, dict[str, Any]]:
+    result = evaluation.result
+    rows = zip(
+        evaluation.classes,
+        result.images,
+        result.correct1,
+        result.correct5,
+        strict=True,
+    )
+    return {
+        name: {
+            "top1": 100.0 * first / images,
+            "top5": 100.0 * among / images,
+            "num_images": images,
+        }
+        for name, images, first, among in rows
+    }
+
+
+def _class_lines(evaluation: Evaluation) -> list[str]:
+    figures = _per_class(evaluation)
+    names = list(figures)
+    gap = len(names)
+    if len(names) > _MAX_LISTED:
+        names.sort(key=lambda name: figures[name]["top1"])
+        names = names[:_NUM_ENDS] + names[-_NUM_ENDS:]
+        gap = _NUM_ENDS
+    width = max(map(len, [*names, "class"]))
+    lines = [
+        f"{name:<{width}}  {figures[name]['num_images']:>6}"
+        f"{figures[name]['top1']:>8.2f}%{figures[name]['top5']:>8.2f}%"
+        for name in names
+    ]
+    if gap < len(lines):
+        hidden = len(figures) - len(lines)
+        lines.insert(gap, f"... {hidden} classes between the worst and best")
+    return [f"{'class':<{width}}  images    top-1    top-5", *lines]

@@ -1,0 +1,190 @@
+import json
+import shutil
+
+import pytest
+import torch
+
+from eval import evaluation, report
+from san.distributed import Process
+from tests.train import jobs
+
+ALONE = Process()
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory):
+    return jobs.write_images(tmp_path_factory.mktemp("images"), num_classes=6)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory, images):
+    """A trained work folder."""
+    folder = tmp_path_factory.mktemp("run")
+    jobs.configure(folder, "Recipe.learning_rate = 0.05")
+    return jobs.train(folder / "run", images)
+
+
+@pytest.fixture(autouse=True)
+def settings(tmp_path):
+    jobs.configure(tmp_path)
+
+
+def latest(folder):
+    """Training's last validation."""
+    return torch.load(folder.last, weights_only=True)["state"]["latest"]
+
+
+def assert_figures(found, expected):
+    assert found.result.top1 == expected["top1"]
+    assert found.result.top5 == expected["top5"]
+    assert found.result.loss == pytest.approx(expected["loss"], rel=1e-6)
+    assert found.result.num_images == expected["num_images"] == 30
+
+
+def test_own_checkpoint_equals_training(run):
+    found = evaluation.evaluate(run.last, run.path, None, None, ALONE)
+    assert_figures(found, latest(run))
+    assert (found.epoch, found.classes) == (2, list("abcdef"))
+
+
+@pytest.mark.parametrize("batch_size", [1, 7, 100])
+def test_batch_size_changes_nothing(run, batch_size):
+    found = evaluation.evaluate(run.last, None, None, batch_size, ALONE)
+    assert_figures(found, latest(run))
+
+
+def test_published_checkpoint_equals_training(tmp_path, run, images):
+    state_dict = jobs.weights(run)
+    published = {
+        "state_dict": {f"module.{name}": w for name, w in state_dict.items()},
+        "epoch": 100,
+        "optimizer": {},
+        "scheduler": {},
+        "top1_val": 0.0,
+        "top5_val": 0.0,
+    }
+    path = tmp_path / "published.pth"
+    torch.save(published, path)
+    found = evaluation.evaluate(path, None, str(images), None, ALONE)
+    assert_figures(found, latest(run))
+    assert found.epoch == 100
+
+
+def test_weights_alone_equal_training(tmp_path, run, images):
+    path = tmp_path / "weights.pth"
+    torch.save(jobs.weights(run), path)
+    found = evaluation.evaluate(path, None, str(images), None, ALONE)
+    assert_figures(found, latest(run))
+
+
+def test_a_config_brings_its_own_images(tmp_path):
+    digits = [
+        "Data.source = @write_digits",
+        "write_digits.image_side = 12",
+        "Recipe.epochs = 1",
+        "Recipe.batch_size = 400",
+    ]
+    jobs.configure(tmp_path, *digits)
+    run = jobs.train(tmp_path / "run", None)
+    for workdir in (run.path, None):
+        found = evaluation.evaluate(run.last, workdir, None, None, ALONE)
+        assert found.result.top1 == latest(run)["top1"]
+        assert found.result.num_images == 360
+
+
+def test_images_must_have_the_networks_classes(tmp_path, run):
+    fewer = jobs.write_images(tmp_path / "fewer", num_classes=2)
+    with pytest.raises(
+        ValueError, match=r"network's 6 classes, got 2 class folders in .*fewer"
+    ):
+        evaluation.evaluate(run.last, None, str(fewer), None, ALONE)
+
+
+def test_images_must_have_the_trained_classes(tmp_path, run, images):
+    others = tmp_path / "others"
+    shutil.copytree(images, others)
+    for split in ("train", "val"):
+        (others / split / "f").rename(others / split / "z")
+    with pytest.raises(ValueError, match="got 'z' in place of 'f' as class 5"):
+        evaluation.evaluate(run.last, None, str(others), None, ALONE)
+
+
+def test_images_that_are_gone(tmp_path, run):
+    checkpoint = torch.load(run.last, weights_only=True)
+    checkpoint["data_dir"] = "/gone"
+    path = tmp_path / "moved.pth"
+    torch.save(checkpoint, path)
+    with pytest.raises(
+        ValueError, match=r"--data_dir must .* /gone, which is gone"
+    ):
+        evaluation.evaluate(path, None, None, None, ALONE)
+    torch.save(jobs.weights(run), path)
+    with pytest.raises(ValueError, match=r"--data_dir must .* got none"):
+        evaluation.evaluate(path, None, None, None, ALONE)
+
+
+def test_a_checkpoint_without_a_classifier(tmp_path):
+    path = tmp_path / "other.pth"
+    torch.save({"state_dict": {"weight": torch.zeros(2)}}, path)
+    with pytest.raises(ValueError, match=r"must hold fc\.weight.*other\.pth"):
+        evaluation.evaluate(path, None, None, None, ALONE)
+
+
+def test_a_checkpoint_of_another_network(tmp_path, run):
+    jobs.configure(tmp_path, "SAN.widths = (32, 64)")
+    with pytest.raises(ValueError, match=r"misshapen: conv1\.weight"):
+        evaluation.evaluate(run.last, None, None, None, ALONE)
+
+
+def test_json_has_every_figure(run):
+    found = evaluation.evaluate(run.last, None, None, None, ALONE)
+    figures = json.loads(report.as_json(found))
+    assert figures["top1"] == found.result.top1
+    assert figures["top5"] == found.result.top5
+    assert figures["loss"] == found.result.loss
+    assert figures["num_images"] == 30
+    assert figures["images_per_second"] > 0
+    assert list(figures["per_class"]) == list("abcdef")
+    by_class = figures["per_class"].values()
+    assert all(row["num_images"] == 5 for row in by_class)
+    for name in ("top1", "top5"):
+        mean = sum(row[name] for row in by_class) / 6
+        assert mean == pytest.approx(figures[name])
+
+
+def example(num_classes):
+    """An evaluation in which class i has i correct of num_classes."""
+    result = evaluation.validation.Result(
+        loss=1.5,
+        images=[num_classes] * num_classes,
+        correct1=list(range(num_classes)),
+        correct5=[num_classes] * num_classes,
+        seconds=2.0,
+    )
+    classes = [f"class_{label:03}" for label in range(num_classes)]
+    return evaluation.Evaluation("best.pth", 3, classes, result)
+
+
+def test_text_by_hand():
+    lines = report.as_text(example(2)).splitlines()
+    assert lines == [
+        "best.pth (epoch 3)",
+        "top-1    25.00%",
+        "top-5   100.00%",
+        "loss     1.5000",
+        "images     4    2 images/s",
+        "",
+        "class      images    top-1    top-5",
+        "class_000       2    0.00%  100.00%",
+        "class_001       2   50.00%  100.00%",
+    ]
+
+
+def test_of_many_classes_the_worst_and_the_best_are_printed():
+    lines = report.as_text(example(100)).splitlines()[7:]
+    assert [line.split()[0] for line in lines] == [
+        *(f"class_{label:03}" for label in range(5)),
+        "...",
+        *(f"class_{label:03}" for label in range(95, 100)),
+    ]
+    assert "90 classes" in lines[5]

@@ -1,0 +1,152 @@
+"""A small network, real images and real processes for the job tests."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+
+import gin
+import numpy as np
+import torch
+from PIL import Image
+
+import san
+from san import config
+from san.distributed import Process
+from train import trainer
+from train.work_folder import WorkFolder
+
+# 3 classes, 27 training images in batches of 6: 4 steps and 3 images left.
+SETTINGS = """
+create_model.name = @SAN
+SAN.attention = @PatchwiseAttention
+SAN.num_blocks = (1, 1)
+SAN.kernel_sizes = (3, 3)
+SAN.widths = (32, 32)
+Data.image_size = 12
+Data.resize_size = 14
+Data.num_threads = 1
+Recipe.batch_size = 6
+Recipe.epochs = 2
+Recipe.learning_rate = 0.02
+"""
+
+
+def write_images(root, num_classes=3, num_train=9, num_val=5):
+    """Noisy pictures of their class's brightness; classes a, b, c, ..."""
+    rng = np.random.default_rng(0)
+    for split, count in (("train", num_train), ("val", num_val)):
+        for label in range(num_classes):
+            folder = root / split / chr(ord("a") + label)
+            folder.mkdir(parents=True)
+            for number in range(count):
+                noise = rng.integers(0, 120, (16, 18, 3), np.uint8)
+                pixels = noise + np.uint8(135 * label // num_classes)
+                Image.fromarray(pixels).save(folder / f"{number}.jpg")
+    return root
+
+
+def write_settings(folder, text=""):
+    """A gin file with the settings above and more of them."""
+    path = folder / "small.gin"
+    path.write_text(SETTINGS + text)
+    return path
+
+
+def configure(folder, *params):
+    """Configures this process with the settings above and more of them."""
+    config.parse([str(write_settings(folder))], params)
+
+
+@gin.configurable(module="tests")
+def interrupted_san(num_classes, step, signals):
+    """A SAN during whose n-th training step this process gets signals."""
+    model = san.SAN(num_classes=num_classes)
+    steps = []
+
+    def count(module, inputs, output):
+        if module.training:
+            steps.append(None)
+            if len(steps) == step:
+                for number in signals:
+                    os.kill(os.getpid(), number)
+
+    model.register_forward_hook(count)
+    return model
+
+
+def interruption(step, signals=(signal.SIGTERM,)):
+    """Settings: signals during a step, counted from one."""
+    return [
+        "create_model.name = @interrupted_san",
+        f"interrupted_san.step = {step}",
+        f"interrupted_san.signals = {[int(number) for number in signals]}",
+    ]
+
+
+def train(folder, data_dir, resume=True):
+    """Trains what is configured, in this process."""
+    work_folder = WorkFolder(folder)
+    trainer.train(
+        work_folder,
+        None if data_dir is None else str(data_dir),
+        resume,
+        Process(),
+    )
+    return work_folder
+
+
+def weights(work_folder):
+    """The weights that training ended with."""
+    checkpoint = torch.load(work_folder.last, weights_only=True)
+    return checkpoint["state_dict"]
+
+
+def assert_same_bits(one, other):
+    """Two state dicts are equal to the last bit."""
+    assert one.keys() == other.keys()
+    for name in one:
+        assert torch.equal(one[name], other[name]), name
+
+
+def start(module, *arguments, **environment):
+    """Starts a job as a user does; no terminal."""
+    return subprocess.Popen(
+        [sys.executable, "-m", module, *map(str, arguments)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, **environment},
+    )
+
+
+def finish(process):
+    """Waits for a job: exit code, stdout, stderr."""
+    stdout, stderr = process.communicate(timeout=240)
+    return process.returncode, stdout, stderr
+
+
+def run(module, *arguments, **environment):
+    """Starts a job and waits for it."""
+    return finish(start(module, *arguments, **environment))
+
+
+def run_processes(count, module, *arguments):
+    """Runs a job in several processes, as torchrun does; one result each."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    processes = [
+        start(
+            module,
+            *arguments,
+            RANK=str(rank),
+            LOCAL_RANK=str(rank),
+            WORLD_SIZE=str(count),
+            MASTER_ADDR="127.0.0.1",
+            MASTER_PORT=str(port),
+        )
+        for rank in range(count)
+    ]
+    return [finish(process) for process in processes]

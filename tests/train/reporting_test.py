@@ -1,0 +1,88 @@
+import os
+import pathlib
+import pty
+import subprocess
+import sys
+import termios
+
+import pytest
+
+from tests.train import jobs
+from train import reporting
+from train.checkpointing import State, Validation
+from train.work_folder import WorkFolder
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (0, "0:00"),
+        (59.6, "1:00"),
+        (61, "1:01"),
+        (3600, "1:00:00"),
+        (90061, "25:01:01"),
+    ],
+)
+def test_durations(seconds, text):
+    assert reporting.duration(seconds) == text
+
+
+def test_results_by_hand():
+    folder = WorkFolder(pathlib.Path("/home/me/run"))
+    state = State(
+        epoch=9,
+        seconds=83.0,
+        best=Validation(7, 98.61, 100.0, 0.1234, 360),
+        latest=Validation(9, 98.0, 99.5, 0.2, 360),
+    )
+    assert reporting.results(folder, state).splitlines() == [
+        "results of /home/me/run",
+        "        epoch     top-1     top-5     loss   images",
+        "  best      7    98.61%   100.00%   0.1234      360",
+        "  last      9    98.00%    99.50%   0.2000      360",
+        "training took 1:23",
+        "best checkpoint: /home/me/run/checkpoints/best.pth",
+        "evaluate it by: bazel run //eval:imagenet -- --workdir=/home/me/run",
+    ]
+
+
+def test_the_better_validation():
+    def validation(top1, loss):
+        return Validation(1, top1, 0.0, loss, 1)
+
+    assert validation(50.0, 1.0).beats(None)
+    assert validation(51.0, 2.0).beats(validation(50.0, 1.0))
+    assert validation(50.0, 0.9).beats(validation(50.0, 1.0))
+    assert not validation(50.0, 1.0).beats(validation(50.0, 1.0))
+    assert not validation(49.0, 0.1).beats(validation(50.0, 1.0))
+
+
+def test_a_terminal_gets_a_bar(tmp_path):
+    images = jobs.write_images(tmp_path / "images")
+    master, terminal = pty.openpty()
+    termios.tcsetwinsize(terminal, (25, 80))
+    process = subprocess.Popen(
+        [
+            sys.executable,
+            "-m",
+            "train.main",
+            f"--gin_file={jobs.write_settings(tmp_path)}",
+            f"--data_dir={images}",
+            f"--workdir={tmp_path / 'run'}",
+            "--gin_param=Recipe.log_every_steps=1",
+        ],
+        stdout=subprocess.DEVNULL,
+        stderr=terminal,
+    )
+    os.close(terminal)
+    shown = b""
+    while True:
+        try:
+            shown += os.read(master, 4096)
+        except OSError:
+            break
+    assert process.wait() == 0, shown.decode()
+    os.close(master)
+    bars = [text for text in shown.decode().split("\r") if "100%" in text]
+    for part in ("epoch 2/2", "00:00 left", "loss", "top-1", "images/s"):
+        assert part in bars[-1]

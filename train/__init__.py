@@ -1,0 +1,1 @@
+"""The training job. Its parts are named in train/trainer.py."""

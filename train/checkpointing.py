@@ -1,0 +1,197 @@
+"""Where training stands, and the checkpoint that says so.
+
+A checkpoint has the published layout (`state_dict` without `module.`,
+`epoch`, `optimizer`, `scheduler`, `top1_val`, `top5_val`) and, beside it,
+what resuming in the middle of an epoch needs. Reading and writing the file
+is train/work_folder.py's affair.
+"""
+
+import dataclasses
+from typing import Any
+
+import torch
+from torch import nn
+
+from eval.validation import Result
+from san import checkpoints, data
+from san.recipe import Recipe
+from train import optimization
+from train.meter import NOTHING, Figures
+
+
+@dataclasses.dataclass(frozen=True)
+class Validation:
+    """One validation, as checkpoints and the results table keep it.
+
+    Attributes:
+      epoch: epochs completed, counted from one.
+      top1: percent.
+      top5: percent.
+      loss: mean cross-entropy.
+      num_images: number of images.
+    """
+
+    epoch: int
+    top1: float
+    top5: float
+    loss: float
+    num_images: int
+
+    @classmethod
+    def of(cls, epoch: int, result: Result) -> "Validation":
+        """The figures of a validation result."""
+        return cls(
+            epoch, result.top1, result.top5, result.loss, result.num_images
+        )
+
+    def beats(self, other: "Validation | None") -> bool:
+        """Whether top-1 is higher or, at the same top-1, the loss lower."""
+        if other is None:
+            return True
+        return (self.top1, -self.loss) > (other.top1, -other.loss)
+
+
+@dataclasses.dataclass
+class State:
+    """How far training has come.
+
+    Attributes:
+      epoch: epochs completed, validation included.
+      step: optimiser steps taken in the epoch under way.
+      seen: training figures of the epoch under way.
+      seconds: spent on training so far, over all runs.
+      latest: the last validation.
+      best: the best one.
+    """
+
+    epoch: int = 0
+    step: int = 0
+    seen: Figures = NOTHING
+    seconds: float = 0.0
+    latest: Validation | None = None
+    best: Validation | None = None
+
+    def finish_epoch(self, result: Result) -> bool:
+        """Counts an epoch and its validation; returns whether it is best."""
+        self.epoch += 1
+        self.step = 0
+        self.seen = NOTHING
+        self.latest = Validation.of(self.epoch, result)
+        if not self.latest.beats(self.best):
+            return False
+        self.best = self.latest
+        return True
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """What training changes: network and optimiser; and what fixes it.
+
+    Attributes:
+      model: the network itself, not its wrapper for several processes.
+      optimizer: its optimiser.
+      recipe: the hyperparameters.
+      index: the training images.
+    """
+
+    model: nn.Module
+    optimizer: torch.optim.Optimizer
+    recipe: Recipe
+    index: data.ImageIndex
+
+
+def make_checkpoint(run: Run, state: State) -> dict[str, Any]:
+    """The checkpoint of a run, made of tensors and plain Python values."""
+    rate = optimization.learning_rate_at(run.recipe, state.epoch)
+    return {
+        "state_dict": run.model.state_dict(),
+        "epoch": state.epoch,
+        "optimizer": run.optimizer.state_dict(),
+        "scheduler": {
+            "base_lrs": [run.recipe.learning_rate],
+            "last_epoch": state.epoch,
+            "_last_lr": [rate],
+        },
+        "top1_val": state.latest and state.latest.top1,
+        "top5_val": state.latest and state.latest.top5,
+        "classes": list(run.index.classes),
+        "num_images": len(run.index),
+        "data_dir": run.index.root,
+        "recipe": dataclasses.asdict(run.recipe),
+        "state": dataclasses.asdict(state),
+    }
+
+
+def restore(checkpoint: dict[str, Any], run: Run) -> State:
+    """Puts a run where its checkpoint says it stood.
+
+    Raises:
+      ValueError: if the checkpoint is not of this network, these classes or,
+        within an epoch, this order of images.
+    """
+    if "state" not in checkpoint:
+        raise ValueError(
+            "resume: last.pth must be a checkpoint written by //train:main,"
+            f" got one that holds {', '.join(map(str, checkpoint))}"
+        )
+    state = _state(checkpoint["state"])
+    _check_same_classes(checkpoint["classes"], list(run.index.classes))
+    if state.step:
+        _check_same_order(checkpoint, run)
+    checkpoints.load_state_dict(
+        run.model, checkpoint["state_dict"], source="last.pth"
+    )
+    run.optimizer.load_state_dict(checkpoint["optimizer"])
+    return state
+
+
+def changed_values(
+    checkpoint: dict[str, Any], recipe: Recipe
+) -> dict[str, tuple[Any, Any]]:
+    """Recipe values that are no longer those of the checkpoint: (old, new)."""
+    old, new = checkpoint["recipe"], dataclasses.asdict(recipe)
+    return {
+        name: (old[name], new[name])
+        for name in old.keys() & new.keys()
+        if old[name] != new[name]
+    }
+
+
+def _state(values: dict[str, Any]) -> State:
+    """A State from dataclasses.asdict."""
+    parts = {"seen": Figures, "latest": Validation, "best": Validation}
+    return State(
+        **{
+            name: parts[name](**value) if name in parts and value else value
+            for name, value in values.items()
+        }
+    )
+
+
+def _check_same_order(checkpoint: dict[str, Any], run: Run) -> None:
+    """Within an epoch, the images still to come must be the same."""
+    _check_same(
+        "within an epoch, the number of training images",
+        checkpoint["num_images"],
+        len(run.index),
+    )
+    for name in ("batch_size", "seed"):
+        _check_same(
+            f"within an epoch, Recipe.{name}",
+            checkpoint["recipe"][name],
+            getattr(run.recipe, name),
+        )
+
+
+def _check_same_classes(old: list[str], new: list[str]) -> None:
+    _check_same("the number of classes", len(old), len(new))
+    for old_name, new_name in zip(old, new, strict=True):
+        _check_same("the class names", old_name, new_name)
+
+
+def _check_same(what: str, old: Any, new: Any) -> None:
+    if old != new:
+        raise ValueError(
+            f"resume: {what} must be the checkpoint's, {old}, got {new};"
+            " give another --workdir, or --resume=false to start again here"
+        )

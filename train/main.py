@@ -1,0 +1,111 @@
+"""Trains an image classifier.
+
+The published ImageNet recipe for SAN10 with pairwise attention:
+
+  bazel run //train:main -- --gin_file=san10_pair.gin --data_dir=/path/to/images
+
+where the folder holds train/CLASS/*.JPEG and val/CLASS/*.JPEG; the number of
+classes follows it. Handwritten digits in minutes, without a download:
+
+  bazel run //train:main -- --gin_file=san10_pair.gin --gin_file=digits.gin
+
+Any value can be changed by name (san/recipe.py and san/data/settings.py say
+what there is):
+
+  ... --gin_param=Recipe.learning_rate=0.05 --gin_param=Recipe.mixup_alpha=0.2
+
+Several processes, one per GPU, start as torchrun starts them.
+
+The work folder gets the configuration, TensorBoard curves and checkpoints.
+Training that was stopped or killed goes on when the same command is run again.
+Ctrl-C and SIGTERM save a checkpoint first. Exit codes: 0 after the last epoch,
+1 if training failed (a file, the loss), 2 if a setting or the data was wrong,
+130 or 143 after a signal; --verbosity=1 shows the traceback of an error.
+"""
+
+import pathlib
+import sys
+
+from absl import app, flags
+
+from eval import entry
+from san import config, distributed
+from train import trainer
+from train.interruption import InterruptionError
+from train.work_folder import WorkFolder
+
+_GIN_FILE = flags.DEFINE_multi_string(
+    "gin_file",
+    [],
+    "Configuration file: a packaged one (such as san10_pair.gin) or your own."
+    " Repeatable; later files change earlier ones.",
+)
+_GIN_PARAM = flags.DEFINE_multi_string(
+    "gin_param",
+    [],
+    "A single setting, such as Recipe.epochs=50. Repeatable; comes after the"
+    " files.",
+)
+_WORKDIR = flags.DEFINE_string(
+    "workdir",
+    None,
+    "Work folder. Default: runs/ and the names of the gin files, such as"
+    " runs/san10_pair-digits.",
+)
+_DATA_DIR = flags.DEFINE_string(
+    "data_dir", None, "Folder with train/CLASS/* and val/CLASS/* images."
+)
+_BATCH_SIZE = flags.DEFINE_integer(
+    "batch_size",
+    None,
+    "Images per step, over all processes together (Recipe.batch_size).",
+)
+_EPOCHS = flags.DEFINE_integer(
+    "epochs", None, "Passes over the training images (Recipe.epochs)."
+)
+_RESUME = flags.DEFINE_boolean(
+    "resume",
+    True,
+    "Go on from the work folder's last checkpoint. --resume=false starts"
+    " again and removes its checkpoints.",
+)
+
+
+def main(argv: list[str]) -> int:
+    """Runs the job."""
+    try:
+        return entry.run(lambda: _train(argv[1:]))
+    except InterruptionError as interrupted:
+        print(interrupted, file=sys.stderr)
+        return interrupted.exit_code
+
+
+def _train(arguments: list[str]) -> None:
+    entry.check_no_arguments(arguments)
+    config.parse(_GIN_FILE.value, [*_GIN_PARAM.value, *_flag_bindings()])
+    data_dir = _DATA_DIR.value and config.user_path(_DATA_DIR.value)
+    with distributed.process_group() as process:
+        trainer.train(_work_folder(), data_dir, _RESUME.value, process)
+
+
+def _flag_bindings() -> list[str]:
+    """The flags that are settings, as gin sees them."""
+    settings = {
+        "Recipe.batch_size": _BATCH_SIZE.value,
+        "Recipe.epochs": _EPOCHS.value,
+    }
+    return [
+        f"{name} = {value}"
+        for name, value in settings.items()
+        if value is not None
+    ]
+
+
+def _work_folder() -> WorkFolder:
+    stems = [pathlib.Path(name).stem for name in _GIN_FILE.value]
+    default = "runs/" + ("-".join(stems) or "default")
+    return WorkFolder(pathlib.Path(config.user_path(_WORKDIR.value or default)))
+
+
+if __name__ == "__main__":
+    app.run(main)

@@ -1,0 +1,230 @@
+"""What a person sees of training: progress, curves and the results table.
+
+Progress goes to stderr, as a bar on a terminal and as an occasional line
+elsewhere; curves go to TensorBoard. Only the first process reports.
+"""
+
+import dataclasses
+import pathlib
+import sys
+import time
+from collections.abc import Mapping
+from typing import Any, Self
+
+import tqdm
+from torch.utils import tensorboard
+
+from train.checkpointing import State
+from train.meter import Figures
+from train.work_folder import WorkFolder
+
+# Fits into 80 columns.
+_BAR = "{desc}{percentage:4.0f}% |{bar}| {remaining} left{postfix}"
+
+# Seconds between two progress lines where stderr is not a terminal.
+_LINE_SECONDS = 10.0
+
+
+@dataclasses.dataclass(frozen=True)
+class Length:
+    """How long training is.
+
+    Attributes:
+      epochs: number of epochs.
+      steps_per_epoch: optimiser steps in each.
+      batch_size: images per step, over all processes.
+    """
+
+    epochs: int
+    steps_per_epoch: int
+    batch_size: int
+
+    @property
+    def steps(self) -> int:
+        """Optimiser steps of the whole training."""
+        return self.epochs * self.steps_per_epoch
+
+    def steps_done(self, state: State) -> int:
+        """Optimiser steps up to a state."""
+        return state.epoch * self.steps_per_epoch + state.step
+
+
+class Silence:
+    """What all processes but the first report: nothing."""
+
+    def __init__(self, folder: pathlib.Path, length: Length, state: State):
+        del folder, length, state
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        pass
+
+    def stepped(self, state: State) -> None:
+        """A step was taken."""
+
+    def looked(self, state: State, figures: Figures) -> None:
+        """The loss and accuracy of the latest steps are known."""
+
+    def validated(self, state: State, training: Figures, rate: float) -> None:
+        """An epoch was trained with a learning rate, and validated."""
+
+
+class Reporter(Silence):
+    """Shows progress and writes the curves of one run."""
+
+    def __init__(self, folder: pathlib.Path, length: Length, state: State):
+        """Starts both.
+
+        Args:
+          folder: where the curves go.
+          length: how long training is.
+          state: where it starts.
+        """
+        self._length = length
+        self._first_step = self._looked_step = length.steps_done(state)
+        self._start = self._looked_time = time.monotonic()
+        self._line_time = self._start
+        self._epoch_images, self._epoch_seconds = 0, 0.0
+        # Hides what an earlier run wrote beyond its checkpoint.
+        self._curves = tensorboard.SummaryWriter(
+            folder, purge_step=self._first_step + 1
+        )
+        self._bar = tqdm.tqdm(
+            total=length.steps,
+            initial=self._first_step,
+            smoothing=0.05,
+            bar_format=_BAR,
+            dynamic_ncols=True,
+            disable=not sys.stderr.isatty(),
+        )
+
+    def __exit__(self, *exception: object) -> None:
+        self._bar.close()
+        self._curves.close()
+
+    def stepped(self, state: State) -> None:
+        """Moves the bar."""
+        self._bar.set_description_str(
+            f"epoch {state.epoch + 1}/{self._length.epochs}", refresh=False
+        )
+        self._bar.update()
+
+    def looked(self, state: State, figures: Figures) -> None:
+        """Shows the figures of the steps since the last look."""
+        now, step = time.monotonic(), self._length.steps_done(state)
+        images = (step - self._looked_step) * self._length.batch_size
+        seconds = now - self._looked_time
+        self._looked_step, self._looked_time = step, now
+        self._epoch_images += images
+        self._epoch_seconds += seconds
+        speed = images / seconds
+        self._draw(
+            step,
+            {
+                "train/loss": figures.loss,
+                "train/top1": figures.top1,
+                "train/images_per_second": speed,
+            },
+        )
+        text = (
+            f"loss {figures.loss:.3f}, top-1 {figures.top1:.1f}%,"
+            f" {speed:.0f} images/s"
+        )
+        self._bar.set_postfix_str(text, refresh=False)
+        if self._bar.disable and now - self._line_time >= _LINE_SECONDS:
+            self._line_time = now
+            self._print_step(state, text)
+
+    def _print_step(self, state: State, text: str) -> None:
+        done = self._looked_step - self._first_step
+        left = self._length.steps - self._looked_step
+        seconds_left = left * (time.monotonic() - self._start) / done
+        print(
+            f"epoch {state.epoch + 1}/{self._length.epochs},"
+            f" step {state.step}/{self._length.steps_per_epoch}:"
+            f" {text}, {duration(seconds_left)} left",
+            file=sys.stderr,
+        )
+
+    def validated(self, state: State, training: Figures, rate: float) -> None:
+        """Shows the epoch that was just completed."""
+        validation = state.latest
+        assert validation is not None
+        self._draw(
+            self._length.steps_done(state),
+            {
+                "validation/loss": validation.loss,
+                "validation/top1": validation.top1,
+                "validation/top5": validation.top5,
+                "learning_rate": rate,
+            },
+        )
+        self._curves.flush()
+        speed = self._epoch_images / max(self._epoch_seconds, 1e-9)
+        self._bar.write(
+            f"epoch {state.epoch}/{self._length.epochs}:"
+            f" loss {training.loss:.3f}, learning rate {rate:.4g},"
+            f" {speed:.0f} images/s; validation loss {validation.loss:.3f},"
+            f" top-1 {validation.top1:.2f}%, top-5 {validation.top5:.2f}%"
+            + (" (best)" if validation == state.best else ""),
+            file=sys.stderr,
+        )
+        # The speed shown is that of training alone.
+        self._looked_time = time.monotonic()
+        self._epoch_images, self._epoch_seconds = 0, 0.0
+
+    def _draw(self, step: int, scalars: dict[str, float]) -> None:
+        for name, value in scalars.items():
+            self._curves.add_scalar(name, value, step)
+
+
+def say_resumed(
+    folder: WorkFolder, state: State, changes: Mapping[str, tuple[Any, Any]]
+) -> None:
+    """Says where training goes on, and what the recipe says differently."""
+    print(
+        f"going on after {state.epoch} epochs and {state.step} steps, from"
+        f" {folder.last}",
+        file=sys.stderr,
+    )
+    for name, (old, new) in changes.items():
+        print(
+            f"warning: Recipe.{name} was {old!r} so far and is {new!r} now",
+            file=sys.stderr,
+        )
+
+
+def results(folder: WorkFolder, state: State) -> str:
+    """The results table, and what to run next."""
+    lines = [
+        f"results of {folder.path}",
+        f"{'':>6}{'epoch':>7}{'top-1':>10}{'top-5':>10}{'loss':>9}"
+        f"{'images':>9}",
+    ]
+    for name, figures in (("best", state.best), ("last", state.latest)):
+        assert figures is not None
+        lines.append(
+            f"{name:>6}{figures.epoch:>7}{figures.top1:>9.2f}%"
+            f"{figures.top5:>9.2f}%{figures.loss:>9.4f}"
+            f"{figures.num_images:>9}"
+        )
+    return "\n".join(
+        [
+            *lines,
+            f"training took {duration(state.seconds)}",
+            f"best checkpoint: {folder.best}",
+            "evaluate it by: bazel run //eval:imagenet --"
+            f" --workdir={folder.path}",
+        ]
+    )
+
+
+def duration(seconds: float) -> str:
+    """A duration as h:mm:ss or m:ss."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours}:{minutes:02}:{rest:02}"
+    return f"{minutes}:{rest:02}"

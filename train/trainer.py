@@ -1,0 +1,329 @@
+"""Training, from a work folder to a results table.
+
+`train` is the whole run; the chapters of Trainer are its parts, in their
+order. Beside this file: optimization.py (learning rate, loss, mixup),
+checkpointing.py and work_folder.py (what is saved, and where),
+interruption.py (signals), meter.py and reporting.py (progress).
+"""
+
+import contextlib
+import math
+import pathlib
+import time
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+import san
+from eval import atomic_file, validation
+from san import config, data, distributed
+from san.recipe import Recipe
+from train import checkpointing, optimization, reporting
+from train.checkpointing import Run, State
+from train.interruption import Interruption, InterruptionError
+from train.meter import NOTHING, Meter
+from train.work_folder import WorkFolder
+
+_NO_DATA = """\
+train: --data_dir must name a folder of images, got none.
+
+ImageNet, or images of your own, are laid out as
+    DATA_DIR/train/n01440764/n01440764_10026.JPEG
+    DATA_DIR/val/n01440764/ILSVRC2012_val_00000293.JPEG
+and trained on by
+    bazel run //train:main -- --gin_file=san10_pair.gin --data_dir=DATA_DIR
+
+To try the handwritten digits, which need no download:
+    bazel run //train:main -- --gin_file=san10_pair.gin --gin_file=digits.gin"""
+
+
+def train(
+    folder: WorkFolder,
+    data_dir: str | None,
+    resume: bool,
+    process: distributed.Process,
+) -> None:
+    """Trains what is configured, in a work folder, and prints the results.
+
+    Args:
+      folder: the work folder, on a file system that all processes see.
+      data_dir: the folder of images; None for a config that brings its own.
+      resume: go on from the folder's last checkpoint, if there is one.
+      process: this process.
+
+    Raises:
+      ValueError: if a setting, the data or the checkpoint is no good.
+      FloatingPointError: if the loss or the weights are no longer finite.
+      OSError: if a file cannot be written.
+      InterruptionError: on SIGTERM or Ctrl-C, after saving.
+    """
+    recipe = Recipe()
+    source = _source(data_dir)
+    # A mistake in the network should not wait for the images to be listed.
+    with torch.device("meta"):
+        san.create_model(num_classes=2)
+    with contextlib.ExitStack() as stack:
+        distributed.on_first_process(
+            lambda: stack.enter_context(folder.owned())
+        )
+        root = distributed.on_first_process(lambda: source(str(folder.path)))
+        trainer = Trainer(recipe, folder, root, resume, process)
+        _write_text(folder.config, config.resolved_text())
+        trainer.run()
+        _write_text(folder.operative, config.operative_text())
+        if process.is_first:
+            print(reporting.results(folder, trainer.state))
+
+
+class Trainer:
+    """One training run in a work folder that it owns.
+
+    Attributes:
+      state: how far training has come.
+    """
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        folder: WorkFolder,
+        root: str,
+        resume: bool,
+        process: distributed.Process,
+    ):
+        """Sets everything up, as far as the last checkpoint goes.
+
+        Args:
+          recipe: the hyperparameters.
+          folder: the work folder.
+          root: the data folder.
+          resume: go on from the folder's last checkpoint, if there is one.
+          process: this process.
+        """
+        self._recipe = recipe
+        self._folder = folder
+        self._process = process
+        self._meter = Meter()
+        self._clock = time.monotonic()
+        self._prepare_data(root)
+        self._prepare_network()
+        self.state = State()
+        if resume:
+            self._resume()
+        else:
+            distributed.on_first_process(folder.forget)
+
+    # ------------------------------------------------------------------ data
+
+    def _prepare_data(self, root: str) -> None:
+        recipe, process = self._recipe, self._process
+        settings, cache = data.Data(), str(self._folder.cache)
+        self._index, validation_index = distributed.on_first_process(
+            lambda: [
+                data.load_split(root, split, cache_dir=cache)
+                for split in ("train", "val")
+            ]
+        )
+        self._training = data.TrainingLoader(
+            self._index,
+            settings,
+            batch_size=recipe.batch_size,
+            seed=recipe.seed,
+            rank=process.rank,
+            world_size=process.world_size,
+            device=process.device,
+        )
+        self._validation = data.ValidationLoader(
+            validation_index,
+            settings,
+            batch_size=-(-recipe.batch_size // process.world_size),
+            rank=process.rank,
+            world_size=process.world_size,
+            device=process.device,
+        )
+
+    # ------------------------------------------------- network and optimiser
+
+    def _prepare_network(self) -> None:
+        recipe, process, index = self._recipe, self._process, self._index
+        num_classes = len(index.classes)
+        optimization.check_smoothing(recipe.label_smoothing, num_classes)
+        torch.manual_seed(recipe.seed)
+        model = san.create_model(num_classes=num_classes)
+        if process.world_size > 1 and recipe.sync_batch_norm:
+            model = distributed.synchronize_batch_norm(model)
+        model.to(process.device)
+        optimizer = optimization.create_optimizer(model, recipe)
+        self._run = Run(model, optimizer, recipe, index)
+        self._network: nn.Module = model
+        if process.world_size > 1:
+            self._network = DistributedDataParallel(
+                model, forward_sync_buffers=not recipe.sync_batch_norm
+            )
+
+    # -------------------------------------------------- resuming and saving
+
+    def _resume(self) -> None:
+        checkpoint = self._folder.load()
+        if checkpoint is None:
+            return
+        self.state = checkpointing.restore(checkpoint, self._run)
+        if self._process.is_first and not self._is_finished():
+            changes = checkpointing.changed_values(checkpoint, self._recipe)
+            reporting.say_resumed(self._folder, self.state, changes)
+
+    def _save(self, is_best: bool = False) -> None:
+        now = time.monotonic()
+        self.state.seconds += now - self._clock
+        self._clock = now
+        checkpoint = checkpointing.make_checkpoint(self._run, self.state)
+        distributed.on_first_process(
+            lambda: self._folder.save(checkpoint, is_best)
+        )
+
+    # -------------------------------------------------------------- the loop
+
+    def run(self) -> None:
+        """Trains the epochs that are left; see train."""
+        if self._is_finished():
+            return
+        recipe, is_first = self._recipe, self._process.is_first
+        length = reporting.Length(
+            recipe.epochs, self._training.steps_per_epoch, recipe.batch_size
+        )
+        report = reporting.Reporter if is_first else reporting.Silence
+        self._clock = time.monotonic()
+        self._reporter = report(self._folder.tensorboard, length, self.state)
+        with self._reporter, Interruption(is_first) as self._interruption:
+            while not self._is_finished():
+                self._train_epoch()
+                self._validate()
+                if self._must_stop() and not self._is_finished():
+                    raise self._interrupted()
+
+    def _is_finished(self) -> bool:
+        return self.state.epoch >= self._recipe.epochs
+
+    def _train_epoch(self) -> None:
+        state, recipe = self.state, self._recipe
+        optimization.set_hyperparameters(
+            self._run.optimizer, recipe, state.epoch
+        )
+        self._network.train()
+        batches = self._training.epoch(state.epoch, first_step=state.step)
+        for images, labels in batches:
+            self._train_step(images, labels)
+            state.step += 1
+            self._reporter.stepped(state)
+            if state.step % recipe.log_every_steps == 0:
+                self._look()
+            must_stop = self._must_stop()
+            if must_stop or self._must_save():
+                self._look()
+                self._check_weights()
+                self._save()
+            if must_stop:
+                raise self._interrupted()
+        self._look()
+        self._check_weights()
+
+    def _train_step(self, images: Tensor, labels: Tensor) -> None:
+        recipe, process = self._recipe, self._process
+        weight = optimization.mixup_weight(
+            recipe, self.state.epoch, self.state.step
+        )
+        with validation.autocast(process.device, recipe.precision):
+            logits = self._network(optimization.mix(images, weight))
+        loss = optimization.mixed_loss(
+            logits.float(), labels, recipe.label_smoothing, weight
+        )
+        self._run.optimizer.zero_grad()
+        # Gradients are averaged over processes, which may hold different
+        # numbers of images: each loss counts by its part of the batch.
+        part = len(images) * process.world_size / recipe.batch_size
+        (loss * part).backward()
+        self._run.optimizer.step()
+        self._meter.add(loss, logits, labels)
+
+    def _validate(self) -> None:
+        state, model = self.state, self._run.model
+        distributed.share_buffers(model)
+        result = validation.validate(
+            model,
+            self._validation,
+            len(self._index.classes),
+            self._process.device,
+            self._recipe.precision,
+        )
+        training = state.seen
+        is_best = state.finish_epoch(result)
+        self._save(is_best)
+        rate = optimization.learning_rate_at(self._recipe, state.epoch - 1)
+        self._reporter.validated(state, training, rate)
+
+    # --------------------------------------------- looking, saving, stopping
+
+    def _look(self) -> None:
+        """Reads the steps since the last look; their losses must be finite."""
+        rows = self._meter.read()
+        if not rows:
+            return
+        state = self.state
+        for step, row in enumerate(rows, state.step - len(rows) + 1):
+            if not math.isfinite(row.loss_sum):
+                self._fail(f"loss must stay finite, got {row.loss_sum}", step)
+            state.seen += row
+        self._reporter.looked(state, sum(rows, start=NOTHING))
+
+    def _check_weights(self) -> None:
+        sums = [
+            tensor.double().sum()
+            for tensor in self._run.model.state_dict().values()
+        ]
+        if not all(map(math.isfinite, torch.stack(sums).tolist())):
+            self._fail("weights must stay finite", self.state.step)
+
+    def _fail(self, what: str, step: int) -> None:
+        epoch = self.state.epoch
+        rate = optimization.learning_rate_at(self._recipe, epoch)
+        raise FloatingPointError(
+            f"train: {what} at epoch {epoch + 1}, step {step}, with a learning"
+            f" rate of {rate:g}. Try a lower Recipe.learning_rate, more"
+            " Recipe.warmup_epochs or Recipe.precision = 'float32'. What is"
+            f" saved in {self._folder.path} is from before that."
+        )
+
+    def _must_save(self) -> bool:
+        """Every so many steps and, in epochs longer than that, at the end."""
+        every, step = self._recipe.save_every_steps, self.state.step
+        last = self._training.steps_per_epoch
+        return 0 < every < last and (step % every == 0 or step == last)
+
+    def _must_stop(self) -> bool:
+        received = self._interruption.received is not None
+        return distributed.any_process(received)
+
+    def _interrupted(self) -> InterruptionError:
+        return InterruptionError(
+            f"stopped in epoch {self.state.epoch + 1}, after"
+            f" {self.state.step} steps of it. The same command goes on from"
+            f" there: {self._folder.last}",
+            self._interruption.received,
+        )
+
+
+def _source(data_dir: str | None) -> Callable[[str], str]:
+    """What makes the data folder, given the work folder."""
+    if data_dir:
+        return lambda work_folder: data_dir
+    source = data.Data().source
+    if source is None:
+        raise ValueError(_NO_DATA)
+    return source
+
+
+def _write_text(path: pathlib.Path, text: str) -> None:
+    distributed.on_first_process(
+        lambda: atomic_file.write_atomically(path, text.encode())
+    )

@@ -1,0 +1,108 @@
+"""The work folder: one training run's files, owned by one run at a time.
+
+    config.gin              every binding of the run, written at its start
+    operative.gin           every value that was used, written at its end
+    checkpoints/last.pth    where training stands
+    checkpoints/best.pth    the best validation so far
+    tensorboard/            curves
+    data/, cache/           what the input writes (digits, file lists)
+
+What a checkpoint holds is train/state.py's affair.
+"""
+
+import contextlib
+import fcntl
+import io
+import os
+import pathlib
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+
+from eval import atomic_file
+from san import checkpoints
+
+
+class WorkFolder:
+    """Where the files of a run lie.
+
+    Attributes:
+      path: the folder.
+      config: every binding, from the start of the run.
+      operative: every value that was used, from its end.
+      last: the checkpoint that training goes on from.
+      best: the checkpoint with the best validation.
+      tensorboard: the folder of the curves.
+      cache: the folder of the input's file lists.
+    """
+
+    def __init__(self, path: pathlib.Path):
+        self.path = path
+        self.config = path / "config.gin"
+        self.operative = path / "operative.gin"
+        self.last = path / "checkpoints" / "last.pth"
+        self.best = path / "checkpoints" / "best.pth"
+        self.tensorboard = path / "tensorboard"
+        self.cache = path / "cache"
+
+    @contextlib.contextmanager
+    def owned(self) -> Iterator[None]:
+        """Makes the folder and keeps other runs out of it.
+
+        The lock is the kernel's: it goes when the process does, however the
+        process ends.
+
+        Raises:
+          ValueError: if another run owns the folder.
+          OSError: if the folder cannot be made or written to.
+        """
+        self.last.parent.mkdir(parents=True, exist_ok=True)
+        with open(self.path / ".lock", "a+") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                lock.seek(0)
+                raise ValueError(
+                    "train: --workdir must not be in use by another run, got"
+                    f" {self.path}, where process {lock.read().strip()} trains"
+                ) from None
+            lock.truncate(0)
+            lock.write(f"{os.getpid()}\n")
+            lock.flush()
+            for folder in (self.path, self.last.parent):
+                atomic_file.remove_temporaries(folder)
+            yield
+
+    def forget(self) -> None:
+        """Removes the checkpoints of an earlier run."""
+        self.last.unlink(missing_ok=True)
+        self.best.unlink(missing_ok=True)
+
+    def save(self, checkpoint: dict[str, Any], is_best: bool) -> None:
+        """Writes last.pth, and best.pth first where this is the best.
+
+        In that order a run killed between the two repeats what led to the
+        best; in the other it would lose it.
+        """
+        buffer = io.BytesIO()
+        torch.save(checkpoint, buffer)
+        for path in [self.best] * is_best + [self.last]:
+            atomic_file.write_atomically(path, buffer.getbuffer())
+
+    def load(self) -> dict[str, Any] | None:
+        """Reads last.pth; None where there is none.
+
+        Raises:
+          ValueError: if it cannot be read.
+        """
+        if not self.last.exists():
+            return None
+        try:
+            return checkpoints.read_checkpoint(self.last)
+        except ValueError as error:
+            raise ValueError(
+                f"{error}. To go on from the best epoch instead, copy"
+                f" {self.best.name} over {self.last.name}; to start again,"
+                " give --resume=false"
+            ) from error
