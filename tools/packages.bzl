@@ -2,13 +2,19 @@
 
 PACKAGES = [
     "cuda_kernels",
+    "eval",
     "san",
     "san/data",
     "tests/config",
     "tests/data",
+    "tests/eval",
+    "tests/kernels",
+    "tests/lint",
     "tests/networks",
     "tests/ops",
     "tests/tools",
+    "tests/train",
     "third_party/python",
     "tools",
+    "train",
 ]

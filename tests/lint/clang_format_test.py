@@ -1,0 +1,20 @@
+import pathlib
+import subprocess
+import sys
+
+_ENDINGS = {".cc", ".cu", ".h"}
+
+
+def test_clang_format_finds_nothing():
+    files = [
+        str(path)
+        for path in sorted(pathlib.Path("cuda_kernels").rglob("*"))
+        if path.suffix in _ENDINGS
+    ]
+    assert "cuda_kernels/window.h" in files
+    found = subprocess.run(
+        [sys.executable, "-m", "clang_format", "--dry-run", "-Werror", *files],
+        capture_output=True,
+        text=True,
+    )
+    assert found.returncode == 0, found.stdout + found.stderr

@@ -1,0 +1,57 @@
+"""The house's layers: nothing imports from a layer above its own."""
+
+import ast
+import pathlib
+
+import pytest
+
+_LAYERS = ["cuda_kernels", "san", "eval", "train"]
+
+# Who alone may import a library.
+_OWNERS = {
+    "nvidia.dali": {"san/data/pipeline.py"},
+    "cuda_kernels": {"san/ops/aggregation.py", "san/ops/subtraction.py"},
+    "tensorboard": {"train/reporting.py"},
+}
+
+
+def sources(layer):
+    return sorted(pathlib.Path(layer).rglob("*.py"))
+
+
+def imported_modules(path):
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (name.name for name in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.level == 0:
+            yield node.module
+            yield from (f"{node.module}.{name.name}" for name in node.names)
+
+
+@pytest.mark.parametrize("layer", _LAYERS)
+def test_no_import_goes_up(layer):
+    above = set(_LAYERS[_LAYERS.index(layer) + 1 :]) | {"tests", "tools"}
+    files = sources(layer)
+    assert files
+    for path in files:
+        tops = {module.split(".")[0] for module in imported_modules(path)}
+        assert not tops & above, path
+
+
+@pytest.mark.parametrize("library", _OWNERS)
+def test_a_library_has_one_owner(library):
+    users = {
+        str(path)
+        for layer in _LAYERS[1:]
+        for path in sources(layer)
+        if any(
+            module == library or module.startswith(library + ".")
+            for module in imported_modules(path)
+        )
+    }
+    assert users <= _OWNERS[library]
+
+
+def test_no_file_is_called_utils():
+    names = {p.stem for layer in _LAYERS for p in sources(layer)}
+    assert not names & {"utils", "util", "helpers", "misc", "common"}
