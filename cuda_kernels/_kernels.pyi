@@ -65,6 +65,115 @@ def subtraction2_backward(
     implementation: _Implementation = "fast",
     stream: int = 0,
 ) -> None: ...
+def pairwise_forward(
+    features: Tensor,
+    scale: Tensor,
+    shift: Tensor,
+    table: Tensor,
+    w1: Tensor,
+    w2: Tensor,
+    output: Tensor,
+    *,
+    kernel_size: int,
+) -> None: ...
+def pairwise_backward(
+    grad_output: Tensor,
+    features: Tensor,
+    scale: Tensor,
+    shift: Tensor,
+    table: Tensor,
+    w1: Tensor,
+    w2: Tensor,
+    grad_features: Tensor,
+    grad_scale: Tensor,
+    grad_shift: Tensor,
+    grad_table: Tensor,
+    grad_w1: Tensor,
+    grad_w2: Tensor,
+    *,
+    kernel_size: int,
+) -> None: ...
+def pairwise_difference(
+    features: Tensor,
+    centre: Tensor,
+    first: Tensor,
+    second: Tensor,
+    *,
+    kernel_size: int,
+) -> None: ...
+def pairwise_difference_backward(
+    features: Tensor,
+    constant: Tensor,
+    slope: Tensor,
+    grad_features: Tensor,
+    *,
+    kernel_size: int,
+) -> None: ...
+def pairwise_moments(
+    features: Tensor,
+    scale: Tensor,
+    shift: Tensor,
+    centre: Tensor,
+    first: Tensor,
+    second: Tensor,
+    *,
+    kernel_size: int,
+) -> None: ...
+def pairwise_moments_backward(
+    grad_first: Tensor,
+    grad_second: Tensor,
+    features: Tensor,
+    scale: Tensor,
+    shift: Tensor,
+    grad_features: Tensor,
+    grad_scale: Tensor,
+    grad_shift: Tensor,
+    *,
+    kernel_size: int,
+) -> None: ...
+def patchwise_hidden_forward(
+    phi: Tensor,
+    psi: Tensor,
+    scale: Tensor,
+    shift: Tensor,
+    weight: Tensor,
+    hidden: Tensor,
+    *,
+    kernel_size: int,
+) -> None: ...
+def patchwise_hidden_backward(
+    grad_hidden: Tensor,
+    phi: Tensor,
+    psi: Tensor,
+    scale: Tensor,
+    shift: Tensor,
+    weight: Tensor,
+    grad_phi: Tensor,
+    grad_psi: Tensor,
+    grad_scale: Tensor,
+    grad_shift: Tensor,
+    grad_weight: Tensor,
+    *,
+    kernel_size: int,
+) -> None: ...
+def patchwise_core_forward(
+    hidden: Tensor,
+    value: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    output: Tensor,
+) -> None: ...
+def patchwise_core_backward(
+    grad_output: Tensor,
+    hidden: Tensor,
+    value: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    grad_hidden: Tensor,
+    grad_value: Tensor,
+    grad_weight: Tensor,
+    grad_bias: Tensor,
+) -> None: ...
 def cuda_device_count() -> int: ...
 def built_with_cuda() -> bool: ...
 def instruction_sets() -> list[str]: ...

@@ -6,6 +6,7 @@ the networks that are made of them.
 
 from san import ops
 from san.attention import PairwiseAttention, PatchwiseAttention
+from san.backend import attention_backend, set_attention_backend
 from san.checkpoints import load_published_checkpoint
 from san.cost import Cost, count_cost
 from san.networks import SAN, Bottleneck, ResNet, create_model, list_models
@@ -17,9 +18,11 @@ __all__ = [
     "PairwiseAttention",
     "PatchwiseAttention",
     "ResNet",
+    "attention_backend",
     "count_cost",
     "create_model",
     "list_models",
     "load_published_checkpoint",
     "ops",
+    "set_attention_backend",
 ]

@@ -187,7 +187,11 @@ class SyncBatchNorm(_BatchNorm):
             return super().forward(input)
         self._check_input_dim(input)
         x = input.float() if input.dtype.itemsize < 4 else input
-        count, mean, variance = _global_statistics(x)
+        dims = [0, *range(2, x.dim())]
+        variance, mean = torch.var_mean(x, dims, correction=0)
+        count, mean, variance = self.merge_statistics(
+            x.numel() // x.shape[1], mean, variance
+        )
         self._track(count, mean.detach(), variance.detach())
         scale = torch.rsqrt(variance + self.eps)
         shift = -mean * scale
@@ -195,6 +199,14 @@ class SyncBatchNorm(_BatchNorm):
             scale, shift = scale * self.weight, shift * self.weight + self.bias
         shape = [1, -1] + [1] * (x.dim() - 2)
         return (x * scale.view(shape) + shift.view(shape)).to(input.dtype)
+
+    def merge_statistics(
+        self, count: int, mean: Tensor, variance: Tensor
+    ) -> tuple[Any, Tensor, Tensor]:
+        """Count, mean and variance over all processes, differentiable."""
+        if not dist.is_initialized():
+            return count, mean, variance
+        return _merge_over_processes(count, mean, variance)
 
     def _track(self, count: Tensor, mean: Tensor, variance: Tensor) -> None:
         """Moves the running statistics (unbiased variance, as torch's)."""
@@ -214,12 +226,11 @@ class SyncBatchNorm(_BatchNorm):
             running.lerp_(new.to(running.dtype), factor)
 
 
-def _global_statistics(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Count, mean [C] and variance [C] of [N, C, ...] over all processes."""
-    channels = x.shape[1]
-    count = x.numel() // channels
-    dims = [0, *range(2, x.dim())]
-    variance, mean = torch.var_mean(x, dims, correction=0)
+def _merge_over_processes(
+    count: int, mean: Tensor, variance: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Count, mean [C] and variance [C] of all processes' elements together."""
+    channels = mean.shape[0]
     mine = torch.cat([mean, variance * count, mean.new_tensor([count])])
     table = mine.new_zeros(dist.get_world_size(), 2 * channels + 1)
     table[dist.get_rank()] = mine

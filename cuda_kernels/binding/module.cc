@@ -12,6 +12,8 @@
 #include "cuda_kernels/aggregation.h"
 #include "cuda_kernels/binding/docstrings.h"
 #include "cuda_kernels/binding/errors.h"
+#include "cuda_kernels/binding/fused_pairwise.h"
+#include "cuda_kernels/binding/fused_patchwise.h"
 #include "cuda_kernels/binding/options.h"
 #include "cuda_kernels/binding/tensor.h"
 #include "cuda_kernels/cuda_device.h"
@@ -242,6 +244,8 @@ PYBIND11_MODULE(_kernels, module) {
          kSubtraction2ForwardDoc, "a", "b", "output");
   define(module, "subtraction2_backward", &subtraction2_backward,
          kSubtraction2BackwardDoc, "grad_output", "grad_a", "grad_b");
+  define_fused_pairwise(module);
+  define_fused_patchwise(module);
   module.def("cuda_device_count", &device_count, kCudaDeviceCountDoc);
   module.def(
       "built_with_cuda", [] { return kBuiltWithCuda; }, kBuiltWithCudaDoc);

@@ -21,7 +21,7 @@ std::string shown(py::handle value) {
   try {
     return py::cast<std::string>(py::repr(value));
   } catch (py::error_already_set&) {  // for example an int of 5000 digits
-    return std::string("a ") + Py_TYPE(value.ptr())->tp_name;
+    return std::string("an unprintable ") + Py_TYPE(value.ptr())->tp_name;
   }
 }
 

@@ -31,6 +31,8 @@ std::atomic<int> in_use{detect()};
 
 int best_instruction_set() { return detect(); }
 
+int instruction_set() { return in_use.load(std::memory_order_relaxed); }
+
 void use_instruction_set(int index) { in_use = index; }
 
 template <typename T>

@@ -66,6 +66,8 @@ const RowKernels<T>& row_kernels();
 constexpr const char* kInstructionSets[] = {"baseline", "avx2", "avx512"};
 // The highest index of kInstructionSets that this processor can run.
 int best_instruction_set();
+// The index in use.
+int instruction_set();
 // For all later kernels of all threads; at most best_instruction_set().
 void use_instruction_set(int index);
 

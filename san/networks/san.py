@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from san.attention import Attention
+from san.backend import attention_backend
 
 # Makes an attention block from its channels and its kernel_size.
 AttentionFactory = Callable[[int, int], Attention]
@@ -100,6 +101,9 @@ class SAN(nn.Module):
 
         H and W are at least 2 ** stages, 32 for the published networks.
         """
+        if attention_backend() == "fused" and x.device.type == "cpu":
+            # All layers keep the layout, and all are faster in it.
+            x = x.contiguous(memory_format=torch.channels_last)
         x = self.relu(self.bn_in(self.conv_in(x)))
         for stage in range(self.num_stages):
             x = self.get_submodule(f"conv{stage}")(self.pool(x))

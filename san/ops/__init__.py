@@ -6,6 +6,14 @@ DistributedDataParallel, for tensors of any strides.
 """
 
 from san.ops.aggregation import aggregation
+from san.ops.pairwise_attention import pairwise_attention
+from san.ops.patchwise_attention import patchwise_attention
 from san.ops.subtraction import subtraction, subtraction2
 
-__all__ = ["aggregation", "subtraction", "subtraction2"]
+__all__ = [
+    "aggregation",
+    "pairwise_attention",
+    "patchwise_attention",
+    "subtraction",
+    "subtraction2",
+]

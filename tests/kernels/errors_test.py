@@ -94,7 +94,9 @@ def test_padding_is_a_natural_number(value):
 
 
 def test_numbers_too_long_to_print():
-    rule = "stride must be an integer from 1 to 1073741823, got a int"
+    rule = (
+        "stride must be an integer from 1 to 1073741823, got an unprintable int"
+    )
     refused(
         call_aggregation, f"aggregation_forward: {rule}", stride=HUGE_NUMBER
     )

@@ -1,6 +1,7 @@
 import pathlib
 import subprocess
-import sys
+
+import clang_format
 
 _ENDINGS = {".cc", ".cu", ".h"}
 
@@ -13,7 +14,12 @@ def test_clang_format_finds_nothing():
     ]
     assert "cuda_kernels/window.h" in files
     found = subprocess.run(
-        [sys.executable, "-m", "clang_format", "--dry-run", "-Werror", *files],
+        [
+            clang_format.get_executable("clang-format"),
+            "--dry-run",
+            "-Werror",
+            *files,
+        ],
         capture_output=True,
         text=True,
     )

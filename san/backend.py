@@ -1,0 +1,41 @@
+"""Which of its three ways every attention block computes in.
+
+The ways themselves are in `san.attention`. The choice is one for the whole
+process, as torch's own backend flags are.
+"""
+
+import difflib
+
+import gin
+
+BACKENDS = ("fused", "unfused", "reference")
+
+_backend = "fused"
+
+
+@gin.configurable(module="san")
+def set_attention_backend(name: str = "fused") -> None:
+    """Chooses how every attention block computes from now on.
+
+    Args:
+      name: "fused" (operators that keep no tensor of K taps per pixel; where
+        there are none, as on CUDA, the unfused ones), "unfused" (the
+        operators of san.ops one by one) or "reference" (the same in plain
+        PyTorch).
+
+    Raises:
+      ValueError: if the name is none of these.
+    """
+    global _backend
+    if name not in BACKENDS:
+        (nearest,) = difflib.get_close_matches(str(name), BACKENDS, 1, 0)
+        raise ValueError(
+            "set_attention_backend: name must be one of "
+            f"{', '.join(BACKENDS)}, got {name!r}; the nearest is {nearest!r}"
+        )
+    _backend = name
+
+
+def attention_backend() -> str:
+    """The name that set_attention_backend was last given."""
+    return _backend

@@ -1,0 +1,372 @@
+"""The registered operators under pairwise attention.
+
+Three differentiable operators on `features`, [N, F, H, W] with phi, psi and
+beta of an image side by side (F = 2 R + M); none makes a tensor with K taps,
+forward or backward. How they become an attention block with batch norms is in
+`pairwise_attention`, the arithmetic is in cuda_kernels/fused/pairwise.h.
+
+Shape letters: N batch, R relation channels, G weight channels, M value
+channels, F feature channels, K taps, H W image.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+import cuda_kernels
+from san.ops.registration import define
+
+
+def compute_dtype(dtype: torch.dtype) -> torch.dtype:
+    """What features of this dtype are computed in: half types in float32."""
+    return torch.float32 if dtype.itemsize < 4 else dtype
+
+
+def window_counts(size: int, kernel_size: int) -> Tensor:
+    """How often output i shows pixel i + j - kernel_size // 2: [size, j].
+
+    Reflect padding shows a pixel several times, but only pixels that the
+    footprint holds anyway.
+    """
+    reach = kernel_size // 2
+    output = torch.arange(size)[:, None]
+    position = output + torch.arange(-reach, reach + 1)
+    period = max(2 * (size - 1), 1)
+    phase = position % period
+    pixel = torch.where(phase < size, phase, period - phase)
+    counts = torch.zeros(size, kernel_size, dtype=torch.float64)
+    ones = counts.new_ones(1).expand(size, kernel_size)
+    return counts.scatter_add(1, pixel - output + reach, ones)
+
+
+# ---- out = sum over taps of softmax(w2 relu(w1 a + table)) * beta, with
+# a = relu(scale * (phi - psi) + shift)
+
+
+def _core(
+    features: Tensor,
+    scale: Tensor,
+    shift: Tensor,
+    table: Tensor,
+    w1: Tensor,
+    w2: Tensor,
+    kernel_size: int,
+) -> Tensor:
+    image = _dense_image(features)
+    value_channels = features.shape[1] - 2 * scale.shape[0]
+    output = image.new_empty((*image.shape[:3], value_channels))
+    _run(
+        cuda_kernels.pairwise_forward,
+        image,
+        *map(_matrix, (scale, shift, table, w1, w2)),
+        output,
+        kernel_size=kernel_size,
+    )
+    return output.to(features.dtype).permute(0, 3, 1, 2)
+
+
+def _fake_core(features: Tensor, scale: Tensor, *rest: Tensor | int) -> Tensor:
+    batch, channels, height, width = features.shape
+    output = features.new_empty(
+        (batch, height, width, channels - 2 * scale.shape[0])
+    )
+    return output.permute(0, 3, 1, 2)
+
+
+def _core_backward(
+    grad_output: Tensor,
+    features: Tensor,
+    scale: Tensor,
+    shift: Tensor,
+    table: Tensor,
+    w1: Tensor,
+    w2: Tensor,
+    kernel_size: int,
+) -> tuple[Tensor, ...]:
+    image = _dense_image(features)
+    mapping = [_matrix(t) for t in (scale, shift, table, w1, w2)]
+    grad_image = torch.empty_like(image)
+    grads = [torch.empty_like(t) for t in mapping]
+    _run(
+        cuda_kernels.pairwise_backward,
+        _dense_image(grad_output),
+        image,
+        *mapping,
+        grad_image,
+        *grads,
+        kernel_size=kernel_size,
+    )
+    return (
+        grad_image.to(features.dtype).permute(0, 3, 1, 2),
+        *(grad.flatten() for grad in grads[:2]),
+        *(grad.flatten(0, 2) for grad in grads[2:]),
+    )
+
+
+def _fake_core_backward(
+    grad_output: Tensor, features: Tensor, *mapping: Any
+) -> tuple[Tensor, ...]:
+    *tensors, _ = mapping
+    return (_like_image(features), *(torch.empty_like(t) for t in tensors))
+
+
+# ---- Moments of c = a - centre over all pixels and taps.
+
+
+def _moments(
+    features: Tensor,
+    scale: Tensor,
+    shift: Tensor,
+    centre: Tensor,
+    kernel_size: int,
+) -> tuple[Tensor, Tensor]:
+    first, second = _fake_moments(features, scale, shift, centre, kernel_size)
+    _run(
+        cuda_kernels.pairwise_moments,
+        _dense_image(features),
+        *map(_matrix, (scale, shift, centre, first, second)),
+        kernel_size=kernel_size,
+    )
+    return first, second
+
+
+def _fake_moments(
+    features: Tensor,
+    scale: Tensor,
+    shift: Tensor,
+    centre: Tensor,
+    kernel_size: int,
+) -> tuple[Tensor, Tensor]:
+    channels = scale.shape[0]
+    return (
+        scale.new_empty((kernel_size**2, channels), dtype=torch.float64),
+        scale.new_empty((channels, channels), dtype=torch.float64),
+    )
+
+
+def _moments_backward(
+    grad_first: Tensor,
+    grad_second: Tensor,
+    features: Tensor,
+    scale: Tensor,
+    shift: Tensor,
+    centre: Tensor,
+    kernel_size: int,
+) -> tuple[Tensor, Tensor, Tensor]:
+    # d(first, second) = grad_first + grad_second (a - centre), both ways.
+    grad_second = grad_second + grad_second.T
+    grad_first = grad_first - grad_second @ centre.double()
+    image = _dense_image(features)
+    grad_image = torch.empty_like(image)
+    grad_scale, grad_shift = torch.empty_like(scale), torch.empty_like(shift)
+    _run(
+        cuda_kernels.pairwise_moments_backward,
+        _matrix(grad_first.to(image.dtype)),
+        _matrix(grad_second.to(image.dtype)),
+        image,
+        _matrix(scale),
+        _matrix(shift),
+        grad_image,
+        _matrix(grad_scale),
+        _matrix(grad_shift),
+        kernel_size=kernel_size,
+    )
+    grad_features = grad_image.to(features.dtype).permute(0, 3, 1, 2)
+    return grad_features, grad_scale, grad_shift
+
+
+def _fake_moments_backward(
+    grad_first: Tensor,
+    grad_second: Tensor,
+    features: Tensor,
+    scale: Tensor,
+    shift: Tensor,
+    *rest: Tensor | int,
+) -> tuple[Tensor, Tensor, Tensor]:
+    return (
+        _like_image(features),
+        torch.empty_like(scale),
+        torch.empty_like(shift),
+    )
+
+
+# ---- Mean and biased variance of phi - psi over all pixels and taps.
+
+
+def _difference_moments(
+    features: Tensor, relation_channels: int, kernel_size: int
+) -> tuple[Tensor, Tensor]:
+    image = _dense_image(features)
+    means = image[..., : 2 * relation_channels].mean((0, 1, 2))
+    # Near the mean of the difference, so that the squares do not cancel.
+    centre = means[:relation_channels] - means[relation_channels:]
+    sums = centre.new_empty((2, relation_channels), dtype=torch.float64)
+    _run(
+        cuda_kernels.pairwise_difference,
+        image,
+        *map(_matrix, (centre, sums[0], sums[1])),
+        kernel_size=kernel_size,
+    )
+    mean, square = sums / (image[..., 0].numel() * kernel_size**2)
+    return mean + centre, square - mean**2
+
+
+def _fake_difference_moments(
+    features: Tensor, relation_channels: int, kernel_size: int
+) -> tuple[Tensor, Tensor]:
+    mean = features.new_empty((relation_channels,), dtype=torch.float64)
+    return mean, torch.empty_like(mean)
+
+
+def _difference_moments_backward(
+    grad_mean: Tensor,
+    grad_variance: Tensor,
+    features: Tensor,
+    mean: Tensor,
+    kernel_size: int,
+) -> Tensor:
+    image = _dense_image(features)
+    count = image[..., 0].numel() * kernel_size**2
+    slope = 2 * grad_variance / count
+    constant = grad_mean / count - slope * mean
+    grad_image = torch.empty_like(image)
+    _run(
+        cuda_kernels.pairwise_difference_backward,
+        image,
+        *(_matrix(t.to(image.dtype)) for t in (constant, slope)),
+        grad_image,
+        kernel_size=kernel_size,
+    )
+    return grad_image.to(features.dtype).permute(0, 3, 1, 2)
+
+
+def _fake_difference_moments_backward(
+    grad_mean: Tensor, grad_variance: Tensor, features: Tensor, *rest: Any
+) -> Tensor:
+    return _like_image(features)
+
+
+# ---- What they share.
+
+
+def _dense_image(image: Tensor) -> Tensor:
+    """[N, C, H, W] of any strides as a dense [N, H, W, C] to compute on."""
+    image = image.detach().permute(0, 2, 3, 1)
+    return image.to(compute_dtype(image.dtype)).contiguous()
+
+
+def _like_image(image: Tensor) -> Tensor:
+    batch, channels, height, width = image.shape
+    like = image.new_empty((batch, height, width, channels))
+    return like.permute(0, 3, 1, 2)
+
+
+def _matrix(tensor: Tensor) -> Tensor:
+    """A vector or matrix as the kernels take it: four dimensions, dense."""
+    columns = tensor.shape[-1]
+    return tensor.detach().contiguous().view(1, 1, -1, columns)
+
+
+def _run(
+    kernel: Callable[..., None], *tensors: Tensor, kernel_size: int
+) -> None:
+    kernel(*tensors, kernel_size=kernel_size)
+
+
+def _once(*args: Any) -> None:
+    raise NotImplementedError(
+        "pairwise_attention: its gradient must not be differentiated again; "
+        'use san.set_attention_backend("reference")'
+    )
+
+
+def _save_inputs(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
+    *tensors, ctx.kernel_size = inputs
+    ctx.save_for_backward(*tensors)
+
+
+def _save_difference(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
+    features, _, ctx.kernel_size = inputs
+    ctx.save_for_backward(features, output[0])
+
+
+def _save_nothing(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
+    pass
+
+
+def _differentiate_core(ctx: Any, grad_output: Tensor) -> Any:
+    grads = torch.ops.san.pairwise_core_backward(
+        grad_output, *ctx.saved_tensors, ctx.kernel_size
+    )
+    return (*grads, None)
+
+
+def _differentiate_moments(ctx: Any, *grads: Tensor) -> Any:
+    grads = torch.ops.san.pairwise_moments_backward(
+        *grads, *ctx.saved_tensors, ctx.kernel_size
+    )
+    return (*grads, None, None)
+
+
+def _differentiate_difference_moments(ctx: Any, *grads: Tensor) -> Any:
+    grad = torch.ops.san.pairwise_difference_moments_backward(
+        *grads, *ctx.saved_tensors, ctx.kernel_size
+    )
+    return grad, None, None
+
+
+_TENSORS = "Tensor features, Tensor scale, Tensor shift"
+
+define(
+    f"pairwise_core({_TENSORS}, Tensor table, Tensor w1, Tensor w2, "
+    "int kernel_size) -> Tensor",
+    _core,
+    fake=_fake_core,
+    backward=_differentiate_core,
+    setup_context=_save_inputs,
+)
+define(
+    f"pairwise_core_backward(Tensor grad_output, {_TENSORS}, Tensor table, "
+    "Tensor w1, Tensor w2, int kernel_size) "
+    "-> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)",
+    _core_backward,
+    fake=_fake_core_backward,
+    backward=_once,
+    setup_context=_save_nothing,
+)
+define(
+    f"pairwise_moments({_TENSORS}, Tensor centre, int kernel_size) "
+    "-> (Tensor, Tensor)",
+    _moments,
+    fake=_fake_moments,
+    backward=_differentiate_moments,
+    setup_context=_save_inputs,
+)
+define(
+    f"pairwise_moments_backward(Tensor grad_first, Tensor grad_second, "
+    f"{_TENSORS}, Tensor centre, int kernel_size) "
+    "-> (Tensor, Tensor, Tensor)",
+    _moments_backward,
+    fake=_fake_moments_backward,
+    backward=_once,
+    setup_context=_save_nothing,
+)
+define(
+    "pairwise_difference_moments(Tensor features, int relation_channels, "
+    "int kernel_size) -> (Tensor, Tensor)",
+    _difference_moments,
+    fake=_fake_difference_moments,
+    backward=_differentiate_difference_moments,
+    setup_context=_save_difference,
+)
+define(
+    "pairwise_difference_moments_backward(Tensor grad_mean, "
+    "Tensor grad_variance, Tensor features, Tensor mean, int kernel_size) "
+    "-> Tensor",
+    _difference_moments_backward,
+    fake=_fake_difference_moments_backward,
+    backward=_once,
+    setup_context=_save_nothing,
+)

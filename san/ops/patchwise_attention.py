@@ -1,0 +1,336 @@
+"""The patchwise attention without its intermediate tensors.
+
+Relation, mapping and aggregation of "Exploring Self-attention for Image
+Recognition", CVPR 2020, section 3.2, on two operators of which neither
+leaves anything with both K taps and P pixels in memory: the hidden layer of
+the mapping is a convolution that rectifies its input anew for every tap, and
+the weights of the footprint exist for a few pixels at a time. Both compute
+again what their derivative needs.
+
+Shape letters: N batch, R relation channels, G weight channels, C value
+channels, H W image, k footprint, K = k * k taps, P = H * W pixels.
+"""
+
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+import cuda_kernels
+from san.ops.batch_statistics import Moments, scale_and_shift
+from san.ops.registration import define
+from san.ops.window import check_alike, check_tensor
+
+
+def patchwise_attention(
+    phi: torch.Tensor,
+    psi: torch.Tensor,
+    value: torch.Tensor,
+    mapping: nn.Sequential,
+    kernel_size: int,
+) -> torch.Tensor:
+    """y_i = sum over the footprint of gamma(phi_i, psi around i)_j * value_j.
+
+    The footprint is mirrored at the edges. Half types are computed in
+    float32, on the CPU. In training the batch normalisations of the mapping
+    use and track the statistics of the batch.
+
+    Args:
+      phi: [N, R, H, W].
+      psi: [N, R, H, W].
+      value: [N, C, H, W].
+      mapping: gamma, as PatchwiseAttention has it: batch normalisation of
+        the R * (K + 1) channels of the relation, ReLU, 1x1 convolution to G
+        channels without bias, batch normalisation, ReLU, 1x1 convolution to
+        G * K channels. C is a multiple of G.
+      kernel_size: k; odd.
+
+    Returns:
+      [N, C, H, W], of the dtype of value.
+
+    Raises:
+      ValueError: if an argument is none of the above, with the rule that it
+        breaks.
+    """
+    _check(phi, psi, value, mapping, kernel_size)
+    layers: Any = mapping
+    norm, _, squeeze, hidden_norm, _, expand = layers
+    dtype = value.dtype
+    with torch.autocast(value.device.type, enabled=False):
+        if dtype != torch.float64:
+            phi, psi, value = phi.float(), psi.float(), value.float()
+        hidden = _hidden(phi, psi, norm, squeeze.weight, kernel_size)
+        hidden = _normalised(hidden, hidden_norm)
+        groups = hidden.shape[1]
+        shape = (groups, kernel_size, kernel_size)
+        return torch.ops.san.patchwise_core(
+            hidden,
+            value,
+            expand.weight.to(value.dtype).view(*shape, groups),
+            expand.bias.to(value.dtype).view(1, *shape),
+        ).to(dtype)
+
+
+def _normalised(hidden: torch.Tensor, norm: Any) -> torch.Tensor:
+    """ReLU of the normalised hidden layer."""
+    scale, shift = scale_and_shift(norm, lambda: _moments(hidden), hidden.dtype)
+    return F.relu(
+        torch.addcmul(shift[:, None, None], hidden, scale[:, None, None])
+    )
+
+
+def _moments(x: torch.Tensor) -> Moments:
+    mean = x.mean((0, 2, 3))
+    # The variance does not move with the centre, so neither do gradients.
+    x = x - mean.detach()[:, None, None]
+    variance = x.square().mean((0, 2, 3))
+    return Moments(x.shape[0] * x.shape[2] * x.shape[3], mean, variance)
+
+
+def _hidden(
+    phi: torch.Tensor,
+    psi: torch.Tensor,
+    norm: Any,
+    weight: torch.Tensor,
+    kernel_size: int,
+) -> torch.Tensor:
+    """The hidden layer of the mapping before its normalisation, [N,G,H,W]."""
+    scale, shift = scale_and_shift(
+        norm, lambda: _relation_moments(phi, psi, kernel_size), phi.dtype
+    )
+    return torch.ops.san.patchwise_hidden(
+        phi,
+        psi,
+        scale.view(1, -1, 1, 1),
+        shift.view(1, -1, 1, 1),
+        weight.to(phi.dtype),
+        kernel_size,
+    )
+
+
+def _relation_moments(
+    phi: torch.Tensor, psi: torch.Tensor, kernel_size: int
+) -> Moments:
+    """Statistics of phi and of the patches of psi, [R * (K + 1)] channels.
+
+    A tap shows every pixel once, but for the mirrored edges: sums over
+    patches are sums over pixels weighted by how often the tap shows them.
+    """
+    height, width = psi.shape[2:]
+    count, mean, variance = _moments(phi)
+    # Sums of squares about some number near the mean cancel little.
+    centre = psi.detach().mean((0, 2, 3))
+    x = psi - centre[:, None, None]
+    sums = torch.stack([x.sum(0), x.square().sum(0)])
+    rows = _tap_counts(height, kernel_size, psi)
+    columns = _tap_counts(width, kernel_size, psi)
+    first, second = (rows @ sums @ columns.t() / count).flatten(2)
+    return Moments(
+        count,
+        torch.cat([mean, (first + centre[:, None]).flatten()]),
+        torch.cat([variance, (second - first.square()).flatten()]),
+    )
+
+
+def _tap_counts(
+    size: int, kernel_size: int, like: torch.Tensor
+) -> torch.Tensor:
+    """How often each tap of an axis shows each of its pixels: [k, size]."""
+    pixels = torch.arange(size, device=like.device)
+    taps = torch.arange(kernel_size, device=like.device) - kernel_size // 2
+    period = max(2 * (size - 1), 1)
+    shown = (pixels + taps[:, None]) % period
+    shown = torch.where(shown < size, shown, period - shown)
+    return (shown[:, :, None] == pixels).sum(1).to(like.dtype)
+
+
+def _check(
+    phi: Any, psi: Any, value: Any, mapping: Any, kernel_size: Any
+) -> None:
+    op = "patchwise_attention"
+    for name, tensor in (("value", value), ("phi", phi), ("psi", psi)):
+        check_tensor(op, name, tensor)
+        check_alike(op, name, tensor, "value", value)
+    if value.device.type != "cpu":
+        raise ValueError(f"{op}: value must be on the CPU, got {value.device}")
+    if phi.shape != psi.shape:
+        raise ValueError(
+            f"{op}: psi must have the shape of phi, {list(phi.shape)}, "
+            f"got {list(psi.shape)}"
+        )
+    batch, channels, height, width = phi.shape
+    if min(channels, height, width) < 1:
+        raise ValueError(
+            f"{op}: phi must have sizes of at least 1, got {list(phi.shape)}"
+        )
+    if value.shape[0] != batch or value.shape[2:] != phi.shape[2:]:
+        raise ValueError(
+            f"{op}: value must have the shape [N, C, H, W] = "
+            f"[{batch}, C, {height}, {width}], got {list(value.shape)}"
+        )
+    is_integer = isinstance(kernel_size, int)
+    if not is_integer or kernel_size < 1 or kernel_size % 2 == 0:
+        raise ValueError(
+            f"{op}: kernel_size must be a positive odd number, "
+            f"got {kernel_size!r}"
+        )
+    _check_mapping(op, channels, value.shape[1], mapping, kernel_size)
+
+
+def _check_mapping(
+    op: str, relation: int, channels: int, mapping: Any, kernel_size: int
+) -> None:
+    if not isinstance(mapping, nn.Sequential) or len(mapping) != 6:
+        raise ValueError(
+            f"{op}: mapping must be an nn.Sequential of 6 layers, got "
+            f"{type(mapping).__name__}"
+        )
+    layers: Any = mapping
+    num_taps = kernel_size * kernel_size
+    inputs, groups = layers[2].in_channels, layers[2].out_channels
+    if inputs != relation * (num_taps + 1):
+        raise ValueError(
+            f"{op}: mapping must take R * (kernel_size**2 + 1) = "
+            f"{relation * (num_taps + 1)} channels, got {inputs}"
+        )
+    outputs = layers[5].out_channels
+    if outputs != groups * num_taps:
+        raise ValueError(
+            f"{op}: mapping must make G * kernel_size**2 = "
+            f"{groups * num_taps} channels, got {outputs}"
+        )
+    if channels % groups:
+        raise ValueError(
+            f"{op}: value must have a multiple of G = {groups} channels, "
+            f"got {channels}"
+        )
+
+
+def _dense(*tensors: torch.Tensor) -> list[torch.Tensor]:
+    """Dense views or copies; an output has to be dense already."""
+    return [t.detach().contiguous() for t in tensors]
+
+
+def _hidden_forward(phi: torch.Tensor, *inputs: Any) -> torch.Tensor:
+    *tensors, kernel_size = inputs
+    hidden = _fake_hidden_forward(phi, *inputs)
+    cuda_kernels.patchwise_hidden_forward(
+        *_dense(phi, *tensors, hidden), kernel_size=kernel_size
+    )
+    return hidden
+
+
+def _fake_hidden_forward(phi: torch.Tensor, *inputs: Any) -> torch.Tensor:
+    batch, _, height, width = phi.shape
+    groups = inputs[-2].shape[0]
+    return phi.new_empty((batch, groups, height, width))
+
+
+def _core_forward(
+    hidden: torch.Tensor,
+    value: torch.Tensor,
+    weight: torch.Tensor,
+    bias: torch.Tensor,
+) -> torch.Tensor:
+    output = _fake_core_forward(hidden, value, weight, bias)
+    cuda_kernels.patchwise_core_forward(
+        *_dense(hidden, value, weight, bias, output)
+    )
+    return output
+
+
+def _fake_core_forward(
+    hidden: torch.Tensor,
+    value: torch.Tensor,
+    weight: torch.Tensor,
+    bias: torch.Tensor,
+) -> torch.Tensor:
+    return value.new_empty(value.shape)
+
+
+def _fake_backward(
+    grad: torch.Tensor, *inputs: Any
+) -> tuple[torch.Tensor, ...]:
+    tensors = (t for t in inputs if isinstance(t, torch.Tensor))
+    return tuple(t.new_empty(t.shape) for t in tensors)
+
+
+def _hidden_backward(
+    grad: torch.Tensor, *inputs: Any
+) -> tuple[torch.Tensor, ...]:
+    *tensors, kernel_size = inputs
+    grads = _fake_backward(grad, *tensors)
+    cuda_kernels.patchwise_hidden_backward(
+        *_dense(grad, *tensors), *grads, kernel_size=kernel_size
+    )
+    return grads
+
+
+def _core_backward(
+    grad: torch.Tensor, *inputs: torch.Tensor
+) -> tuple[torch.Tensor, ...]:
+    grads = _fake_backward(grad, *inputs)
+    cuda_kernels.patchwise_core_backward(*_dense(grad, *inputs), *grads)
+    return grads
+
+
+def _save_inputs(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
+    ctx.save_for_backward(*inputs)
+
+
+def _save_hidden_inputs(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
+    *tensors, ctx.kernel_size = inputs
+    ctx.save_for_backward(*tensors)
+
+
+def _differentiate_hidden(ctx: Any, grad: torch.Tensor) -> Any:
+    grads = torch.ops.san.patchwise_hidden_backward(
+        grad, *ctx.saved_tensors, ctx.kernel_size
+    )
+    return *grads, None
+
+
+def _differentiate_core(ctx: Any, grad: torch.Tensor) -> Any:
+    return torch.ops.san.patchwise_core_backward(grad, *ctx.saved_tensors)
+
+
+def _no_second_derivative(ctx: Any, *grads: torch.Tensor) -> Any:
+    raise NotImplementedError(
+        "patchwise_attention: the fused operator is differentiable once"
+    )
+
+
+define(
+    "patchwise_hidden(Tensor phi, Tensor psi, Tensor scale, Tensor shift, "
+    "Tensor weight, int kernel_size) -> Tensor",
+    _hidden_forward,
+    fake=_fake_hidden_forward,
+    backward=_differentiate_hidden,
+    setup_context=_save_hidden_inputs,
+)
+define(
+    "patchwise_hidden_backward(Tensor grad_hidden, Tensor phi, Tensor psi, "
+    "Tensor scale, Tensor shift, Tensor weight, int kernel_size) "
+    "-> (Tensor, Tensor, Tensor, Tensor, Tensor)",
+    _hidden_backward,
+    fake=_fake_backward,
+    backward=_no_second_derivative,
+    setup_context=_save_hidden_inputs,
+)
+define(
+    "patchwise_core(Tensor hidden, Tensor value, Tensor weight, Tensor bias) "
+    "-> Tensor",
+    _core_forward,
+    fake=_fake_core_forward,
+    backward=_differentiate_core,
+    setup_context=_save_inputs,
+)
+define(
+    "patchwise_core_backward(Tensor grad_output, Tensor hidden, Tensor value, "
+    "Tensor weight, Tensor bias) -> (Tensor, Tensor, Tensor, Tensor)",
+    _core_backward,
+    fake=_fake_backward,
+    backward=_no_second_derivative,
+    setup_context=_save_inputs,
+)

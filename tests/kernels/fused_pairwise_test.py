@@ -1,0 +1,285 @@
+"""The kernels of fused pairwise attention, with NumPy alone."""
+
+import numpy as np
+import pytest
+
+import cuda_kernels
+from tests.kernels.cases import random_arrays
+
+# R, G, M: whole and partial vectors of each instruction set, groups that
+# divide a vector, that a vector divides, and neither; wider than a buffer row.
+CHANNELS = [
+    (1, 1, 1),
+    (4, 2, 16),
+    (6, 3, 24),
+    (7, 5, 10),
+    (16, 8, 64),
+    (20, 12, 24),
+    (32, 16, 48),
+    (33, 32, 32),
+    (140, 40, 80),
+]
+# N, H, W, footprint.
+IMAGES = [
+    (1, 1, 1, 3),
+    (2, 2, 3, 7),
+    (1, 9, 11, 5),
+    (2, 5, 4, 1),
+    (1, 3, 20, 3),
+]
+
+
+@pytest.fixture(params=cuda_kernels.instruction_sets())
+def instruction_set(request):
+    cuda_kernels.use_instruction_set(request.param)
+    yield
+    cuda_kernels.use_instruction_set(cuda_kernels.instruction_sets()[-1])
+
+
+def mirror(size, kernel_size):
+    """The pixel that each tap of each output shows: [size, kernel_size]."""
+    reach = kernel_size // 2
+    padded = np.pad(np.arange(size), reach, mode="reflect")
+    return np.stack([padded[i : i + size] for i in range(kernel_size)], 1)
+
+
+def taps(shape):
+    """Pixel index and offset of each tap of each pixel: [P, K] each."""
+    _, height, width, kernel_size = shape
+    reach = kernel_size // 2
+    rows, columns = mirror(height, kernel_size), mirror(width, kernel_size)
+    pixel = rows[:, None, :, None] * width + columns[None, :, None, :]
+    down = rows - np.arange(height)[:, None] + reach
+    right = columns - np.arange(width)[:, None] + reach
+    offset = down[:, None, :, None] * kernel_size + right[None, :, None, :]
+    return (a.reshape(height * width, -1) for a in (pixel, offset))
+
+
+def make_inputs(channels, image, dtype="float64"):
+    relation, groups, value = channels
+    batch, height, width, kernel_size = image
+    shapes = [
+        (batch, height, width, 2 * relation + value),
+        (1, 1, 1, relation),
+        (1, 1, 1, relation),
+        (1, 1, kernel_size**2, relation),
+        (1, 1, relation, relation),
+        (1, 1, groups, relation),
+    ]
+    inputs = random_arrays(*shapes, dtype=dtype)
+    for matrix in inputs[4:]:
+        matrix /= relation**0.5
+    return inputs
+
+
+def relation_of(inputs, image):
+    """a of the definition: [N, P, K, R]."""
+    features, scale, shift = inputs[:3]
+    relation = scale.size
+    pixels = features.reshape(len(features), -1, features.shape[3])
+    pixel, _ = taps(image)
+    phi = pixels[:, :, None, :relation]
+    psi = pixels[:, pixel, relation : 2 * relation]
+    return np.maximum(scale[0, 0, 0] * (phi - psi) + shift[0, 0, 0], 0)
+
+
+def expected_output(inputs, image):
+    """The definition, tap by tap."""
+    features, scale, _, table, w1, w2 = inputs
+    pixel, offset = taps(image)
+    a = relation_of(inputs, image)
+    z = np.maximum(a @ w1[0, 0].T + table[0, 0][offset], 0)
+    logits = z @ w2[0, 0].T
+    weights = np.exp(logits - logits.max(2, keepdims=True))
+    weights /= weights.sum(2, keepdims=True)
+    value = features.reshape(len(features), -1, features.shape[3])
+    value = value[:, pixel, 2 * scale.size :]
+    repeats = value.shape[3] // w2.shape[2]
+    output = (np.tile(weights, repeats) * value).sum(2)
+    return output.reshape(*features.shape[:3], -1)
+
+
+@pytest.mark.parametrize("image", IMAGES)
+@pytest.mark.parametrize("channels", CHANNELS)
+@pytest.mark.parametrize(
+    ("dtype", "tolerance"), [("float64", 1e-12), ("float32", 2e-5)]
+)
+def test_forward(instruction_set, channels, image, dtype, tolerance):
+    inputs = make_inputs(channels, image, dtype)
+    expected = expected_output([x.astype("float64") for x in inputs], image)
+    output = np.full((*inputs[0].shape[:3], channels[2]), np.nan, dtype)
+    cuda_kernels.pairwise_forward(*inputs, output, kernel_size=image[3])
+    np.testing.assert_allclose(output, expected, 0, tolerance)
+
+
+def test_large_logits_do_not_overflow(instruction_set):
+    image = (1, 4, 5, 3)
+    inputs = make_inputs((4, 2, 4), image, "float32")
+    inputs[5] *= 1e4
+    expected = expected_output([x.astype("float64") for x in inputs], image)
+    output = np.empty((1, 4, 5, 4), "float32")
+    cuda_kernels.pairwise_forward(*inputs, output, kernel_size=3)
+    np.testing.assert_allclose(output, expected, 0, 1e-3)
+
+
+def test_not_a_number_is_passed_on(instruction_set):
+    inputs = make_inputs((4, 2, 4), (1, 1, 7, 3), "float32")
+    inputs[0][0, 0, 3, 0] = np.nan
+    output = np.empty((1, 1, 7, 4), "float32")
+    cuda_kernels.pairwise_forward(*inputs, output, kernel_size=3)
+    assert (
+        np.isnan(output[0, 0]).any(1).tolist()
+        == [False] * 3 + [True] + [False] * 3
+    )
+
+
+@pytest.mark.parametrize("image", IMAGES)
+@pytest.mark.parametrize("channels", CHANNELS)
+def test_moments(instruction_set, channels, image):
+    inputs = make_inputs(channels, image)
+    features, scale, shift = inputs[:3]
+    (centre,) = random_arrays(scale.shape)
+    relation, taps_of_kernel = scale.size, image[3] ** 2
+    first = np.empty((1, 1, taps_of_kernel, relation))
+    second = np.empty((1, 1, relation, relation))
+    cuda_kernels.pairwise_moments(
+        features, scale, shift, centre, first, second, kernel_size=image[3]
+    )
+    a = relation_of(inputs, image) - centre[0, 0, 0]
+    _, offset = taps(image)
+    expected = np.zeros_like(first[0, 0])
+    np.add.at(expected, offset, a.sum(0))
+    np.testing.assert_allclose(first[0, 0], expected, 1e-11, 1e-11)
+    flat = a.reshape(-1, relation)
+    np.testing.assert_allclose(second[0, 0], flat.T @ flat, 1e-11, 1e-11)
+
+
+@pytest.mark.parametrize("image", IMAGES)
+def test_difference(instruction_set, image):
+    features, scale, *_ = make_inputs((6, 3, 24), image)
+    (centre,) = random_arrays(scale.shape)
+    first, second = np.empty(scale.shape), np.empty(scale.shape)
+    cuda_kernels.pairwise_difference(
+        features, centre, first, second, kernel_size=image[3]
+    )
+    pixels = features.reshape(len(features), -1, features.shape[3])
+    pixel, _ = taps(image)
+    d = pixels[:, :, None, :6] - pixels[:, pixel, 6:12] - centre[0, 0, 0]
+    np.testing.assert_allclose(first[0, 0, 0], d.sum((0, 1, 2)), 1e-11, 1e-11)
+    np.testing.assert_allclose(second[0, 0, 0], (d * d).sum((0, 1, 2)), 1e-11)
+
+
+def derivative(function, arrays, directions, step=1e-6):
+    """Of function(*arrays) along the directions."""
+    ahead = function(
+        *(a + step * d for a, d in zip(arrays, directions, strict=True))
+    )
+    behind = function(
+        *(a - step * d for a, d in zip(arrays, directions, strict=True))
+    )
+    return (ahead - behind) / (2 * step)
+
+
+@pytest.mark.parametrize("image", IMAGES)
+@pytest.mark.parametrize("channels", CHANNELS)
+def test_backward_is_the_derivative_of_the_definition(
+    instruction_set, channels, image
+):
+    inputs = make_inputs(channels, image)
+    shape = (*inputs[0].shape[:3], channels[2])
+    *directions, seeds = random_arrays(*(x.shape for x in inputs), shape)
+    grads = [np.full_like(x, np.nan) for x in inputs]
+    cuda_kernels.pairwise_backward(seeds, *inputs, *grads, kernel_size=image[3])
+    got = sum((g * d).sum() for g, d in zip(grads, directions, strict=True))
+    expected = derivative(
+        lambda *x: (expected_output(x, image) * seeds).sum(), inputs, directions
+    )
+    scale = max(
+        1.0,
+        *(np.abs(g * d).sum() for g, d in zip(grads, directions, strict=True)),
+    )
+    assert abs(got - expected) < 1e-5 * scale
+
+
+def arguments(op):
+    """Sound arguments of a function, by name."""
+    features, scale, shift, table, w1, w2 = make_inputs((4, 2, 4), (1, 3, 5, 3))
+    mapping = {
+        "scale": scale,
+        "shift": shift,
+        "table": table,
+        "w1": w1,
+        "w2": w2,
+    }
+    image = {"features": features}
+    output = np.empty((1, 3, 5, 4))
+    grads = {f"grad_{k}": v.copy() for k, v in (image | mapping).items()}
+    pair = {"scale": scale, "shift": shift}
+    sums = {"first": table.copy(), "second": w1.copy()}
+    return {
+        "pairwise_forward": image | mapping | {"output": output},
+        "pairwise_backward": {"grad_output": output} | image | mapping | grads,
+        "pairwise_difference": image
+        | {"centre": scale, "first": scale.copy(), "second": scale.copy()},
+        "pairwise_difference_backward": image
+        | {"constant": scale, "slope": shift, "grad_features": features.copy()},
+        "pairwise_moments": image | pair | {"centre": scale.copy()} | sums,
+        "pairwise_moments_backward": {f"grad_{k}": v for k, v in sums.items()}
+        | image
+        | pair
+        | {k: grads[k] for k in ("grad_features", "grad_scale", "grad_shift")},
+    }[op]
+
+
+OPS = [
+    "pairwise_forward",
+    "pairwise_backward",
+    "pairwise_difference",
+    "pairwise_difference_backward",
+    "pairwise_moments",
+    "pairwise_moments_backward",
+]
+
+
+def wrong_arguments():
+    for op in OPS:
+        for name, value in arguments(op).items():
+            yield op, {name: value[..., :0].copy()}, "must have"
+            yield op, {name: value[0]}, f"{name} must have 4 dimensions"
+            yield op, {name: np.zeros(value.shape, "float16")}, "must"
+            yield op, {name: value.tolist()}, f"{name} must be a tensor"
+        yield op, {"features": np.zeros((1, 0, 5, 12))}, "height and width"
+        yield op, {"kernel_size": 2}, "kernel_size must be odd, got 2"
+        yield op, {"kernel_size": 0}, "kernel_size must be an integer from 1"
+
+
+@pytest.mark.parametrize(("op", "change", "message"), list(wrong_arguments()))
+def test_errors(op, change, message):
+    kept = {"kernel_size": 3} | arguments(op) | change
+    with pytest.raises(ValueError, match=f"^{op}: .*{message}"):
+        getattr(cuda_kernels, op)(**kept)
+
+
+@pytest.mark.parametrize("op", OPS)
+def test_outputs_share_no_memory(op):
+    known = arguments(op)
+    written = {"output", "first", "second"}
+    if op.endswith("backward"):
+        read = {"grad_output", "grad_first", "grad_second"}
+        written = {n for n in known if n.startswith("grad_")} - read
+    for name in written & known.keys():
+        for other in known.keys() - {name}:
+            kept = dict(known)
+            pool = np.zeros(max(kept[name].size, kept[other].size))
+            for shared in (name, other):
+                part = pool[: kept[shared].size]
+                kept[shared] = part.reshape(kept[shared].shape)
+            with pytest.raises(ValueError, match="must not share memory with"):
+                getattr(cuda_kernels, op)(**kept, kernel_size=3)
+
+
+def test_features_must_fit_the_groups():
+    known = arguments("pairwise_forward")
+    known["features"] = np.zeros((1, 3, 5, 13))
+    with pytest.raises(ValueError, match="w2 must have a number of rows that"):
+        cuda_kernels.pairwise_forward(**known, kernel_size=3)
