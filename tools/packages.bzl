@@ -6,6 +6,7 @@ PACKAGES = [
     "san",
     "san/data",
     "tests/config",
+    "tests/cuda",
     "tests/data",
     "tests/eval",
     "tests/kernels",
@@ -16,5 +17,6 @@ PACKAGES = [
     "tests/train",
     "third_party/python",
     "tools",
+    "tools/benchmark",
     "train",
 ]

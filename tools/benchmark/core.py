@@ -1,0 +1,175 @@
+"""Subcommand core: the attention core alone, fused, unfused and eager.
+
+From phi, psi and beta to the output of the attention, at the sizes of SAN10's
+five stages, batch 8, float32; inference and training (forward and backward).
+"""
+
+import copy
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import nn
+
+import san
+from tools.benchmark import backends, targets
+from tools.benchmark.eager_network import CORES, draw_norms
+from tools.benchmark.errors import largest_error, norm_error
+from tools.benchmark.measurement import Case, Contender, Entry, Settings
+from tools.benchmark.operators import BATCH, LAYERS, Layer
+
+_KINDS = {
+    "pair": ("pairwise", san.PairwiseAttention),
+    "patch": ("patchwise", san.PatchwiseAttention),
+}
+_TARGET_THREADS = 2
+
+
+def entries(settings: Settings) -> list[Entry]:
+    """All works of this subcommand."""
+    return [
+        Entry(work, functools.partial(_case, work, kind, mode, layer, settings))
+        for kind, (word, _) in _KINDS.items()
+        for mode in ("inference", "training")
+        for layer in LAYERS
+        for work in targets.layers(f"{word} core {mode}", (layer.number,))
+    ]
+
+
+class Given(nn.Module):
+    """Stands where a 1x1 convolution was and gives what is set.
+
+    With it in place of conv1, conv2 and conv3 an attention block is its core.
+
+    Attributes:
+      output: what it gives.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.output = torch.empty(0)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Gives the output, whatever the input."""
+        return self.output
+
+
+class Core(nn.Module):
+    """The core of one of san's attention blocks."""
+
+    def __init__(self, block: nn.Module) -> None:
+        super().__init__()
+        block.conv1, block.conv2, block.conv3 = (Given() for _ in range(3))
+        self.block = block
+
+    def forward(
+        self, phi: torch.Tensor, psi: torch.Tensor, beta: torch.Tensor
+    ) -> torch.Tensor:
+        """phi, psi [N, R, H, W] and beta [N, M, H, W] to [N, M, H, W]."""
+        block = self.block
+        if isinstance(block, san.PairwiseAttention) and _is_fused(phi):
+            # In the network the three come as one tensor already.
+            features = torch.cat([phi, psi, beta], dim=1)
+            return san.ops.pairwise_attention(
+                features, block.conv_p, block.conv_w, block.kernel_size
+            )
+        for conv, tensor in (
+            (block.conv1, phi),
+            (block.conv2, psi),
+            (block.conv3, beta),
+        ):
+            conv.output = tensor
+        # Of its input the block only asks size, type and device.
+        return block(phi)
+
+
+def _is_fused(x: torch.Tensor) -> bool:
+    return san.attention_backend() == "fused" and x.device.type == "cpu"
+
+
+def make_pair(
+    kind: str, channels: int, kernel_size: int, device: torch.device
+) -> tuple[nn.Module, nn.Module]:
+    """San's core and the eager one, with the same parameters."""
+    torch.manual_seed(0)
+    eager = CORES[kind](channels, kernel_size).to(device)
+    draw_norms(eager)
+    block = _KINDS[kind][1](channels, kernel_size).to(device)
+    ours = Core(block)
+    ours.block.load_state_dict(eager.state_dict())
+    return ours, eager
+
+
+def _case(
+    work: str, kind: str, mode: str, layer: Layer, settings: Settings
+) -> Case:
+    channels = 4 * layer.channels
+    ours, eager = make_pair(kind, channels, layer.kernel_size, settings.device)
+    inputs = [
+        torch.randn(
+            (BATCH, count, layer.size, layer.size), device=settings.device
+        )
+        for count in (
+            layer.relation_channels,
+            layer.relation_channels,
+            layer.channels,
+        )
+    ]
+    run = _inference if mode == "inference" else _training
+    contenders = [
+        Contender(
+            backend, run(copy.deepcopy(ours), inputs), backends.chooser(backend)
+        )
+        for backend in backends.BACKENDS
+    ]
+    return Case(
+        work=work,
+        ours=contenders[0],
+        peers=[*contenders[1:], Contender("eager", run(eager, inputs))],
+        reference=_in_float64(run, copy.deepcopy(eager), inputs),
+        tolerance=1e-4 if mode == "inference" else 1e-3,
+        error=largest_error if mode == "inference" else norm_error,
+        threads=_TARGET_THREADS if mode == "inference" else None,
+    )
+
+
+def _inference(
+    core: nn.Module, inputs: Sequence[torch.Tensor]
+) -> Callable[[], torch.Tensor]:
+    core.eval()
+
+    def run() -> torch.Tensor:
+        with torch.inference_mode():
+            return core(*inputs)
+
+    return run
+
+
+def _training(
+    core: nn.Module, inputs: Sequence[torch.Tensor]
+) -> Callable[[], Sequence[torch.Tensor]]:
+    """Forward and backward: the output and every gradient."""
+    core.train()
+    leaves = [t.detach().clone().requires_grad_() for t in inputs]
+    leaves += core.parameters()
+    generator = torch.Generator().manual_seed(0)
+    seed = torch.randn(inputs[2].shape, generator=generator).to(inputs[2])
+
+    def run() -> Sequence[torch.Tensor]:
+        output = core(*leaves[:3])
+        # The bias of conv_p cancels: a fused core need not use it.
+        grads = torch.autograd.grad(
+            output, leaves, seed, materialize_grads=True
+        )
+        return [output.detach(), *grads]
+
+    return run
+
+
+def _in_float64(
+    run: Callable[..., Callable[[], Any]],
+    eager: nn.Module,
+    inputs: Sequence[torch.Tensor],
+) -> Callable[[], Any]:
+    return lambda: run(eager.double(), [t.double() for t in inputs])()

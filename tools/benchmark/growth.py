@@ -1,0 +1,105 @@
+"""Subcommand growth: how cost grows with batch, pixels and footprint.
+
+Time per image should be flat in the batch and linear in the pixels, and the
+memory saved for the backward pass independent of the footprint. Of the
+pairwise attention core in training, san's and the eager one's.
+"""
+
+import functools
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import nn
+
+import san
+from tools.benchmark import backends
+from tools.benchmark.core import make_pair
+from tools.benchmark.errors import norm_error
+from tools.benchmark.measurement import (
+    Case,
+    Contender,
+    Entry,
+    Quantity,
+    Settings,
+)
+from tools.benchmark.networks import saved_bytes
+
+_CHANNELS = 256
+BATCHES = (1, 2, 4, 8)
+SIDES = (14, 20, 28, 40, 56)
+FOOTPRINTS = (3, 5, 7, 9, 11)
+
+# Work's name, in terms of the quantity that grows.
+BATCH_WORK = "time over batch {}"
+SIDE_WORK = "time over pixels {}"
+FOOTPRINT_WORK = "saved memory over footprint {}"
+
+
+def entries(settings: Settings) -> list[Entry]:
+    """All works of this subcommand."""
+    result = []
+    for batch in BATCHES:
+        work = BATCH_WORK.format(batch)
+        build = functools.partial(_time, work, batch, 28, settings)
+        result.append(Entry(work, build))
+    for side in SIDES:
+        work = SIDE_WORK.format(side * side)
+        build = functools.partial(_time, work, 2, side, settings)
+        result.append(Entry(work, build))
+    for footprint in FOOTPRINTS:
+        work = FOOTPRINT_WORK.format(footprint)
+        build = functools.partial(_memory, work, footprint, settings)
+        result.append(Entry(work, build))
+    return result
+
+
+def _time(work: str, batch: int, side: int, settings: Settings) -> Case:
+    cores = make_pair("pair", _CHANNELS, 7, settings.device)
+    inputs = _inputs(batch, side, settings.device)
+    ours, eager = (_step(core, inputs) for core in cores)
+    return Case(
+        work=work,
+        ours=Contender("ours", ours, backends.chooser(backends.OURS)),
+        peers=[Contender("eager", eager)],
+        reference=eager,
+        tolerance=1e-3,
+        error=norm_error,
+    )
+
+
+def _memory(work: str, footprint: int, settings: Settings) -> Quantity:
+    cores = make_pair("pair", _CHANNELS, footprint, settings.device)
+    inputs = _inputs(1, 28, settings.device)
+
+    def count() -> tuple[float, float]:
+        san.set_attention_backend(backends.OURS)
+        ours, eager = (
+            saved_bytes(functools.partial(core, *inputs), core) / 1e6
+            for core in cores
+        )
+        return ours, eager
+
+    return Quantity(work, "eager", "MB", count)
+
+
+def _inputs(
+    batch: int, side: int, device: torch.device
+) -> Sequence[torch.Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    return [
+        torch.randn((batch, count, side, side), generator=generator)
+        .to(device)
+        .requires_grad_()
+        for count in (_CHANNELS // 16, _CHANNELS // 16, _CHANNELS // 4)
+    ]
+
+
+def _step(
+    core: nn.Module, inputs: Sequence[torch.Tensor]
+) -> Callable[[], Sequence[torch.Tensor]]:
+    def run() -> Sequence[torch.Tensor]:
+        output = core(*inputs)
+        seed = torch.ones_like(output)
+        return [output.detach(), *torch.autograd.grad(output, inputs, seed)]
+
+    return run

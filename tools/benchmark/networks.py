@@ -1,0 +1,273 @@
+"""Subcommand models: whole networks, their time and their memory.
+
+Against the eager design in plain PyTorch: inference, training steps, tensors
+saved for the backward pass, peak memory; on CUDA also launches.
+"""
+
+import copy
+import functools
+import gc
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import nn
+
+import san
+from tools.benchmark import allocator, backends, peers, targets
+from tools.benchmark.eager_network import EagerSAN, draw_norms
+from tools.benchmark.errors import largest_error, norm_error
+from tools.benchmark.measurement import (
+    Case,
+    Contender,
+    Entry,
+    Quantity,
+    Settings,
+)
+
+# What the eager network is made of, where its memory is counted.
+_OPERATORS = {"eager": peers.Unfold, targets.PUBLISHED_DESIGN: peers.Kernels}
+
+_SIDE = 224
+_MEMORY_BATCH = 2
+_PEAK_BATCH = 8
+
+
+def entries(settings: Settings) -> list[Entry]:
+    """All works of this subcommand."""
+    on_gpu = settings.device.type == "cuda"
+    batch = 64 if on_gpu else 8
+    timed = [
+        *(("inference", f"san10_{kind}", batch) for kind in ("pair", "patch")),
+        ("training step", "san10_pair", batch),
+        ("inference", "san10_pair", 1),
+    ]
+    if not settings.quick:
+        timed.insert(3, ("training step", "san10_patch", batch))
+    sizes = ("san10",) if settings.quick else ("san10", "san15", "san19")
+    result = [
+        Entry(work, functools.partial(_case, work, mode, name, size, settings))
+        for mode, name, size in timed
+        for work in (f"{name} {mode}, batch {size}",)
+    ]
+    for size in sizes:
+        for kind in ("pair", "patch"):
+            name = f"{size}_{kind}"
+            work = f"{name} saved tensors per image"
+            for peer, operators in _OPERATORS.items():
+                build = functools.partial(
+                    _saved, work, name, operators, peer, settings
+                )
+                result.append(Entry(work, build))
+    for kind in ("pair", "patch"):
+        name = f"san10_{kind}"
+        work = f"{name} peak inference memory per image"
+        build = functools.partial(_peak, work, name, settings)
+        result.append(Entry(work, build))
+    if on_gpu:
+        build = functools.partial(_launches, settings)
+        result.append(Entry("launches per block", build))
+    return result
+
+
+def saved_bytes(run: Callable[[], Any], module: nn.Module) -> int:
+    """Bytes that a forward pass keeps for its backward pass.
+
+    Args:
+      run: the forward pass; its result holds the graph.
+      module: whose parameters and buffers do not count.
+
+    Returns:
+      The size of the distinct storages that were saved.
+    """
+    own = {
+        t.untyped_storage().data_ptr()
+        for t in (*module.parameters(), *module.buffers())
+    }
+    storages: dict[int, int] = {}
+
+    def pack(tensor: torch.Tensor) -> torch.Tensor:
+        storage = tensor.untyped_storage()
+        storages[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda t: t):
+        output = run()
+    total = sum(size for key, size in storages.items() if key not in own)
+    del output
+    return total
+
+
+def _networks(
+    name: str, device: torch.device, operators: Any = peers.Unfold
+) -> tuple[nn.Module, nn.Module]:
+    """San's network and the eager one, with the same parameters."""
+    torch.manual_seed(0)
+    ours = san.create_model(name)
+    draw_norms(ours)
+    eager = EagerSAN(name, operators)
+    eager.load_state_dict(ours.state_dict())
+    return ours.to(device), eager.to(device)
+
+
+def _images(batch: int, device: torch.device) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(1)
+    shape = (batch, 3, _SIDE, _SIDE)
+    return torch.randn(shape, generator=generator).to(device)
+
+
+def _case(
+    work: str, mode: str, name: str, batch: int, settings: Settings
+) -> Case:
+    ours, eager = _networks(name, settings.device)
+    images = _images(batch, settings.device)
+    make = _inference if mode == "inference" else _training_step
+    contenders = [
+        make(backend, copy.deepcopy(ours), images)
+        for backend in backends.BACKENDS
+    ]
+    if mode == "inference":
+        contenders = _folded(ours, images) + contenders
+    peer = make("eager", eager, images)
+    under_malloc = "eager" + targets.DEFAULT_MALLOC
+    has_target = targets.find(settings.device.type, work, under_malloc)
+    return Case(
+        work=work,
+        ours=contenders[0],
+        peers=[*contenders[1:], peer],
+        # Two implementations that share nothing, at the whole batch.
+        reference=peer.check or peer.run,
+        tolerance=1e-3 if mode == "inference" else 1e-2,
+        error=largest_error if mode == "inference" else norm_error,
+        with_default_malloc=("eager",) if has_target else (),
+    )
+
+
+def _inference(
+    backend: str, model: nn.Module, images: torch.Tensor
+) -> Contender:
+    model.eval()
+
+    def run() -> torch.Tensor:
+        with torch.inference_mode():
+            return model(images)
+
+    return Contender(backend, run, _chooser(backend))
+
+
+def _folded(model: nn.Module, images: torch.Tensor) -> list[Contender]:
+    """The network folded for inference, where this version of san can."""
+    if not hasattr(san, "fold_for_inference"):
+        return []
+    backend = backends.OURS
+    folded = san.fold_for_inference(copy.deepcopy(model).eval())
+    contender = _inference(backend, folded, images)
+    return [Contender("folded", contender.run, contender.prepare)]
+
+
+def _training_step(
+    backend: str, model: nn.Module, images: torch.Tensor
+) -> Contender:
+    """Forward, loss, backward and a step of SGD at a learning rate of zero."""
+    model.train()
+    labels = torch.arange(len(images), device=images.device)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.0, momentum=0.9)
+
+    def run() -> torch.Tensor:
+        optimizer.zero_grad()
+        loss = nn.functional.cross_entropy(model(images), labels)
+        loss.backward()
+        optimizer.step()
+        return loss.detach()
+
+    def check() -> Sequence[torch.Tensor]:
+        loss = run()
+        named = sorted(model.named_parameters())
+        return [loss, *(_gradient(parameter) for _, parameter in named)]
+
+    return Contender(backend, run, _chooser(backend), check)
+
+
+def _gradient(parameter: nn.Parameter) -> torch.Tensor:
+    if parameter.grad is None:  # A bias that cancels need not be used.
+        return torch.zeros_like(parameter)
+    return parameter.grad
+
+
+def _chooser(backend: str) -> Callable[[], None]:
+    if backend in backends.BACKENDS:
+        return backends.chooser(backend)
+    return lambda: None
+
+
+def _saved(
+    work: str, name: str, operators: Any, peer: str, settings: Settings
+) -> Quantity:
+    images = _images(_MEMORY_BATCH, settings.device)
+
+    def count() -> tuple[float, float]:
+        san.set_attention_backend(backends.OURS)
+        ours, eager = (
+            saved_bytes(functools.partial(model, images), model)
+            for model in _networks(name, settings.device, operators)
+        )
+        unit = 1e6 * _MEMORY_BATCH
+        return ours / unit, eager / unit
+
+    return Quantity(work, peer, "MB", count)
+
+
+def _peak(work: str, name: str, settings: Settings) -> Quantity:
+    images = _images(_PEAK_BATCH, settings.device)
+
+    def count() -> tuple[float, float]:
+        san.set_attention_backend(backends.OURS)
+        ours, eager = (
+            _peak_bytes(model.eval(), images)
+            for model in _networks(name, settings.device)
+        )
+        unit = 1e6 * _PEAK_BATCH
+        return ours / unit, eager / unit
+
+    return Quantity(work, "eager", "MB", count)
+
+
+def _peak_bytes(model: nn.Module, images: torch.Tensor) -> int:
+    """Memory that one forward pass needs on top of what is there."""
+    gc.collect()
+    with torch.inference_mode():
+        if images.device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(images.device)
+            before = torch.cuda.memory_allocated(images.device)
+            model(images)
+            return torch.cuda.max_memory_allocated(images.device) - before
+        model(images[:1])  # Libraries make their buffers at the first call.
+        allocator.configure(allocator.DEFAULT)
+        before = allocator.restart_peak()
+        model(images)
+        return allocator.peak() - before
+
+
+def _launches(settings: Settings) -> Quantity:
+    """CUDA launches of one bottleneck in inference, next to a single one."""
+    block = _networks("san10_pair", settings.device)[0].eval().layer2[0]
+    x = torch.randn(1, 512, 28, 28, device=settings.device)
+
+    def count() -> tuple[float, float]:
+        activities = [torch.profiler.ProfilerActivity.CPU]
+        activities.append(torch.profiler.ProfilerActivity.CUDA)
+        with torch.inference_mode():
+            block(x)
+            with torch.profiler.profile(activities=activities) as profile:
+                block(x)
+                torch.cuda.synchronize()
+        launches = sum(
+            event.count
+            for event in profile.key_averages()
+            if event.key.startswith(("cudaLaunch", "cuLaunch"))
+        )
+        return float(launches), 1.0
+
+    return Quantity(
+        "launches per block", "one launch", "launches", count, gain=False
+    )

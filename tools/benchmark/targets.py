@@ -1,0 +1,201 @@
+"""The targets: what each kind of work is measured against, in one table.
+
+A row of a report that matches a target by device, work and peer is judged by
+it. A target over several works is judged by their geometric mean.
+"""
+
+import dataclasses
+from collections.abc import Sequence
+
+BEST_PEER = "best of all peers"
+HARDWARE = "hardware ceiling"
+PUBLISHED_DESIGN = "eager on kernels"
+SIMPLE = "one thread per output"
+DEFAULT_MALLOC = ", default malloc"
+
+
+@dataclasses.dataclass(frozen=True)
+class Target:
+    """Three ratios that work is judged by.
+
+    Attributes:
+      works: names of the works; several count by their geometric mean.
+      peer: name of what they are compared with.
+      floor: must hold on a busy two-core machine.
+      attainable: shown, or one step away.
+      moonshot: what the project is after.
+      device: "cpu" or "cuda".
+      summary: name of the row for several works.
+      smaller_is_better: the ratio is a cost, not a gain.
+    """
+
+    works: tuple[str, ...]
+    peer: str
+    floor: float
+    attainable: float
+    moonshot: float
+    device: str = "cpu"
+    summary: str = ""
+    smaller_is_better: bool = False
+
+    def verdict(self, ratio: float) -> str:
+        """The best of the three that this ratio reaches."""
+        sign = -1 if self.smaller_is_better else 1
+        for name in ("moonshot", "attainable", "floor"):
+            if sign * ratio >= sign * getattr(self, name):
+                return name
+        return "BELOW FLOOR"
+
+
+def layers(work: str, numbers: Sequence[int]) -> tuple[str, ...]:
+    """Names of the same work at several layers of SAN10."""
+    return tuple(f"{work}, layer {number}" for number in numbers)
+
+
+def find(device: str, work: str, peer: str) -> Target | None:
+    """The target of one row, or None."""
+    for target in TARGETS:
+        if (target.device, target.works, target.peer) == (
+            device,
+            (work,),
+            peer,
+        ):
+            return target
+    return None
+
+
+def names(device: str, work: str, peer: str) -> bool:
+    """Whether some target, perhaps over several works, has this row."""
+    return any(
+        (target.device, target.peer) == (device, peer) and work in target.works
+        for target in TARGETS
+    )
+
+
+_OPERATORS = (
+    "aggregation forward",
+    "aggregation gradients",
+    "subtraction2 forward",
+    "subtraction2 gradients",
+)
+_UNFOLD = "unfold"
+_EAGER = "eager"
+
+_CPU = (
+    Target(
+        layers("aggregation forward", (1, 2, 3)),
+        _UNFOLD,
+        *(15, 30, 60),
+        summary="aggregation forward, layers 1-3",
+    ),
+    Target(layers("aggregation forward", (4,)), _UNFOLD, 8, 20, 45),
+    Target(layers("aggregation forward", (0,)), _UNFOLD, 10, 18, 35),
+    Target(
+        layers("aggregation forward", range(5)),
+        BEST_PEER,
+        *(3, 8, 15),
+        summary="aggregation forward, layers 0-4",
+    ),
+    Target(
+        layers("aggregation gradients", range(5)),
+        _UNFOLD,
+        *(5, 10, 25),
+        summary="aggregation gradients, layers 0-4",
+    ),
+    Target(
+        layers("subtraction2 forward", (0, 1, 2)),
+        _UNFOLD,
+        *(4, 8, 11),
+        summary="subtraction2 forward, layers 0-2",
+    ),
+    Target(
+        layers("subtraction2 gradients", (0, 1, 2)),
+        _UNFOLD,
+        *(2, 4.6, 9),
+        summary="subtraction2 gradients, layers 0-2",
+    ),
+    Target(
+        layers("pairwise core inference", (1, 2, 3)),
+        _EAGER,
+        *(6, 14, 25),
+        summary="pairwise core inference, layers 1-3",
+    ),
+    Target(("san10_pair inference, batch 8",), _EAGER, 2.8, 4.6, 8),
+    Target(
+        ("san10_pair inference, batch 8",),
+        _EAGER + DEFAULT_MALLOC,
+        *(5, 11, 18),
+    ),
+    Target(("san10_patch inference, batch 8",), _EAGER, 1.4, 2.6, 4.5),
+    Target(("san10_pair training step, batch 8",), _EAGER, 1.3, 2.2, 3.5),
+    Target(("san10_pair inference, batch 1",), _EAGER, 2.8, 4.5, 8),
+    *(
+        Target(
+            (f"{name} saved tensors per image",),
+            PUBLISHED_DESIGN,
+            *(2.2, 3, 6),
+        )
+        for name in ("san10_pair", "san15_pair", "san19_pair")
+    ),
+    Target(("san10_pair peak inference memory per image",), _EAGER, 3, 6.4, 8),
+    Target(("input, images per second and core",), "PIL loader", 1.2, 1.6, 3),
+    Target(
+        ("import san",),
+        "import torch",
+        *(0.10, 0.04, 0.02),
+        smaller_is_better=True,
+    ),
+    Target(
+        ("first call at a new shape",),
+        "second call",
+        *(5, 2, 1.2),
+        smaller_is_better=True,
+    ),
+    Target(
+        ("different bits in runs of 1, 2 and 3 threads",),
+        "all results",
+        *(0, 0, 0),
+        smaller_is_better=True,
+    ),
+)
+
+_CUDA = (
+    *(
+        Target((work,), HARDWARE, 0.5, 0.8, 0.9, device="cuda")
+        for operator in _OPERATORS
+        for work in layers(operator, range(5))
+    ),
+    *(
+        Target((work,), SIMPLE, 1.5, 3, 6, device="cuda")
+        for operator in _OPERATORS
+        for work in layers(operator, range(5))
+    ),
+    Target(
+        ("san10_pair training step, batch 64",),
+        _EAGER,
+        *(1.5, 2.3, 4.5),
+        device="cuda",
+    ),
+    Target(
+        ("san10_pair inference, batch 64",),
+        _EAGER,
+        *(1.5, 2.5, 10),
+        device="cuda",
+    ),
+    Target(
+        ("launches per block",),
+        "one launch",
+        *(12, 5, 2),
+        device="cuda",
+        smaller_is_better=True,
+    ),
+    Target(
+        ("first call at a new shape",),
+        "second call",
+        *(5, 2, 1.2),
+        device="cuda",
+        smaller_is_better=True,
+    ),
+)
+
+TARGETS: tuple[Target, ...] = _CPU + _CUDA
