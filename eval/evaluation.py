@@ -56,36 +56,43 @@ def evaluate(
     """
     checkpoint = checkpoints.read_checkpoint(path)
     state_dict = checkpoints.read_state_dict(path)
-    model = san.create_model(num_classes=_num_classes(state_dict, path))
+    num_classes = _num_classes(state_dict, path)
+    model = san.create_model(num_classes=num_classes)
     checkpoints.load_state_dict(model, state_dict, source=str(path))
+    recipe = Recipe()
+    san.set_attention_backend()  # The configured one.
     with contextlib.ExitStack() as stack:
         root = data_dir or _data_dir(checkpoint, workdir, stack)
-        index = distributed.on_first_process(
-            lambda: data.load_split(
-                root,
-                "val",
-                cache_dir=str(workdir / "cache") if workdir else None,
-            )
-        )
-        _check_classes(checkpoint, model.fc.out_features, index)
-        recipe = Recipe()
-        total = batch_size or recipe.batch_size
-        batches = data.ValidationLoader(
-            index,
-            data.Data(),
-            batch_size=-(-total // process.world_size),
-            rank=process.rank,
-            world_size=process.world_size,
-            device=process.device,
-        )
+        index = _load_images(root, workdir)
+        _check_classes(checkpoint, num_classes, index)
         result = validation.validate(
             model.to(process.device),
-            batches,
-            len(index.classes),
+            _batches(index, batch_size or recipe.batch_size, process),
+            num_classes,
             process.device,
             recipe.precision,
         )
     return Evaluation(path, checkpoint.get("epoch"), index.classes, result)
+
+
+def _load_images(root: str, workdir: pathlib.Path | None) -> data.ImageIndex:
+    cache = str(workdir / "cache") if workdir else None
+    return distributed.on_first_process(
+        lambda: data.load_split(root, "val", cache_dir=cache)
+    )
+
+
+def _batches(
+    index: data.ImageIndex, batch_size: int, process: distributed.Process
+) -> data.ValidationLoader:
+    return data.ValidationLoader(
+        index,
+        data.Data(),
+        batch_size=-(-batch_size // process.world_size),
+        rank=process.rank,
+        world_size=process.world_size,
+        device=process.device,
+    )
 
 
 def _num_classes(

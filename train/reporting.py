@@ -11,9 +11,12 @@ import time
 from collections.abc import Mapping
 from typing import Any, Self
 
+import torch
 import tqdm
+from torch import nn
 from torch.utils import tensorboard
 
+import san
 from train.checkpointing import State
 from train.meter import Figures
 from train.work_folder import WorkFolder
@@ -178,6 +181,16 @@ class Reporter(Silence):
     def _draw(self, step: int, scalars: dict[str, float]) -> None:
         for name, value in scalars.items():
             self._curves.add_scalar(name, value, step)
+
+
+def say_network(model: nn.Module, device: torch.device) -> None:
+    """Says what is trained, and where and how it computes."""
+    num_parameters = sum(p.numel() for p in model.parameters())
+    print(
+        f"{type(model).__name__} with {num_parameters:,} parameters on"
+        f" {device}, attention backend {san.attention_backend()!r}",
+        file=sys.stderr,
+    )
 
 
 def say_resumed(

@@ -60,6 +60,7 @@ def train(
       InterruptionError: on SIGTERM or Ctrl-C, after saving.
     """
     recipe = Recipe()
+    san.set_attention_backend()  # The configured one.
     source = _source(data_dir)
     # A mistake in the network should not wait for the images to be listed.
     with torch.device("meta"):
@@ -154,6 +155,8 @@ class Trainer:
         if process.world_size > 1 and recipe.sync_batch_norm:
             model = distributed.synchronize_batch_norm(model)
         model.to(process.device)
+        if process.is_first:
+            reporting.say_network(model, process.device)
         optimizer = optimization.create_optimizer(model, recipe)
         self._run = Run(model, optimizer, recipe, index)
         self._network: nn.Module = model
