@@ -3,6 +3,7 @@
 import contextlib
 import os
 import pathlib
+import shutil
 
 _TEMPORARY_END = ".tmp"
 
@@ -37,7 +38,10 @@ def write_atomically(path: pathlib.Path, data: bytes | memoryview) -> None:
 def remove_temporaries(folder: pathlib.Path) -> None:
     """Removes what killed writers left in a folder that nobody writes to."""
     for leftover in folder.glob(f".*{_TEMPORARY_END}"):
-        leftover.unlink()
+        if leftover.is_dir():
+            shutil.rmtree(leftover)
+        else:
+            leftover.unlink()
 
 
 def _flush_folder(folder: pathlib.Path) -> None:

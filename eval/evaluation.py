@@ -61,6 +61,7 @@ def evaluate(
     checkpoints.load_state_dict(model, state_dict, source=str(path))
     recipe = Recipe()
     san.set_attention_backend()  # The configured one.
+    try_network()
     with contextlib.ExitStack() as stack:
         root = data_dir or _data_dir(checkpoint, workdir, stack)
         index = _load_images(root, workdir)
@@ -73,6 +74,39 @@ def evaluate(
             recipe.precision,
         )
     return Evaluation(path, checkpoint.get("epoch"), index.classes, result)
+
+
+def try_network() -> None:
+    """Runs the configured network on an image without pixels.
+
+    Costs no time. Finds settings of the network that are missing or wrong,
+    and images too small for it, before anything else is done.
+
+    Raises:
+      ValueError: saying which setting to look at.
+    """
+    size = data.Data().image_size
+    try:
+        with torch.device("meta"), torch.no_grad():
+            san.create_model(num_classes=2).eval()(
+                torch.empty(1, 3, size, size)
+            )
+    except TypeError as error:
+        raise ValueError(
+            "create_model: the network's settings must be complete and of the"
+            f" right types, got: {_first_line(error)}"
+        ) from error
+    except RuntimeError as error:
+        if str(error).startswith("Required bindings"):
+            raise
+        raise ValueError(
+            "Data: image_size must be large enough for the network, got"
+            f" {size} ({_first_line(error)})"
+        ) from error
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).partition("\n")[0]
 
 
 def _load_images(root: str, workdir: pathlib.Path | None) -> data.ImageIndex:
@@ -98,12 +132,14 @@ def _batches(
 def _num_classes(
     state_dict: dict[str, torch.Tensor], path: pathlib.Path
 ) -> int:
-    if "fc.weight" not in state_dict:
+    weight = state_dict.get("fc.weight")
+    if weight is None or weight.dim() != 2:
+        got = "none" if weight is None else f"shape {list(weight.shape)}"
         raise ValueError(
-            "eval: the checkpoint must hold fc.weight, from which the number"
-            f" of classes is read, got {path} without it"
+            "eval: the checkpoint must hold the matrix fc.weight, from which"
+            f" the number of classes is read, got {got} in {path}"
         )
-    return state_dict["fc.weight"].shape[0]
+    return weight.shape[0]
 
 
 def _data_dir(
@@ -112,6 +148,9 @@ def _data_dir(
     stack: contextlib.ExitStack,
 ) -> str:
     """The images to evaluate on where no folder was named."""
+    recorded = checkpoint.get("data_dir")
+    if isinstance(recorded, str) and os.path.isdir(recorded):
+        return recorded
     source = data.Data().source
     if source:
         return distributed.on_first_process(
@@ -121,9 +160,6 @@ def _data_dir(
                 else stack.enter_context(tempfile.TemporaryDirectory())
             )
         )
-    recorded = checkpoint.get("data_dir")
-    if recorded and os.path.isdir(recorded):
-        return recorded
     got = f"one trained on {recorded}, which is gone" if recorded else "none"
     raise ValueError(
         "eval: --data_dir must name a folder with val/CLASS/* images,"
@@ -141,6 +177,11 @@ def _check_classes(
             f" got {len(index.classes)} class folders in {index.root}/val"
         )
     trained = checkpoint.get("classes", index.classes)
+    if len(trained) != num_classes:
+        raise ValueError(
+            f"eval: the checkpoint must name its {num_classes} classes, got"
+            f" {len(trained)} names"
+        )
     for label, (name, folder) in enumerate(
         zip(trained, index.classes, strict=True)
     ):

@@ -15,7 +15,8 @@ each class; --json=FILE writes them: top1 and top5 in percent, loss,
 num_images, and under per_class the same for each class.
 
 Several processes, one per GPU, start as torchrun starts them. Exit codes: 0,
-or 1 if a file could not be read or written, or 2 if a setting was wrong;
+or 1 if a flag was unknown or a file could not be read or written, or 2 if a
+setting or the data was wrong;
 --verbosity=1 shows the traceback of an error.
 """
 
@@ -76,9 +77,9 @@ def _evaluate(arguments: list[str]) -> None:
     own_settings = [str(workdir / "config.gin")] if workdir else []
     config.parse([*own_settings, *_GIN_FILE.value], _GIN_PARAM.value)
     json_file = _user_path(_JSON.value)
-    if json_file and not json_file.parent.is_dir():
+    if json_file and (json_file.is_dir() or not json_file.parent.is_dir()):
         raise ValueError(
-            f"eval: --json must lie in an existing folder, got {json_file}"
+            f"eval: --json must be a file in an existing folder, got {json_file}"
         )
     data_dir = _user_path(_DATA_DIR.value)
     with distributed.process_group() as process:

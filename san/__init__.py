@@ -9,6 +9,7 @@ from san.attention import PairwiseAttention, PatchwiseAttention
 from san.backend import attention_backend, set_attention_backend
 from san.checkpoints import load_published_checkpoint
 from san.cost import Cost, count_cost
+from san.folding import fold_for_inference
 from san.networks import SAN, Bottleneck, ResNet, create_model, list_models
 
 __all__ = [
@@ -21,6 +22,7 @@ __all__ = [
     "attention_backend",
     "count_cost",
     "create_model",
+    "fold_for_inference",
     "list_models",
     "load_published_checkpoint",
     "ops",

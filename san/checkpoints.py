@@ -9,10 +9,20 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+import numpy as np
 import torch
+from numpy._core.multiarray import scalar
 from torch import nn
 
-_MAX_LISTED = 10
+_MAX_LISTED = 3
+# Accuracies are often saved as NumPy's numbers, which are plain data too.
+_NUMPY_NUMBERS: list[Any] = [
+    scalar,
+    (scalar, "numpy.core.multiarray.scalar"),
+    np.dtype,
+    *(type(np.dtype(name)) for name in ("f4", "f8", "i4", "i8")),
+]
+
 _PREFIX = "module."  # From DistributedDataParallel.
 
 
@@ -83,7 +93,8 @@ def read_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:
             f"read_checkpoint: path must be a checkpoint file, got {path}"
         )
     try:
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+        with torch.serialization.safe_globals(_NUMPY_NUMBERS):
+            checkpoint = torch.load(path, map_location="cpu", weights_only=True)
     # A damaged file can fail in whatever its bytes happen to say.
     except Exception as error:
         raise ValueError(_describe(error, path)) from error

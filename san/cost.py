@@ -14,6 +14,8 @@ import torch
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from san.backend import attention_backend, set_attention_backend
+
 
 class Cost(NamedTuple):
     """Number of parameters and of MACs for one image."""
@@ -52,7 +54,7 @@ def count_cost(model: nn.Module, input_size: Sequence[int]) -> Cost:
     dtype = next((p.dtype for p in model.parameters()), torch.float32)
     image = torch.empty((1, *input_size), dtype=dtype, device="meta")
     counter = _MacCounter()
-    with torch.no_grad(), _in_eval_mode(model), counter:
+    with torch.no_grad(), _in_eval_mode(model), _one_by_one(), counter:
         torch.func.functional_call(model, shapes, (image,))
     return Cost(sum(p.numel() for p in model.parameters()), counter.macs)
 
@@ -67,6 +69,17 @@ def _in_eval_mode(model: nn.Module) -> Iterator[None]:
     finally:
         for module, training in modes.items():
             module.training = training
+
+
+@contextlib.contextmanager
+def _one_by_one() -> Iterator[None]:
+    """Lets attention blocks use the operators that are counted."""
+    chosen = attention_backend()
+    set_attention_backend("unfused")
+    try:
+        yield
+    finally:
+        set_attention_backend(chosen)
 
 
 class _MacCounter(TorchDispatchMode):

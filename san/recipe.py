@@ -73,6 +73,7 @@ class Recipe:
             self._check_integer(name, 1)
         for name in ("warmup_epochs", "save_every_steps", "seed"):
             self._check_integer(name, 0)
+        self._check("seed", "be below 2**63", self.seed < 2**63)
         self._check_number("learning_rate", "be above 0", lambda x: x > 0)
         self._check_number("mixup_alpha", "be at least 0", lambda x: x >= 0)
         self._check_number("weight_decay", "be at least 0", lambda x: x >= 0)

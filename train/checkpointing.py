@@ -18,6 +18,8 @@ from san.recipe import Recipe
 from train import optimization
 from train.meter import NOTHING, Figures
 
+_START_AGAIN = "; give another --workdir, or --resume=false to start again here"
+
 
 @dataclasses.dataclass(frozen=True)
 class Validation:
@@ -138,23 +140,28 @@ def restore(checkpoint: dict[str, Any], run: Run) -> State:
     _check_same_classes(checkpoint["classes"], list(run.index.classes))
     if state.step:
         _check_same_order(checkpoint, run)
-    checkpoints.load_state_dict(
-        run.model, checkpoint["state_dict"], source="last.pth"
-    )
+    try:
+        checkpoints.load_state_dict(
+            run.model, checkpoint["state_dict"], source="last.pth"
+        )
+    except ValueError as error:
+        raise ValueError(f"{error}{_START_AGAIN}") from error
     run.optimizer.load_state_dict(checkpoint["optimizer"])
     return state
 
 
 def changed_values(
-    checkpoint: dict[str, Any], recipe: Recipe
+    checkpoint: dict[str, Any], run: Run
 ) -> dict[str, tuple[Any, Any]]:
-    """Recipe values that are no longer those of the checkpoint: (old, new)."""
-    old, new = checkpoint["recipe"], dataclasses.asdict(recipe)
-    return {
-        name: (old[name], new[name])
-        for name in old.keys() & new.keys()
-        if old[name] != new[name]
+    """What is no longer as the checkpoint has it: (old, new) by name."""
+    old, new = checkpoint["recipe"], dataclasses.asdict(run.recipe)
+    pairs = {
+        f"Recipe.{name}": (old[name], new[name])
+        for name in sorted(old.keys() & new.keys())
     }
+    pairs["--data_dir"] = (checkpoint["data_dir"], run.index.root)
+    pairs["number of images"] = (checkpoint["num_images"], len(run.index))
+    return {name: pair for name, pair in pairs.items() if pair[0] != pair[1]}
 
 
 def _state(values: dict[str, Any]) -> State:
@@ -192,6 +199,6 @@ def _check_same_classes(old: list[str], new: list[str]) -> None:
 def _check_same(what: str, old: Any, new: Any) -> None:
     if old != new:
         raise ValueError(
-            f"resume: {what} must be the checkpoint's, {old}, got {new};"
-            " give another --workdir, or --resume=false to start again here"
+            f"resume: {what} must be the checkpoint's, {old}, got {new}"
+            f"{_START_AGAIN}"
         )

@@ -19,8 +19,8 @@ Several processes, one per GPU, start as torchrun starts them.
 The work folder gets the configuration, TensorBoard curves and checkpoints.
 Training that was stopped or killed goes on when the same command is run again.
 Ctrl-C and SIGTERM save a checkpoint first. Exit codes: 0 after the last epoch,
-1 if training failed (a file, the loss), 2 if a setting or the data was wrong,
-130 or 143 after a signal; --verbosity=1 shows the traceback of an error.
+1 if a flag was unknown or training failed (a file, the loss), 2 if a setting or
+the data was wrong, 130 or 143 after a signal; --verbosity=1 shows the traceback of an error.
 """
 
 import pathlib

@@ -193,6 +193,15 @@ def say_network(model: nn.Module, device: torch.device) -> None:
     )
 
 
+def say_finished(state: State) -> None:
+    """Says why nothing is trained."""
+    print(
+        f"nothing left to train: {state.epoch} epochs are done; --epochs asks"
+        " for more",
+        file=sys.stderr,
+    )
+
+
 def say_resumed(
     folder: WorkFolder, state: State, changes: Mapping[str, tuple[Any, Any]]
 ) -> None:
@@ -204,7 +213,7 @@ def say_resumed(
     )
     for name, (old, new) in changes.items():
         print(
-            f"warning: Recipe.{name} was {old!r} so far and is {new!r} now",
+            f"warning: {name} was {old!r} so far and is {new!r} now",
             file=sys.stderr,
         )
 

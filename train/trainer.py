@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 import san
-from eval import atomic_file, validation
+from eval import atomic_file, evaluation, validation
 from san import config, data, distributed
 from san.recipe import Recipe
 from train import checkpointing, optimization, reporting
@@ -63,8 +63,7 @@ def train(
     san.set_attention_backend()  # The configured one.
     source = _source(data_dir)
     # A mistake in the network should not wait for the images to be listed.
-    with torch.device("meta"):
-        san.create_model(num_classes=2)
+    evaluation.try_network()
     with contextlib.ExitStack() as stack:
         distributed.on_first_process(
             lambda: stack.enter_context(folder.owned())
@@ -155,8 +154,6 @@ class Trainer:
         if process.world_size > 1 and recipe.sync_batch_norm:
             model = distributed.synchronize_batch_norm(model)
         model.to(process.device)
-        if process.is_first:
-            reporting.say_network(model, process.device)
         optimizer = optimization.create_optimizer(model, recipe)
         self._run = Run(model, optimizer, recipe, index)
         self._network: nn.Module = model
@@ -173,7 +170,7 @@ class Trainer:
             return
         self.state = checkpointing.restore(checkpoint, self._run)
         if self._process.is_first and not self._is_finished():
-            changes = checkpointing.changed_values(checkpoint, self._recipe)
+            changes = checkpointing.changed_values(checkpoint, self._run)
             reporting.say_resumed(self._folder, self.state, changes)
 
     def _save(self, is_best: bool = False) -> None:
@@ -189,9 +186,13 @@ class Trainer:
 
     def run(self) -> None:
         """Trains the epochs that are left; see train."""
-        if self._is_finished():
-            return
         recipe, is_first = self._recipe, self._process.is_first
+        if self._is_finished():
+            if is_first:
+                reporting.say_finished(self.state)
+            return
+        if is_first:
+            reporting.say_network(self._run.model, self._process.device)
         length = reporting.Length(
             recipe.epochs, self._training.steps_per_epoch, recipe.batch_size
         )

@@ -5,9 +5,11 @@
     checkpoints/last.pth    where training stands
     checkpoints/best.pth    the best validation so far
     tensorboard/            curves
-    data/, cache/           what the input writes (digits, file lists)
+    cache/                  image sizes, so that files are looked at once
+    digits_*/               the images of a config that brings its own
+    .lock                   held by the run that owns the folder
 
-What a checkpoint holds is train/state.py's affair.
+What a checkpoint holds is train/checkpointing.py's affair.
 """
 
 import contextlib
@@ -16,7 +18,7 @@ import io
 import os
 import pathlib
 from collections.abc import Iterator
-from typing import Any
+from typing import IO, Any
 
 import torch
 
@@ -57,8 +59,7 @@ class WorkFolder:
           ValueError: if another run owns the folder.
           OSError: if the folder cannot be made or written to.
         """
-        self.last.parent.mkdir(parents=True, exist_ok=True)
-        with open(self.path / ".lock", "a+") as lock:
+        with self._open_lock() as lock:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
@@ -70,9 +71,19 @@ class WorkFolder:
             lock.truncate(0)
             lock.write(f"{os.getpid()}\n")
             lock.flush()
-            for folder in (self.path, self.last.parent):
+            for folder in (self.path, self.last.parent, self.cache):
                 atomic_file.remove_temporaries(folder)
             yield
+
+    def _open_lock(self) -> IO[str]:
+        try:
+            self.last.parent.mkdir(parents=True, exist_ok=True)
+            return open(self.path / ".lock", "a+")
+        except OSError as error:
+            raise OSError(
+                "train: --workdir must be a folder that can be written to,"
+                f" got {self.path} ({error.strerror})"
+            ) from error
 
     def forget(self) -> None:
         """Removes the checkpoints of an earlier run."""

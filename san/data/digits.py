@@ -48,7 +48,7 @@ def write_digits(
         return root
     os.makedirs(work_folder, exist_ok=True)
     with tempfile.TemporaryDirectory(
-        dir=work_folder, prefix=".digits_"
+        dir=work_folder, prefix=".digits_", suffix=".tmp"
     ) as parent:
         unfinished = os.path.join(parent, name)
         _write_files(unfinished, image_side, jpeg_quality)

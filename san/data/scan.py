@@ -6,6 +6,7 @@ file looks cut off. The sizes found are kept in a cache file.
 """
 
 import concurrent.futures
+import contextlib
 import hashlib
 import os
 import tempfile
@@ -65,7 +66,9 @@ def image_sizes(
     sizes = _read_cache(cache, key)
     if sizes is None:
         sizes = _measure_all(root, files, show_progress)
-        _write_cache(cache, key, sizes)
+        # A folder that cannot be written to costs time, not the job.
+        with contextlib.suppress(OSError):
+            _write_cache(cache, key, sizes)
     return sizes
 
 
@@ -171,7 +174,9 @@ def _write_cache(path: str, key: str, sizes: np.ndarray) -> None:
     folder = os.path.dirname(path)
     os.makedirs(folder, exist_ok=True)
     # Written beside and renamed, so that a cache is whole or not there.
-    with tempfile.TemporaryDirectory(dir=folder, prefix=".cache_") as work:
+    with tempfile.TemporaryDirectory(
+        dir=folder, prefix=".cache_", suffix=".tmp"
+    ) as work:
         new = os.path.join(work, "new.npz")
         np.savez(new, key=key, sizes=sizes)
         os.replace(new, path)

@@ -43,13 +43,13 @@ def scale_and_shift(
     """
     if norm.training or norm.running_mean is None:
         batch = moments()
+        if hasattr(norm, "merge_statistics"):
+            batch = Moments(*norm.merge_statistics(*batch))
         if isinstance(batch.size, int) and batch.size < 2:
             raise ValueError(
                 f"{type(norm).__name__}: input must have more than 1 value "
                 f"per channel when training, got {batch.size}"
             )
-        if hasattr(norm, "merge_statistics"):
-            batch = Moments(*norm.merge_statistics(*batch))
         if norm.training and norm.track_running_stats:
             _track(norm, batch)
         mean, variance = batch.mean, batch.variance
@@ -57,10 +57,12 @@ def scale_and_shift(
         mean = norm.running_mean.to(dtype)
         variance = norm.running_var.to(dtype)
     scale = torch.rsqrt(variance + norm.eps)
-    if not norm.affine:
-        return scale, -mean * scale
-    scale = scale * norm.weight.to(dtype)
-    return scale, norm.bias.to(dtype) - mean * scale
+    if norm.affine:
+        scale = scale * norm.weight.to(scale.dtype)
+    shift = -mean * scale
+    if norm.affine:
+        shift = shift + norm.bias.to(shift.dtype)
+    return scale.to(dtype), shift.to(dtype)
 
 
 @torch.no_grad()
@@ -70,6 +72,6 @@ def _track(norm: Any, batch: Moments) -> None:
     factor = norm.momentum
     if factor is None:
         factor = 1.0 / float(norm.num_batches_tracked)
-    unbiased = batch.variance * (batch.size / (batch.size - 1))
+    unbiased = batch.variance * (batch.size / max(batch.size - 1, 1))
     norm.running_mean.lerp_(batch.mean.to(norm.running_mean.dtype), factor)
     norm.running_var.lerp_(unbiased.to(norm.running_var.dtype), factor)

@@ -119,17 +119,19 @@ def _relation_moments(
     """
     height, width = psi.shape[2:]
     count, mean, variance = _moments(phi)
-    # Sums of squares about some number near the mean cancel little.
-    centre = psi.detach().mean((0, 2, 3))
-    x = psi - centre[:, None, None]
+    # In float64, about the mean: an edge far from it, and nearly constant, is
+    # what some taps see alone, and its variance is the small difference of two
+    # large sums.
+    centre = psi.detach().double().mean((0, 2, 3))
+    x = psi.double() - centre[:, None, None]
     sums = torch.stack([x.sum(0), x.square().sum(0)])
-    rows = _tap_counts(height, kernel_size, psi)
-    columns = _tap_counts(width, kernel_size, psi)
+    rows = _tap_counts(height, kernel_size, x)
+    columns = _tap_counts(width, kernel_size, x)
     first, second = (rows @ sums @ columns.t() / count).flatten(2)
     return Moments(
         count,
         torch.cat([mean, (first + centre[:, None]).flatten()]),
-        torch.cat([variance, (second - first.square()).flatten()]),
+        torch.cat([variance, (second - first.square()).relu().flatten()]),
     )
 
 

@@ -214,6 +214,13 @@ def test_a_broken_cache_is_written_anew(folder, tmp_path, content):
     assert path.stat().st_size == whole
 
 
+def test_a_cache_that_cannot_be_written_is_done_without(folder, tmp_path):
+    occupied = tmp_path / "file"
+    occupied.touch()
+    index = load_split(folder, "train", cache_dir=str(occupied))
+    assert len(index) == len(load_split(folder, "train"))
+
+
 def test_train_and_val_have_caches_of_their_own(folder, tmp_path):
     for split in ("train", "val"):
         load_split(str(folder), split, cache_dir=str(tmp_path / "cache"))

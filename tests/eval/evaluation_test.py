@@ -126,7 +126,9 @@ def test_images_that_are_gone(tmp_path, run):
 def test_a_checkpoint_without_a_classifier(tmp_path):
     path = tmp_path / "other.pth"
     torch.save({"state_dict": {"weight": torch.zeros(2)}}, path)
-    with pytest.raises(ValueError, match=r"must hold fc\.weight.*other\.pth"):
+    with pytest.raises(
+        ValueError, match=r"must hold the matrix fc\.weight.*other\.pth"
+    ):
         evaluation.evaluate(path, None, None, None, ALONE)
 
 
@@ -188,3 +190,33 @@ def test_of_many_classes_the_worst_and_the_best_are_printed():
         *(f"class_{label:03}" for label in range(95, 100)),
     ]
     assert "90 classes" in lines[5]
+
+
+def test_images_that_were_named_in_training_come_before_a_source(tmp_path, run):
+    # The configuration of a digits run that was given --data_dir.
+    jobs.configure(tmp_path, "Data.source = @write_digits")
+    found = evaluation.evaluate(run.last, run.path, None, None, ALONE)
+    assert_figures(found, latest(run))
+
+
+@pytest.mark.parametrize(
+    ("param", "message"),
+    [
+        (
+            "Data.image_size = 1",
+            "Data: image_size must be large enough .* got 1",
+        ),
+        ("SAN.num_blocks = 3", "create_model: the network's settings must be"),
+    ],
+)
+def test_a_network_is_tried_first(tmp_path, param, message):
+    jobs.configure(tmp_path, param)
+    with pytest.raises(ValueError, match=message):
+        evaluation.try_network()
+
+
+def test_classes_are_read_from_a_matrix(tmp_path):
+    path = tmp_path / "odd.pth"
+    torch.save({"fc.weight": torch.zeros(())}, path)
+    with pytest.raises(ValueError, match=r"matrix fc.weight.*got shape \[\]"):
+        evaluation.evaluate(path, None, None, None, ALONE)

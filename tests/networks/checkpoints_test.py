@@ -2,11 +2,12 @@ import collections
 import os
 import pickle
 
+import numpy as np
 import pytest
 import torch
 
 import san
-from san.checkpoints import read_state_dict
+from san.checkpoints import read_checkpoint, read_state_dict
 
 
 def small_san(num_classes=4):
@@ -111,6 +112,19 @@ def test_a_long_list_is_cut(tmp_path):
     with pytest.raises(ValueError, match=r"missing: .* and [0-9]+ more; ") as e:
         san.load_published_checkpoint(small_san(), path)
     assert len(str(e.value)) < 2000
+
+
+def test_numbers_of_numpy_are_plain_values(tmp_path):
+    model = small_san()
+    checkpoint = {
+        "state_dict": model.state_dict(),
+        "epoch": np.int64(100),
+        "top1_val": np.float64(74.9),
+        "top5_val": np.float32(92.1),
+    }
+    path = save(checkpoint, tmp_path / "model.pth")
+    assert read_checkpoint(path)["top1_val"] == 74.9
+    san.load_published_checkpoint(small_san(), path)
 
 
 def test_missing_file(tmp_path):

@@ -103,3 +103,15 @@ def test_a_fault_of_the_model_leaves_its_mode():
 def test_input_size_is_checked(input_size):
     with pytest.raises(ValueError, match="count_cost: input_size must be"):
         san.count_cost(nn.ReLU(), input_size)
+
+
+@pytest.mark.parametrize("backend", ["fused", "unfused", "reference"])
+def test_the_backend_changes_nothing(backend):
+    model = san.create_model("san10_pair")
+    san.set_attention_backend(backend)
+    try:
+        cost = san.count_cost(model, (3, 224, 224))
+        assert san.attention_backend() == backend
+    finally:
+        san.set_attention_backend()
+    assert cost == (10_531_848, 2_155_268_622)

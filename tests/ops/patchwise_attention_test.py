@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 
+import san
 from san.attention import PatchwiseAttention
 from san.ops.patchwise_attention import patchwise_attention
 from tests.ops.windows import random_tensor
@@ -413,3 +414,22 @@ def test_one_value_per_channel_cannot_be_normalised():
     module = block()
     with pytest.raises(ValueError, match="more than 1 value per channel"):
         fused(module, random_tensor(1, 64, 1, 1))
+
+
+def test_a_nearly_constant_edge_far_from_the_mean():
+    # Taps that never show the other rows see next to no variance.
+    torch.manual_seed(0)
+    fused = PatchwiseAttention(32, 7).train()
+    unfused = copy.deepcopy(fused).double()
+    x = torch.zeros(1, 32, 7, 7)
+    x[:, :, :3] = 300 * torch.rand(1, 32, 3, 7)
+    found = fused(x)
+    with torch.no_grad():
+        san.set_attention_backend("unfused")
+        try:
+            expected = unfused(x.double())
+        finally:
+            san.set_attention_backend()
+    assert found.isfinite().all()
+    torch.testing.assert_close(found.double(), expected, rtol=1e-3, atol=1e-3)
+    assert (fused.conv_w[0].running_var >= 0).all()

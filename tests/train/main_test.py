@@ -137,8 +137,10 @@ def test_trained_and_evaluated_to_the_same_figures(tmp_path, images):
         BUILD_WORKING_DIRECTORY=str(tmp_path),
     )
     assert code == 0, stderr
-    # Lines are for people: two epochs, no flood.
-    assert len(stderr.splitlines()) == 2
+    # Lines are for people: the network, two epochs, no flood.
+    network, *epochs = stderr.splitlines()
+    assert "parameters on cpu, attention backend 'fused'" in network
+    assert len(epochs) == 2
     best = torch.load(folder / "checkpoints/best.pth", weights_only=True)
     assert f"{best['top1_val']:.2f}%" in stdout
     code, stdout, stderr = jobs.run(

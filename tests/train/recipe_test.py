@@ -49,6 +49,7 @@ def test_a_recipe_does_not_change():
         ("log_every_steps", 0, "integer of at least 1"),
         ("save_every_steps", -1, "integer of at least 0"),
         ("seed", -1, "integer of at least 0"),
+        ("seed", 2**63, r"below 2\*\*63"),
         ("warmup_epochs", -1, "integer of at least 0"),
         ("warmup_epochs", 100, r"below epochs \(100\), got 100"),
         ("learning_rate", 0, "number and be above 0"),

@@ -24,7 +24,7 @@ def test_a_run_leaves_everything_and_prints_its_table(tmp_path, images, capsys):
     output = capsys.readouterr()
     assert "best" in output.out and "last" in output.out
     assert f"--workdir={folder.path}" in output.out
-    assert output.err.count("\n") == 2
+    assert output.err.count("\n") == 3
     assert "epoch 2/2" in output.err and "images/s" in output.err
     assert "Recipe.batch_size = 6" in folder.config.read_text()
     assert "Recipe.momentum = 0.9" in folder.operative.read_text()

@@ -69,6 +69,8 @@ def test_leftovers_of_a_killed_run_are_removed(tmp_path):
     ]
     for leftover in leftovers:
         leftover.write_bytes(b"half")
+    leftovers.append(tmp_path / ".digits_abc.tmp")
+    (leftovers[-1] / "train").mkdir(parents=True)
     with folder.owned():
         assert not any(leftover.exists() for leftover in leftovers)
 
@@ -132,4 +134,12 @@ def test_a_work_folder_that_is_a_file(tmp_path):
     path = tmp_path / "file"
     path.write_text("")
     with pytest.raises(OSError, match="file"), WorkFolder(path).owned():
+        pass
+
+
+def test_a_work_folder_must_be_a_folder(tmp_path):
+    file = tmp_path / "file"
+    file.touch()
+    rule = "train: --workdir must be a folder that can be written to, got "
+    with pytest.raises(OSError, match=rule), WorkFolder(file).owned():
         pass

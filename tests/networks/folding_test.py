@@ -1,0 +1,188 @@
+"""Folded networks compute what the networks that they are made of do."""
+
+import json
+import pathlib
+
+import pytest
+import torch
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+import san
+from tests.networks import synthetic
+
+GOLDEN = json.loads(pathlib.Path(__file__).with_name("golden.json").read_text())
+SMALL = {
+    "pair": san.PairwiseAttention,
+    "patch": san.PatchwiseAttention,
+}
+# Of the largest output.
+TOLERANCES = {torch.float32: 1e-5, torch.float64: 1e-12}
+
+
+def randomised(model):
+    """Random in every norm, scales of both signs and zero among them."""
+    generator = torch.Generator().manual_seed(0)
+    norms = [m for m in model.modules() if isinstance(m, _BatchNorm)]
+    with torch.no_grad():
+        for norm in norms:
+            norm.running_var.uniform_(0.5, 1.5, generator=generator)
+            for tensor in (norm.running_mean, norm.weight, norm.bias):
+                tensor += torch.randn(tensor.shape, generator=generator) * 0.3
+            norm.weight[::3] *= -1
+            norm.weight[1::8] = 0
+        for module in model.modules():
+            if isinstance(module, san.PairwiseAttention):
+                # Weights far from equal, so that the positions count.
+                for layer in (
+                    module.conv_p,
+                    module.conv_w[2],
+                    module.conv_w[5],
+                ):
+                    layer.weight *= 3
+    return model.eval()
+
+
+def small_san(kind):
+    torch.manual_seed(0)
+    return randomised(
+        san.SAN(
+            SMALL[kind],
+            num_blocks=(1, 2, 1, 1, 1),
+            widths=(32, 64, 64, 96, 96),
+            num_classes=4,
+        )
+    )
+
+
+def assert_same_outputs(model, images, folded=None):
+    folded = folded or san.fold_for_inference(model)
+    with torch.no_grad():
+        expected, output = model(images), folded(images)
+    assert output.dtype == expected.dtype
+    error = (output - expected).abs().max() / expected.abs().max()
+    assert error < TOLERANCES[images.dtype]
+
+
+@pytest.mark.parametrize("dtype", TOLERANCES, ids=str)
+@pytest.mark.parametrize("name", san.list_models())
+def test_every_network(name, dtype):
+    torch.manual_seed(0)
+    model = randomised(san.create_model(name, num_classes=10)).to(dtype)
+    assert_same_outputs(model, torch.randn(2, 3, 36, 45, dtype=dtype))
+
+
+@pytest.mark.parametrize("name", GOLDEN)
+def test_golden_logits(name):
+    model = san.create_model(name).eval()
+    model.load_state_dict(synthetic.state_dict(model, name.split("_")[1]))
+    with torch.inference_mode():
+        logits = san.fold_for_inference(model)(synthetic.image())
+    torch.testing.assert_close(
+        logits[0, ::37],
+        torch.tensor(GOLDEN[name]["logits"]),
+        rtol=0,
+        atol=2e-4,
+    )
+
+
+@pytest.mark.parametrize("name", ["san10_pair", "san10_patch", "resnet26"])
+def test_leaves_no_batch_norm_and_no_parameter_to_train(name):
+    folded = san.fold_for_inference(san.create_model(name, num_classes=2))
+    assert not any(isinstance(m, _BatchNorm) for m in folded.modules())
+    assert not any(p.requires_grad for p in folded.parameters())
+
+
+@pytest.mark.parametrize("kind", SMALL)
+def test_a_table_belongs_to_one_size_and_dtype(kind):
+    model = small_san(kind)
+    folded = san.fold_for_inference(model)
+    for size in [(32, 32), (33, 64), (32, 32), (64, 33)]:
+        assert_same_outputs(model, torch.randn(1, 3, *size), folded)
+    images = torch.randn(1, 3, 64, 33)
+    with torch.no_grad():
+        expected = folded(images)
+        output = folded.double()(images.double())
+    torch.testing.assert_close(output.float(), expected)
+
+
+@pytest.mark.parametrize("kind", SMALL)
+def test_leaves_the_model_and_the_images(kind):
+    model = small_san(kind).train()
+    before = {name: t.clone() for name, t in model.state_dict().items()}
+    images = torch.randn(2, 3, 32, 32)
+    kept = images.clone()
+    folded = san.fold_for_inference(model)
+    folded(images.contiguous(memory_format=torch.channels_last))
+    folded(images)
+    torch.testing.assert_close(model.state_dict(), before, rtol=0, atol=0)
+    torch.testing.assert_close(images, kept, rtol=0, atol=0)
+    assert model.training
+    assert all(p.requires_grad for p in model.parameters())
+    assert not any(m.training for m in folded.modules())
+
+
+@pytest.mark.parametrize("kind", SMALL)
+def test_gradients_of_images_after_inference_mode(kind):
+    model = small_san(kind).double()
+    with torch.inference_mode():
+        folded = san.fold_for_inference(model)
+        folded(torch.randn(1, 3, 32, 32, dtype=torch.float64))
+    images = torch.randn(1, 3, 32, 32, dtype=torch.float64, requires_grad=True)
+    expected, grad = (
+        torch.autograd.grad(network(images).square().sum(), images)
+        for network in (model, folded)
+    )
+    torch.testing.assert_close(grad, expected)
+
+
+@pytest.mark.parametrize("kind", [*SMALL, "resnet"])
+def test_compiles_into_one_graph(kind):
+    if kind == "resnet":
+        model = randomised(san.ResNet((1, 1, 1, 1), num_classes=4))
+    else:
+        model = small_san(kind)
+    folded = san.fold_for_inference(model)
+    images = torch.randn(2, 3, 32, 64)
+    compiled = torch.compile(folded, fullgraph=True, backend="aot_eager")
+    with torch.inference_mode():
+        torch.testing.assert_close(compiled(images), folded(images))
+
+
+@pytest.mark.parametrize("kind", SMALL)
+def test_bfloat16(kind):
+    model = small_san(kind)
+    images = torch.randn(2, 3, 64, 64)
+    with torch.inference_mode():
+        expected = model(images)
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            mixed = san.fold_for_inference(model)(images)
+        model = model.bfloat16()
+        output = san.fold_for_inference(model)(images.bfloat16())
+    assert mixed.dtype == output.dtype == torch.bfloat16
+    scale = expected.abs().max()
+    assert (mixed - expected).abs().max() < 0.1 * scale
+    assert (output - expected).abs().max() < 0.1 * scale
+
+
+def test_refuses_training():
+    folded = san.fold_for_inference(small_san("pair"))
+    assert folded.eval() is folded
+    with pytest.raises(RuntimeError, match=r"must stay in eval mode, got"):
+        folded.train()
+
+
+def test_refuses_other_networks():
+    with pytest.raises(ValueError, match=r"ResNet, got Linear"):
+        san.fold_for_inference(nn.Linear(2, 2))
+    model = small_san("pair")
+    model.layer0[0].sam = nn.Identity()
+    with pytest.raises(ValueError, match=r"PatchwiseAttention.*Identity"):
+        san.fold_for_inference(model)
+
+
+def test_refuses_norms_without_statistics():
+    model = san.ResNet((1, 1, 1, 1), num_classes=2)
+    model.bn1 = nn.BatchNorm2d(64, track_running_stats=False)
+    with pytest.raises(ValueError, match=r"must have running statistics"):
+        san.fold_for_inference(model)

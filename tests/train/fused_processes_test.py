@@ -1,0 +1,120 @@
+"""The fused blocks in two processes equal one process with all the images.
+
+Run as a module, as distributed_work is, this is what each process does.
+"""
+
+import sys
+
+import pytest
+import torch
+from torch.nn.parallel import DistributedDataParallel
+
+import san
+from san import distributed
+from tests.train import jobs
+
+# Images of each process.
+SHARES = (1, 4)
+BLOCKS = {
+    "pairwise": (san.PairwiseAttention, 5),
+    "patchwise": (san.PatchwiseAttention, 3),
+}
+# Height and width; the second is smaller than any footprint, and a process
+# with one image of the third has one value per channel.
+IMAGES = {"small": (4, 7), "tiny": (2, 1), "pixel": (1, 1)}
+CASES = [
+    f"{block} {image} {wrapper}"
+    for block in BLOCKS
+    for image in IMAGES
+    for wrapper in ("sums", "DistributedDataParallel")
+]
+
+
+def main():
+    """Saves what this process sees of every case."""
+    torch.set_num_threads(1)
+    san.set_attention_backend("fused")
+    with distributed.process_group() as process:
+        seen = {case: step(process, *case.split()) for case in CASES}
+        torch.save(seen, f"{sys.argv[1]}.{process.rank}")
+
+
+def step(process, block, image, wrapper):
+    """Output, gradients and statistics of one step on the process's images."""
+    torch.manual_seed(0)
+    attention, kernel_size = BLOCKS[block]
+    model = attention(64, kernel_size).double()
+    size = IMAGES[image]
+    images = torch.randn(sum(SHARES), 64, *size, dtype=torch.double)
+    seeds = torch.randn(sum(SHARES), 16, *size, dtype=torch.double)
+    network = model
+    if process.world_size > 1:
+        images = images.split(SHARES)[process.rank]
+        seeds = seeds.split(SHARES)[process.rank]
+        distributed.synchronize_batch_norm(model)
+        if wrapper == "DistributedDataParallel":
+            network = DistributedDataParallel(model, forward_sync_buffers=False)
+    images.requires_grad_()
+    output = network(images)
+    output.backward(seeds)
+    if network is model:
+        for parameter in model.parameters():
+            distributed.sum_over_processes(parameter.grad)
+            parameter.grad /= process.world_size
+    return {
+        "output": output.detach(),
+        "images": images.grad,
+        "gradients": {name: p.grad for name, p in model.named_parameters()},
+        "statistics": dict(model.named_buffers()),
+    }
+
+
+@pytest.fixture(scope="module")
+def seen(tmp_path_factory):
+    """What one process alone, the first and the second of two saw."""
+    folder = tmp_path_factory.mktemp("processes")
+    module = "tests.train.fused_processes_test"
+    results = [
+        jobs.run(module, folder / "alone"),
+        *jobs.run_processes(len(SHARES), module, folder / "together"),
+    ]
+    for code, _, stderr in results:
+        assert code == 0, stderr
+    return [
+        torch.load(folder / name)
+        for name in ("alone.0", "together.0", "together.1")
+    ]
+
+
+def assert_close(got, expected):
+    torch.testing.assert_close(got, expected, rtol=1e-9, atol=1e-11)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_two_processes_compute_what_one_does(seen, case):
+    alone, *together = (process[case] for process in seen)
+    for name in ("output", "images"):
+        shares = [process[name] for process in together]
+        assert tuple(map(len, shares)) == SHARES
+        assert_close(torch.cat(shares), alone[name])
+    for process in together:
+        # The mean over processes of the gradients of each one's sum.
+        gradients = {
+            name: gradient * len(SHARES)
+            for name, gradient in process["gradients"].items()
+        }
+        assert_close(gradients, alone["gradients"])
+        assert_close(process["statistics"], alone["statistics"])
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_no_process_drifts_away(seen, case):
+    """Gradients and statistics are the same bits on both."""
+    _, *together = (process[case] for process in seen)
+    for kind in ("gradients", "statistics"):
+        one, other = (process[kind] for process in together)
+        jobs.assert_same_bits(one, other)
+
+
+if __name__ == "__main__":
+    main()
