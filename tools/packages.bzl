@@ -8,6 +8,7 @@ PACKAGES = [
     "tests/config",
     "tests/cuda",
     "tests/data",
+    "tests/emulated_cuda",
     "tests/eval",
     "tests/kernels",
     "tests/lint",

@@ -37,7 +37,12 @@ class Tensor {
   bool empty() const { return bytes_ == 0; }
   void* data() const { return data_; }
   ScalarType type() const { return type_; }
+#ifdef SAN_EMULATED_CUDA
+  // The emulated device (tests/emulated_cuda) is the CPU.
+  bool on_cuda() const { return true; }
+#else
   bool on_cuda() const { return device_.type == dlpack::kCuda; }
+#endif
   int device_id() const { return device_.id; }
 
  private:

@@ -3,13 +3,13 @@
 // and every run gives the same bits.
 #include <algorithm>
 
-#include "cuda_kernels/cuda_check.h"
+#include "cuda_kernels/cuda_launch.h"
 #include "cuda_kernels/simple/tasks.h"
 
 namespace san::simple {
 namespace {
 
-constexpr int64_t kThreadsPerBlock = 256;
+constexpr unsigned kThreadsPerBlock = 256;
 constexpr int64_t kMostBlocks = 0x7fffffff;
 
 template <typename Formula>
@@ -27,10 +27,9 @@ struct Launch {
     const int64_t count = formula.count();
     if (count == 0) return;
     const int64_t blocks = (count + kThreadsPerBlock - 1) / kThreadsPerBlock;
-    for_each_element<<<static_cast<unsigned>(std::min(blocks, kMostBlocks)),
-                       kThreadsPerBlock, 0,
-                       static_cast<cudaStream_t>(stream)>>>(formula, count);
-    check_cuda(cudaGetLastError(), "launch a kernel");
+    const auto grid = static_cast<unsigned>(std::min(blocks, kMostBlocks));
+    launch(&for_each_element<Formula>, {grid, kThreadsPerBlock}, stream,
+           formula, count);
   }
 };
 

@@ -9,7 +9,8 @@ _ENDINGS = {".cc", ".cu", ".h"}
 def test_clang_format_finds_nothing():
     files = [
         str(path)
-        for path in sorted(pathlib.Path("cuda_kernels").rglob("*"))
+        for folder in ("cuda_kernels", "tests")
+        for path in sorted(pathlib.Path(folder).rglob("*"))
         if path.suffix in _ENDINGS
     ]
     assert "cuda_kernels/window.h" in files
