@@ -174,6 +174,45 @@ def patchwise_core_backward(
     grad_weight: Tensor,
     grad_bias: Tensor,
 ) -> None: ...
+def channel_moments(x: Tensor, mean: Tensor, variance: Tensor) -> None: ...
+def norm_relu_forward(
+    x: Tensor, scale: Tensor, shift: Tensor, output: Tensor, *, pool: int = 1
+) -> None: ...
+def norm_relu_sums(
+    grad_output: Tensor,
+    x: Tensor,
+    scale: Tensor,
+    shift: Tensor,
+    mean: Tensor,
+    sum: Tensor,
+    moment: Tensor,
+    output: Tensor | None,
+    *,
+    pool: int = 1,
+) -> None: ...
+def norm_relu_backward(
+    grad_output: Tensor,
+    x: Tensor,
+    scale: Tensor,
+    shift: Tensor,
+    constant: Tensor,
+    slope: Tensor,
+    grad_x: Tensor,
+    *,
+    pool: int = 1,
+) -> None: ...
+def stem_forward(
+    x: Tensor, weight: Tensor, shift: Tensor, output: Tensor
+) -> None: ...
+def stem_backward(
+    grad_output: Tensor,
+    x: Tensor,
+    weight: Tensor,
+    shift: Tensor,
+    grad_x: Tensor | None,
+    grad_weight: Tensor,
+    grad_shift: Tensor,
+) -> None: ...
 def cuda_device_count() -> int: ...
 def built_with_cuda() -> bool: ...
 def instruction_sets() -> list[str]: ...

@@ -14,6 +14,7 @@
 #include "cuda_kernels/binding/errors.h"
 #include "cuda_kernels/binding/fused_pairwise.h"
 #include "cuda_kernels/binding/fused_patchwise.h"
+#include "cuda_kernels/binding/norm_relu.h"
 #include "cuda_kernels/binding/options.h"
 #include "cuda_kernels/binding/tensor.h"
 #include "cuda_kernels/cuda_device.h"
@@ -246,6 +247,7 @@ PYBIND11_MODULE(_kernels, module) {
          kSubtraction2BackwardDoc, "grad_output", "grad_a", "grad_b");
   define_fused_pairwise(module);
   define_fused_patchwise(module);
+  define_norm_relu(module);
   module.def("cuda_device_count", &device_count, kCudaDeviceCountDoc);
   module.def(
       "built_with_cuda", [] { return kBuiltWithCuda; }, kBuiltWithCudaDoc);
