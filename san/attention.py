@@ -15,7 +15,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from san import ops
-from san.backend import attention_backend
+from san.backend import attention_backend, runs_fused
 from san.ops import reference
 
 _CHANNELS_PER_RELATION = 16
@@ -40,8 +40,8 @@ class Attention(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Maps an image [N, C, H, W] to [N, C / 4, H, W]."""
-        if attention_backend() == "fused" and x.device.type == "cpu":
-            return self._fused(x)
+        if runs_fused(x):
+            return self.attend(_linear(x, *self.transformations()))
         return _ops().aggregation(
             self.conv3(x),
             self.weights(x),
@@ -53,8 +53,14 @@ class Attention(nn.Module):
         """The weights [N, G, K, P] that the footprint is summed with."""
         raise NotImplementedError
 
-    def _fused(self, x: torch.Tensor) -> torch.Tensor:
-        """The same as forward, without the weights ever being there."""
+    def transformations(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """phi, psi and beta as one: weight [2 R + C / 4, C, 1, 1], bias."""
+        convs: tuple[Any, ...] = self.conv1, self.conv2, self.conv3
+        weight = torch.cat([conv.weight for conv in convs])
+        return weight, torch.cat([conv.bias for conv in convs])
+
+    def attend(self, features: torch.Tensor) -> torch.Tensor:
+        """From the transformations' output to that of forward, fused."""
         raise NotImplementedError
 
     def extra_repr(self) -> str:
@@ -85,8 +91,8 @@ class PairwiseAttention(Attention):
         self.conv_p = nn.Conv2d(2, 2, 1)
         self.conv_w = _mapping(relation + 2, relation, self.weight_channels)
 
-    def _fused(self, x: torch.Tensor) -> torch.Tensor:
-        features = _joined(x, self.conv1, self.conv2, self.conv3)
+    def attend(self, features: torch.Tensor) -> torch.Tensor:
+        """Relation, mapping, softmax and aggregation as one."""
         return ops.pairwise_attention(
             features, self.conv_p, self.conv_w, self.kernel_size
         )
@@ -132,13 +138,14 @@ class PatchwiseAttention(Attention):
             self.weight_channels * num_taps,
         )
 
-    def _fused(self, x: torch.Tensor) -> torch.Tensor:
+    def attend(self, features: torch.Tensor) -> torch.Tensor:
+        """Relation, mapping and aggregation as one."""
+        relation = self.relation_channels
+        phi, psi, value = features.split(
+            [relation, relation, self.out_channels], dim=1
+        )
         return ops.patchwise_attention(
-            self.conv1(x),
-            self.conv2(x),
-            self.conv3(x),
-            self.conv_w,
-            self.kernel_size,
+            phi, psi, value, self.conv_w, self.kernel_size
         )
 
     def weights(self, x: torch.Tensor) -> torch.Tensor:
@@ -169,15 +176,15 @@ def _check_sizes(block: str, channels: int, kernel_size: int) -> None:
         )
 
 
-def _joined(x: torch.Tensor, *convolutions: nn.Conv2d) -> torch.Tensor:
-    """1x1 convolutions of one image as one, with their channels in a row."""
-    weight = torch.cat([c.weight for c in convolutions])
-    bias = torch.cat([c.bias for c in convolutions if c.bias is not None])
+def _linear(
+    x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor
+) -> torch.Tensor:
+    """A 1x1 convolution."""
     if not x.is_contiguous(memory_format=torch.channels_last):
         return F.conv2d(x, weight, bias)
     # The faster of the two in channels-last, above all backward.
-    joined = F.linear(x.permute(0, 2, 3, 1), weight.flatten(1), bias)
-    return joined.permute(0, 3, 1, 2)
+    rows = F.linear(x.permute(0, 2, 3, 1), weight.flatten(1), bias)
+    return rows.permute(0, 3, 1, 2)
 
 
 def _mapping(relation: int, hidden: int, weights: int) -> nn.Sequential:

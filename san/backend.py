@@ -7,6 +7,7 @@ process, as torch's own backend flags are.
 import difflib
 
 import gin
+import torch
 
 BACKENDS = ("fused", "unfused", "reference")
 
@@ -39,3 +40,8 @@ def set_attention_backend(name: str = "fused") -> None:
 def attention_backend() -> str:
     """The name that set_attention_backend was last given."""
     return _backend
+
+
+def runs_fused(x: torch.Tensor) -> bool:
+    """Whether a layer computes on this image by the fused operators."""
+    return _backend == "fused" and x.device.type == "cpu"

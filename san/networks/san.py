@@ -4,13 +4,16 @@ The attention blocks are in `san.attention`; the named sizes in `zoo`.
 """
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import gin
 import torch
 from torch import nn
+from torch.nn import functional as F
 
+from san import ops
 from san.attention import Attention
-from san.backend import attention_backend
+from san.backend import runs_fused
 
 # Makes an attention block from its channels and its kernel_size.
 AttentionFactory = Callable[[int, int], Attention]
@@ -40,6 +43,17 @@ class Bottleneck(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Maps [N, C, H, W] to the same shape."""
+        if runs_fused(x):
+            features = ops.norm_relu_linear(
+                x, self.bn1, *self.sam.transformations()
+            )
+            return ops.norm_relu_linear(
+                self.sam.attend(features),
+                self.bn2,
+                self.conv.weight,
+                self.conv.bias,
+                residual=x,
+            )
         y = self.sam(self.relu(self.bn1(x)))
         return x + self.conv(self.relu(self.bn2(y)))
 
@@ -101,12 +115,38 @@ class SAN(nn.Module):
 
         H and W are at least 2 ** stages, 32 for the published networks.
         """
-        if attention_backend() == "fused" and x.device.type == "cpu":
-            # All layers keep the layout, and all are faster in it.
-            x = x.contiguous(memory_format=torch.channels_last)
+        if runs_fused(x):
+            return self._fused(x)
         x = self.relu(self.bn_in(self.conv_in(x)))
-        for stage in range(self.num_stages):
-            x = self.get_submodule(f"conv{stage}")(self.pool(x))
-            x = self.get_submodule(f"layer{stage}")(x)
-            x = self.relu(self.get_submodule(f"bn{stage}")(x))
+        for conv, blocks, norm in self._stages():
+            x = self.relu(norm(blocks(conv(self.pool(x)))))
         return self.fc(self.avgpool(x).flatten(1))
+
+    def _stages(self) -> list[tuple[Any, ...]]:
+        """The transition, the bottlenecks and the norm of each stage."""
+        return [
+            tuple(
+                self.get_submodule(f"{name}{stage}")
+                for name in ("conv", "layer", "bn")
+            )
+            for stage in range(self.num_stages)
+        ]
+
+    def _fused(self, images: torch.Tensor) -> torch.Tensor:
+        """forward, with each norm, ReLU and pooling as one operator.
+
+        All images are in channels-last, which is what the operators make.
+        """
+        x = ops.stem(images, self.conv_in, self.bn_in)
+        *stages, last = self._stages()
+        for conv, blocks, norm in stages:
+            x = ops.norm_relu(blocks(_linear(x, conv)), norm, pool=2)
+        conv, blocks, norm = last
+        x = ops.norm_relu(blocks(_linear(x, conv)), norm)
+        return self.fc(self.avgpool(x).flatten(1))
+
+
+def _linear(x: torch.Tensor, conv: nn.Conv2d) -> torch.Tensor:
+    """A 1x1 convolution of an image in channels-last."""
+    rows = F.linear(x.permute(0, 2, 3, 1), conv.weight.flatten(1))
+    return rows.permute(0, 3, 1, 2)

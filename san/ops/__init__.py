@@ -6,14 +6,19 @@ DistributedDataParallel, for tensors of any strides.
 """
 
 from san.ops.aggregation import aggregation
+from san.ops.norm_relu import norm_relu, norm_relu_linear
 from san.ops.pairwise_attention import pairwise_attention
 from san.ops.patchwise_attention import patchwise_attention
+from san.ops.stem import stem
 from san.ops.subtraction import subtraction, subtraction2
 
 __all__ = [
     "aggregation",
+    "norm_relu",
+    "norm_relu_linear",
     "pairwise_attention",
     "patchwise_attention",
+    "stem",
     "subtraction",
     "subtraction2",
 ]

@@ -24,8 +24,8 @@ def define(
     implementation: Callable[..., Any],
     *,
     fake: Callable[..., Any],
-    backward: Callable[..., Any],
-    setup_context: Callable[..., None],
+    backward: Callable[..., Any] | None = None,
+    setup_context: Callable[..., None] | None = None,
 ) -> None:
     """Defines san::<name> for CPU and CUDA, with shapes and derivative.
 
@@ -33,7 +33,8 @@ def define(
       schema: name, arguments and results in PyTorch's schema language.
       implementation: computes the results; called below autograd.
       fake: makes results of the right shape, without values.
-      backward: as torch.library.register_autograd takes it.
+      backward: as torch.library.register_autograd takes it; None for an
+        operator that is the last of its derivatives.
       setup_context: likewise.
     """
     name = _LIBRARY.define(schema, tags=(torch.Tag.pt2_compliant_tag,))
@@ -42,8 +43,20 @@ def define(
     op = f"san::{name}"
     torch.library.register_fake(op, fake, lib=_LIBRARY)
     torch.library.register_autograd(
-        op, backward, setup_context=setup_context, lib=_LIBRARY
+        op,
+        backward or _last_derivative(name),
+        setup_context=setup_context,
+        lib=_LIBRARY,
     )
+
+
+def _last_derivative(name: str) -> Callable[..., Any]:
+    def refuse(ctx: Any, *grads: torch.Tensor) -> Any:
+        raise NotImplementedError(
+            f"{name}: the fused operators are differentiable once"
+        )
+
+    return refuse
 
 
 def run_kernel(

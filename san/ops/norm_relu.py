@@ -1,0 +1,124 @@
+"""Batch norm, ReLU and what follows them, without keeping what they make.
+
+Between two attention blocks stand batch norms, ReLUs, poolings and 1x1
+convolutions. Here each run of them is one operator that saves its input alone
+and computes the rest again in its backward pass, in half the passes over
+memory that the layers one by one take.
+
+Shape letters: N batch, C channels, O output channels, H W image. Images are
+fastest in channels-last, and so are the results.
+"""
+
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from san.ops.batch_statistics import Moments, current_moments, uses_batch
+from san.ops.norm_relu_core import Norm
+
+
+def norm_relu(x: Tensor, norm: nn.BatchNorm2d, pool: int = 1) -> Tensor:
+    """Computes the max over pool x pool pixels of max(0, norm(x)).
+
+    Args:
+      x: [N, C, H, W] on the CPU.
+      norm: of C channels; in training mode it uses and tracks the statistics
+        of x, of all processes if it has a method `merge_statistics`.
+      pool: 1 or 2; rows and columns that do not fill a window are left out.
+
+    Returns:
+      [N, C, H // pool, W // pool] in channels-last.
+
+    Raises:
+      ValueError: if an argument is none of the above, with the rule that it
+        breaks.
+    """
+    _check("norm_relu", x, norm)
+    if pool not in (1, 2):
+        raise ValueError(f"norm_relu: pool must be 1 or 2, got {pool!r}")
+    return torch.ops.san.norm_relu(x, *_norm_of(x, norm), pool)
+
+
+def norm_relu_linear(
+    x: Tensor,
+    norm: nn.BatchNorm2d,
+    weight: Tensor,
+    bias: Tensor | None,
+    residual: Tensor | None = None,
+) -> Tensor:
+    """Computes weight max(0, norm(x)) + bias + residual at every pixel.
+
+    Args:
+      x: [N, C, H, W] on the CPU.
+      norm: as for norm_relu.
+      weight: [O, C] or [O, C, 1, 1].
+      bias: [O] or None.
+      residual: [N, O, H, W] or None.
+
+    Returns:
+      [N, O, H, W] in channels-last; in autocast of its dtype.
+
+    Raises:
+      ValueError: if an argument is none of the above, with the rule that it
+        breaks.
+    """
+    _check("norm_relu_linear", x, norm)
+    weight = weight.flatten(1)
+    if weight.shape[1] != x.shape[1]:
+        raise ValueError(
+            f"norm_relu_linear: weight must have the {x.shape[1]} channels of "
+            f"x as its columns, got {list(weight.shape)}"
+        )
+    dtype, kind = weight.dtype, x.device.type
+    if torch.is_autocast_enabled(kind) and dtype != torch.float64:
+        dtype = torch.get_autocast_dtype(kind)
+    return torch.ops.san.norm_relu_linear(
+        x,
+        *_norm_of(x, norm),
+        weight.to(dtype),
+        weight.new_zeros(len(weight), dtype=dtype)
+        if bias is None
+        else bias.to(dtype),
+        residual,
+    )
+
+
+@torch.no_grad()
+def _statistics(x: Tensor, norm: Any) -> tuple[Tensor, Tensor, Tensor]:
+    """Mean, variance and share."""
+
+    def moments() -> Moments:
+        mean, variance = torch.ops.san.channel_moments(x)
+        return Moments(x.numel() // x.shape[1], mean, variance)
+
+    size, mean, variance = current_moments(norm, moments)
+    if isinstance(size, int):
+        share = mean.new_full((), 1 / size if size else 0, dtype=torch.float64)
+    else:
+        share = 1 / size.double()
+    return mean, variance, share
+
+
+def _norm_of(x: Tensor, norm: Any) -> Norm:
+    statistics = _statistics(x, norm)
+    gamma, beta = norm.weight, norm.bias
+    if not norm.affine:
+        gamma = torch.ones_like(statistics[0])
+        beta = torch.zeros_like(gamma)
+    merges = hasattr(norm, "merge_statistics") and dist.is_initialized()
+    return Norm(gamma, beta, *statistics, norm.eps, merges and uses_batch(norm))
+
+
+def _check(op: str, x: Any, norm: Any) -> None:
+    if not isinstance(x, Tensor) or x.dim() != 4:
+        got = list(x.shape) if isinstance(x, Tensor) else type(x).__name__
+        raise ValueError(f"{op}: x must be a tensor [N, C, H, W], got {got}")
+    if x.device.type != "cpu":
+        raise ValueError(f"{op}: x must be on the CPU, got {x.device}")
+    if norm.num_features != x.shape[1]:
+        raise ValueError(
+            f"{op}: norm must have the {x.shape[1]} channels of x, "
+            f"got {norm.num_features}"
+        )

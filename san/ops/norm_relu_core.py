@@ -1,0 +1,300 @@
+"""The registered operators under norm_relu.
+
+What they compute is in `norm_relu`, the loops are in
+cuda_kernels/fused/norm_relu.h. Each saves its input alone.
+
+Shape letters: N batch, C channels, O output channels, H W image.
+"""
+
+from typing import Any, NamedTuple
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+import cuda_kernels
+from san.ops.pairwise_core import compute_dtype
+from san.ops.registration import define
+
+
+class Norm(NamedTuple):
+    """A batch norm as the operators take it.
+
+    Attributes:
+      gamma: [C], beta: [C]: its weight and bias.
+      mean: [C], variance: [C]: what it normalises by.
+      share: of one pixel in the statistics; 0 if they are not the batch's.
+      eps: is added to the variance.
+      synchronised: whether the statistics are those of all processes.
+    """
+
+    gamma: Tensor
+    beta: Tensor
+    mean: Tensor
+    variance: Tensor
+    share: Tensor
+    eps: float
+    synchronised: bool
+
+    def affine(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Scale, shift and inverse deviation, in float64."""
+        inverse = torch.rsqrt(self.variance.double() + self.eps)
+        scale = self.gamma.double() * inverse
+        return scale, self.beta.double() - self.mean.double() * scale, inverse
+
+
+_NORM_SCHEMA = (
+    "Tensor gamma, Tensor beta, Tensor mean, Tensor variance, Tensor share, "
+    "float eps, bool synchronised"
+)
+
+
+def _image(x: Tensor) -> Tensor:
+    """Dense [N, H, W, C] of [N, C, H, W]; a copy unless in channels-last."""
+    return x.detach().permute(0, 2, 3, 1).contiguous()
+
+
+def _vector(v: Tensor, x: Tensor) -> Tensor:
+    """[C] as the kernels take it beside x."""
+    return v.to(compute_dtype(x.dtype)).view(1, 1, 1, -1)
+
+
+def _windows(image: Tensor, pool: int) -> Tensor:
+    """An empty [N, H / pool, W / pool, C]."""
+    batch, height, width, channels = image.shape
+    return image.new_empty((batch, height // pool, width // pool, channels))
+
+
+def _run_forward(image: Tensor, norm: Norm, pool: int) -> Tensor:
+    output = _windows(image, pool)
+    scale, shift, _ = norm.affine()
+    cuda_kernels.norm_relu_forward(
+        image, _vector(scale, image), _vector(shift, image), output, pool=pool
+    )
+    return output
+
+
+def _run_sums(
+    grad: Tensor, image: Tensor, norm: Norm, pool: int, output: Tensor | None
+) -> tuple[Tensor, Tensor]:
+    """Gradients of gamma / inverse deviation and of beta; fills output."""
+    scale, shift, _ = norm.affine()
+    sums = scale.new_empty((2, 1, 1, 1, scale.shape[0]))
+    cuda_kernels.norm_relu_sums(
+        grad,
+        image,
+        _vector(scale, image),
+        _vector(shift, image),
+        _vector(norm.mean, image),
+        sums[0],
+        sums[1],
+        output,
+        pool=pool,
+    )
+    return sums[1].flatten(), sums[0].flatten()
+
+
+def _run_backward(
+    grad: Tensor,
+    image: Tensor,
+    norm: Norm,
+    pool: int,
+    output: Tensor | None = None,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Gradients of x [N, C, H, W], gamma and beta; fills output.
+
+    Overwrites grad if there is no pooling.
+    """
+    scale, shift, inverse = norm.affine()
+    moment, total = _run_sums(grad, image, norm, pool, output)
+    grad_gamma, grad_beta = moment * inverse, total
+    if norm.synchronised:
+        sums = torch.stack([moment, total])
+        dist.all_reduce(sums)
+        moment, total = sums
+    slope = -norm.share * scale * inverse**2 * moment
+    constant = -norm.share * scale * total - slope * norm.mean
+    grad_x = grad if pool == 1 else torch.empty_like(image)
+    cuda_kernels.norm_relu_backward(
+        grad,
+        image,
+        _vector(scale, image),
+        _vector(shift, image),
+        _vector(constant, image),
+        _vector(slope, image),
+        grad_x,
+        pool=pool,
+    )
+    return (
+        grad_x.permute(0, 3, 1, 2),
+        grad_gamma.to(norm.gamma.dtype),
+        grad_beta.to(norm.beta.dtype),
+    )
+
+
+def _channel_moments(x: Tensor) -> tuple[Tensor, Tensor]:
+    mean, variance = _fake_channel_moments(x)
+    shape = 1, 1, 1, -1
+    cuda_kernels.channel_moments(
+        _image(x), mean.view(shape), variance.view(shape)
+    )
+    return mean, variance
+
+
+def _fake_channel_moments(x: Tensor) -> tuple[Tensor, Tensor]:
+    mean = x.new_empty(x.shape[1], dtype=torch.float64)
+    return mean, torch.empty_like(mean)
+
+
+def _norm_relu(x: Tensor, *norm_and_pool: Any) -> Tensor:
+    *norm, pool = norm_and_pool
+    return _run_forward(_image(x), Norm(*norm), pool).permute(0, 3, 1, 2)
+
+
+def _fake_norm_relu(x: Tensor, *norm_and_pool: Any) -> Tensor:
+    image = x.permute(0, 2, 3, 1)
+    return _windows(image, norm_and_pool[-1]).permute(0, 3, 1, 2)
+
+
+def _norm_relu_backward(
+    grad: Tensor, x: Tensor, *norm_and_pool: Any
+) -> tuple[Tensor, ...]:
+    *norm, pool = norm_and_pool
+    grads = _image(grad).clone() if pool == 1 else _image(grad)
+    return _run_backward(grads, _image(x), Norm(*norm), pool)
+
+
+def _like_image(x: Tensor) -> Tensor:
+    """An empty tensor like x in channels-last."""
+    return torch.empty_like(x, memory_format=torch.channels_last)
+
+
+def _fake_norm_relu_backward(
+    grad: Tensor, x: Tensor, gamma: Tensor, beta: Tensor, *rest: Any
+) -> tuple[Tensor, ...]:
+    return _like_image(x), torch.empty_like(gamma), torch.empty_like(beta)
+
+
+def _linear(x: Tensor, *inputs: Any) -> Tensor:
+    *norm, weight, bias, residual = inputs
+    image = _image(x)
+    active = _run_forward(image, Norm(*norm), 1).flatten(0, 2)
+    active = active.to(weight.dtype)
+    shape = (*image.shape[:3], len(weight))
+    if residual is None:
+        rows = torch.addmm(bias, active, weight.T)
+    elif residual.dtype == weight.dtype:
+        rows = (_image(residual).flatten(0, 2) + bias).addmm_(active, weight.T)
+    else:
+        rows = _image(residual).flatten(0, 2) + torch.addmm(
+            bias, active, weight.T
+        )
+    return rows.view(shape).permute(0, 3, 1, 2)
+
+
+def _fake_linear(x: Tensor, *inputs: Any) -> Tensor:
+    *_, weight, _, residual = inputs
+    batch, _, height, width = x.shape
+    dtype = weight.dtype
+    if residual is not None:
+        dtype = torch.promote_types(dtype, residual.dtype)
+    rows = weight.new_empty((batch, height, width, len(weight)), dtype=dtype)
+    return rows.permute(0, 3, 1, 2)
+
+
+def _linear_backward(
+    grad: Tensor, x: Tensor, *norm_and_weight: Any
+) -> tuple[Tensor, ...]:
+    *norm, weight = norm_and_weight
+    image = _image(x)
+    rows = _image(grad).flatten(0, 2).to(weight.dtype)
+    active = torch.empty_like(image)
+    grads = _run_backward(
+        (rows @ weight).to(x.dtype).view(image.shape),
+        image,
+        Norm(*norm),
+        1,
+        active,
+    )
+    active = active.flatten(0, 2).to(weight.dtype)
+    return *grads, rows.T @ active, rows.sum(0)
+
+
+def _fake_linear_backward(
+    grad: Tensor, x: Tensor, gamma: Tensor, beta: Tensor, *rest: Any
+) -> tuple[Tensor, ...]:
+    weight = rest[-1]
+    return (
+        *_fake_norm_relu_backward(grad, x, gamma, beta),
+        torch.empty_like(weight),
+        weight.new_empty(len(weight)),
+    )
+
+
+# ---- Their derivatives.
+
+
+def _save(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
+    x, *norm, ctx.pool = inputs
+    _save_norm(ctx, x, norm)
+
+
+def _save_norm(ctx: Any, x: Tensor, norm: Any, *others: Tensor) -> None:
+    *tensors, ctx.eps, ctx.synchronised = norm
+    ctx.save_for_backward(x, *tensors, *others)
+
+
+def _differentiate(ctx: Any, grad: Tensor) -> Any:
+    grads = torch.ops.san.norm_relu_backward(
+        grad, *ctx.saved_tensors, ctx.eps, ctx.synchronised, ctx.pool
+    )
+    return *grads, *[None] * 6
+
+
+def _save_linear(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
+    x, *norm, weight, _, residual = inputs
+    ctx.residual = None if residual is None else residual.dtype
+    _save_norm(ctx, x, norm, weight)
+
+
+def _differentiate_linear(ctx: Any, grad: Tensor) -> Any:
+    *tensors, weight = ctx.saved_tensors
+    grads = torch.ops.san.norm_relu_linear_backward(
+        grad, *tensors, ctx.eps, ctx.synchronised, weight
+    )
+    residual = None if ctx.residual is None else grad.to(ctx.residual)
+    return *grads[:3], *[None] * 5, *grads[3:], residual
+
+
+define(
+    "channel_moments(Tensor x) -> (Tensor, Tensor)",
+    _channel_moments,
+    fake=_fake_channel_moments,
+)
+define(
+    f"norm_relu(Tensor x, {_NORM_SCHEMA}, int pool) -> Tensor",
+    _norm_relu,
+    fake=_fake_norm_relu,
+    backward=_differentiate,
+    setup_context=_save,
+)
+define(
+    f"norm_relu_backward(Tensor grad, Tensor x, {_NORM_SCHEMA}, int pool) "
+    "-> (Tensor, Tensor, Tensor)",
+    _norm_relu_backward,
+    fake=_fake_norm_relu_backward,
+)
+define(
+    f"norm_relu_linear(Tensor x, {_NORM_SCHEMA}, Tensor weight, Tensor bias, "
+    "Tensor? residual) -> Tensor",
+    _linear,
+    fake=_fake_linear,
+    backward=_differentiate_linear,
+    setup_context=_save_linear,
+)
+define(
+    f"norm_relu_linear_backward(Tensor grad, Tensor x, {_NORM_SCHEMA}, "
+    "Tensor weight) -> (Tensor, Tensor, Tensor, Tensor, Tensor)",
+    _linear_backward,
+    fake=_fake_linear_backward,
+)
