@@ -174,9 +174,23 @@ def patchwise_core_backward(
     grad_weight: Tensor,
     grad_bias: Tensor,
 ) -> None: ...
-def channel_moments(x: Tensor, mean: Tensor, variance: Tensor) -> None: ...
+def norm_relu_workspace(vectors: int, channels: int) -> int: ...
+def channel_moments(
+    x: Tensor,
+    mean: Tensor,
+    variance: Tensor,
+    *,
+    workspace: Tensor | None = None,
+    stream: int = 0,
+) -> None: ...
 def norm_relu_forward(
-    x: Tensor, scale: Tensor, shift: Tensor, output: Tensor, *, pool: int = 1
+    x: Tensor,
+    scale: Tensor,
+    shift: Tensor,
+    output: Tensor,
+    *,
+    pool: int = 1,
+    stream: int = 0,
 ) -> None: ...
 def norm_relu_sums(
     grad_output: Tensor,
@@ -189,6 +203,8 @@ def norm_relu_sums(
     output: Tensor | None,
     *,
     pool: int = 1,
+    workspace: Tensor | None = None,
+    stream: int = 0,
 ) -> None: ...
 def norm_relu_backward(
     grad_output: Tensor,
@@ -200,9 +216,15 @@ def norm_relu_backward(
     grad_x: Tensor,
     *,
     pool: int = 1,
+    stream: int = 0,
 ) -> None: ...
 def stem_forward(
-    x: Tensor, weight: Tensor, shift: Tensor, output: Tensor
+    x: Tensor,
+    weight: Tensor,
+    shift: Tensor,
+    output: Tensor,
+    *,
+    stream: int = 0,
 ) -> None: ...
 def stem_backward(
     grad_output: Tensor,
@@ -212,6 +234,9 @@ def stem_backward(
     grad_x: Tensor | None,
     grad_weight: Tensor,
     grad_shift: Tensor,
+    *,
+    workspace: Tensor | None = None,
+    stream: int = 0,
 ) -> None: ...
 def cuda_device_count() -> int: ...
 def built_with_cuda() -> bool: ...

@@ -5,9 +5,9 @@
 #include <initializer_list>
 #include <optional>
 #include <string>
+#include <vector>
 
-#include "cuda_kernels/binding/errors.h"
-#include "cuda_kernels/binding/tensor.h"
+#include "cuda_kernels/binding/dispatch.h"
 #include "cuda_kernels/fused/norm_relu.h"
 
 namespace py = pybind11;
@@ -21,10 +21,7 @@ using fused::ImageShape;
 class Image : public Tensor {
  public:
   Image(const char* op, py::handle object)
-      : Tensor(op, "x", object, Access::kRead), op_(op) {
-    if (on_cuda())
-      fail(op, "x", "be on the CPU", "cuda:" + std::to_string(device_id()));
-  }
+      : Tensor(op, "x", object, Access::kRead) {}
 
   ImageShape shape() const { return {size(0), size(1), size(2), size(3)}; }
   ScalarType accumulator() const {
@@ -36,9 +33,6 @@ class Image : public Tensor {
     windows.require_shape("[N, H / pool, W / pool, C]",
                           {size(0), size(1) / pool, size(2) / pool, channels});
   }
-
- protected:
-  const char* op_;
 };
 
 // A vector or matrix, of the type given.
@@ -68,16 +62,24 @@ int64_t checked_pool(const char* op, py::handle pool) {
   return pool.cast<int64_t>();
 }
 
-template <typename Task>
-void run(const Task& task) {
-  const py::gil_scoped_release without_gil;
-  fused::run_on_cpu(task);
-}
-
 constexpr ScalarType kSum = ScalarType::kFloat64;
 
+double* sums(const Tensor& tensor) {
+  return static_cast<double*>(tensor.data());
+}
+
+// The workspace of a task that sums `vectors` values per channel.
+double* partial_sums(const char* op, py::handle workspace, int64_t vectors,
+                     const Tensor& like, int64_t channels,
+                     const std::vector<const Tensor*>& others) {
+  return static_cast<double*>(checked_workspace(
+      op, workspace, fused::workspace_elements(vectors, channels), kSum, like,
+      others));
+}
+
 void channel_moments(py::handle x_object, py::handle mean_object,
-                     py::handle variance_object) {
+                     py::handle variance_object, py::handle workspace,
+                     uintptr_t stream) {
   const char* op = "channel_moments";
   const Image x(op, x_object);
   const int64_t C = x.size(3);
@@ -87,9 +89,11 @@ void channel_moments(py::handle x_object, py::handle mean_object,
   const Tensor variance =
       matrix(op, "variance", variance_object, Access::kWrite, kSum, 1, C);
   require_apart({&mean, &variance}, {&x});
-  run(fused::ChannelMoments{x.type(), x.shape(), x.data(),
-                            static_cast<double*>(mean.data()),
-                            static_cast<double*>(variance.data())});
+  run_fused(op, x,
+            fused::ChannelMoments{
+                x.type(), x.shape(), x.data(), sums(mean), sums(variance),
+                partial_sums(op, workspace, 2, x, C, {&x, &mean, &variance})},
+            stream);
 }
 
 // x, scale, shift and pool, which all directions share.
@@ -122,16 +126,19 @@ struct Norm {
 };
 
 void forward(py::handle x, py::handle scale, py::handle shift,
-             py::handle output_object, py::handle pool) {
+             py::handle output_object, py::handle pool, uintptr_t stream) {
   const Norm norm("norm_relu_forward", x, scale, shift, pool);
   const Tensor output = norm.windows("output", output_object, Access::kWrite);
   require_apart({&output}, {&norm.x, &norm.scale, &norm.shift});
-  run(fused::NormReluForward{norm.task(), output.data()});
+  run_fused(norm.op, norm.x, fused::NormReluForward{norm.task(), output.data()},
+            stream);
 }
 
-void sums(py::handle grad_object, py::handle x, py::handle scale,
-          py::handle shift, py::handle mean_object, py::handle sum_object,
-          py::handle moment_object, py::handle output_object, py::handle pool) {
+void backward_sums(py::handle grad_object, py::handle x, py::handle scale,
+                   py::handle shift, py::handle mean_object,
+                   py::handle sum_object, py::handle moment_object,
+                   py::handle output_object, py::handle pool,
+                   py::handle workspace, uintptr_t stream) {
   const char* op = "norm_relu_sums";
   const Norm norm(op, x, scale, shift, pool);
   const Tensor grad = norm.windows("grad_output", grad_object, Access::kRead);
@@ -148,15 +155,20 @@ void sums(py::handle grad_object, py::handle x, py::handle scale,
     require_apart({&*output}, {&grad, &norm.x, &norm.scale, &norm.shift, &mean,
                                &sum, &moment});
   }
-  run(fused::NormReluSums{
-      norm.task(), grad.data(), mean.data(), static_cast<double*>(sum.data()),
-      static_cast<double*>(moment.data()), output ? output->data() : nullptr});
+  std::vector<const Tensor*> others = {&grad, &norm.x, &mean, &sum, &moment};
+  if (output) others.push_back(&*output);
+  run_fused(op, norm.x,
+            fused::NormReluSums{
+                norm.task(), grad.data(), mean.data(), sums(sum), sums(moment),
+                output ? output->data() : nullptr,
+                partial_sums(op, workspace, 2, norm.x, norm.C, others)},
+            stream);
 }
 
 void backward(py::handle grad_object, py::handle x, py::handle scale,
               py::handle shift, py::handle constant_object,
               py::handle slope_object, py::handle grad_x_object,
-              py::handle pool) {
+              py::handle pool, uintptr_t stream) {
   const Norm norm("norm_relu_backward", x, scale, shift, pool);
   const Tensor grad = norm.windows("grad_output", grad_object, Access::kRead);
   const Tensor constant = norm.vector("constant", constant_object);
@@ -169,8 +181,10 @@ void backward(py::handle grad_object, py::handle x, py::handle scale,
   // Without pooling an element's gradient is read before its own is written.
   if (norm.pool != 1 || grad_x.data() != grad.data())
     grad_x.require_apart_from(grad);
-  run(fused::NormReluBackward{norm.task(), grad.data(), constant.data(),
-                              slope.data(), grad_x.data()});
+  run_fused(norm.op, norm.x,
+            fused::NormReluBackward{norm.task(), grad.data(), constant.data(),
+                                    slope.data(), grad_x.data()},
+            stream);
 }
 
 // Images, weight and shift of the stem.
@@ -202,18 +216,18 @@ struct StemInputs {
 };
 
 void stem_forward(py::handle x, py::handle weight, py::handle shift,
-                  py::handle output_object) {
+                  py::handle output_object, uintptr_t stream) {
   const StemInputs in("stem_forward", x, weight, shift);
   const Tensor output(in.op, "output", output_object, Access::kWrite);
   in.x.require_windows(output, 2, in.C);
   require_apart({&output}, {&in.x, &in.weight, &in.shift});
-  run(fused::StemForward{in.task(), output.data()});
+  run_fused(in.op, in.x, fused::StemForward{in.task(), output.data()}, stream);
 }
 
 void stem_backward(py::handle grad_object, py::handle x, py::handle weight,
                    py::handle shift, py::handle grad_x_object,
-                   py::handle grad_weight_object,
-                   py::handle grad_shift_object) {
+                   py::handle grad_weight_object, py::handle grad_shift_object,
+                   py::handle workspace, uintptr_t stream) {
   const char* op = "stem_backward";
   const StemInputs in(op, x, weight, shift);
   const Tensor grad(op, "grad_output", grad_object, Access::kRead);
@@ -232,10 +246,14 @@ void stem_backward(py::handle grad_object, py::handle x, py::handle weight,
     require_apart({&*grad_x}, {&grad, &in.x, &in.weight, &in.shift,
                                &grad_weight, &grad_shift});
   }
-  run(fused::StemBackward{in.task(), grad.data(),
-                          grad_x ? grad_x->data() : nullptr,
-                          static_cast<double*>(grad_weight.data()),
-                          static_cast<double*>(grad_shift.data())});
+  std::vector<const Tensor*> others = {&grad, &in.x, &grad_weight, &grad_shift};
+  if (grad_x) others.push_back(&*grad_x);
+  run_fused(op, in.x,
+            fused::StemBackward{
+                in.task(), grad.data(), grad_x ? grad_x->data() : nullptr,
+                sums(grad_weight), sums(grad_shift),
+                partial_sums(op, workspace, in.I + 1, in.x, in.C, others)},
+            stream);
 }
 
 }  // namespace
@@ -243,35 +261,44 @@ void stem_backward(py::handle grad_object, py::handle x, py::handle weight,
 void define_norm_relu(py::module_& module) {
   const auto only = py::kw_only();
   const auto arg = [](const char* name) { return py::arg(name); };
+  const auto stream = py::arg("stream") = 0;
+  const auto workspace = py::arg("workspace") = py::none();
+  module.def("norm_relu_workspace", &fused::workspace_elements,
+             "How many float64 elements the tasks here that sum `vectors` "
+             "values per channel need as workspace, [1, 1, 1, n], on CUDA. "
+             "channel_moments and norm_relu_sums sum 2, stem_backward I + 1.",
+             arg("vectors"), arg("channels"));
   module.def("channel_moments", &channel_moments,
              "Writes the float64 mean and biased variance of each channel of "
              "x [N, H, W, C].",
-             arg("x"), arg("mean"), arg("variance"));
+             arg("x"), arg("mean"), arg("variance"), only, workspace, stream);
   module.def("norm_relu_forward", &forward,
              "Writes max(0, scale * x + shift), or its maxima over windows of "
              "2 x 2 pixels.",
              arg("x"), arg("scale"), arg("shift"), arg("output"), only,
-             arg("pool") = 1);
-  module.def("norm_relu_sums", &sums,
+             arg("pool") = 1, stream);
+  module.def("norm_relu_sums", &backward_sums,
              "Writes the sums over all pixels of g and of g * (x - mean), and "
              "the output again unless it is None.",
              arg("grad_output"), arg("x"), arg("scale"), arg("shift"),
              arg("mean"), arg("sum"), arg("moment"), arg("output"), only,
-             arg("pool") = 1);
+             arg("pool") = 1, workspace, stream);
   module.def("norm_relu_backward", &backward,
              "Writes scale * g + constant + slope * x into grad_x.",
              arg("grad_output"), arg("x"), arg("scale"), arg("shift"),
              arg("constant"), arg("slope"), arg("grad_x"), only,
-             arg("pool") = 1);
+             arg("pool") = 1, stream);
   module.def("stem_forward", &stem_forward,
              "Writes the maxima over windows of 2 x 2 pixels of max(0, weight "
              "x + shift).",
-             arg("x"), arg("weight"), arg("shift"), arg("output"));
+             arg("x"), arg("weight"), arg("shift"), arg("output"), only,
+             stream);
   module.def("stem_backward", &stem_backward,
              "Writes the gradients of stem_forward; that of x unless it is "
              "None.",
              arg("grad_output"), arg("x"), arg("weight"), arg("shift"),
-             arg("grad_x"), arg("grad_weight"), arg("grad_shift"));
+             arg("grad_x"), arg("grad_weight"), arg("grad_shift"), only,
+             workspace, stream);
 }
 
 }  // namespace san

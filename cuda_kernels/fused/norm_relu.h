@@ -1,6 +1,6 @@
 // Tasks of the layers around attention: batch norm, ReLU and 2x2 max pooling as
 // one, and the stem, which is a 1x1 convolution in front of these. Callers have
-// checked everything. CPU, all four scalar types.
+// checked everything. CPU and CUDA, all four scalar types.
 //
 // N batch, H W image, C channels, P = N * H * W pixels, k = pool (1 or 2).
 // Images are [N, H, W, C]. A norm is a scale and a shift for each channel:
@@ -10,7 +10,8 @@
 //
 // with H / k x W / k windows; what is left over at the border is in none. The
 // first of several equal maxima takes the gradient. No task keeps anything but
-// x for its backward, and all are the same bits for any number of threads.
+// x for its backward, and all are the same bits for any number of threads. A
+// workspace holds partial sums on CUDA; on the CPU it is null.
 #ifndef CUDA_KERNELS_FUSED_NORM_RELU_H_
 #define CUDA_KERNELS_FUSED_NORM_RELU_H_
 
@@ -29,7 +30,7 @@ struct ChannelMoments {
   ScalarType type;
   ImageShape shape;
   const void* x;
-  double *mean, *variance;
+  double *mean, *variance, *workspace;
 };
 
 // Scale, shift and all other vectors of [C] are accumulators of the type.
@@ -53,6 +54,7 @@ struct NormReluSums {
   const void *grad_output, *mean;
   double *sum, *moment;
   void* output;
+  double* workspace;
 };
 
 //   grad_x = scale * g (where x is what g went to) + constant + slope * x
@@ -82,8 +84,14 @@ struct StemBackward {
   Stem stem;
   const void* grad_output;
   void* grad_x;
-  double *grad_weight, *grad_shift;
+  double *grad_weight, *grad_shift, *workspace;
 };
+
+// Elements of a workspace for `vectors` sums of [C].
+constexpr int64_t kBandsOnCuda = 128;
+constexpr int64_t workspace_elements(int64_t vectors, int64_t channels) {
+  return kBandsOnCuda * vectors * channels;
+}
 
 void run_on_cpu(const ChannelMoments& task);
 void run_on_cpu(const NormReluForward& task);
@@ -91,6 +99,14 @@ void run_on_cpu(const NormReluSums& task);
 void run_on_cpu(const NormReluBackward& task);
 void run_on_cpu(const StemForward& task);
 void run_on_cpu(const StemBackward& task);
+
+// `stream` is a cudaStream_t of the current device; these return at once.
+void run_on_cuda(const ChannelMoments& task, void* stream);
+void run_on_cuda(const NormReluForward& task, void* stream);
+void run_on_cuda(const NormReluSums& task, void* stream);
+void run_on_cuda(const NormReluBackward& task, void* stream);
+void run_on_cuda(const StemForward& task, void* stream);
+void run_on_cuda(const StemBackward& task, void* stream);
 
 }  // namespace san::fused
 

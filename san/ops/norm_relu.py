@@ -23,7 +23,7 @@ def norm_relu(x: Tensor, norm: nn.BatchNorm2d, pool: int = 1) -> Tensor:
     """Computes the max over pool x pool pixels of max(0, norm(x)).
 
     Args:
-      x: [N, C, H, W] on the CPU.
+      x: [N, C, H, W].
       norm: of C channels; in training mode it uses and tracks the statistics
         of x, of all processes if it has a method `merge_statistics`.
       pool: 1 or 2; rows and columns that do not fill a window are left out.
@@ -51,7 +51,7 @@ def norm_relu_linear(
     """Computes weight max(0, norm(x)) + bias + residual at every pixel.
 
     Args:
-      x: [N, C, H, W] on the CPU.
+      x: [N, C, H, W].
       norm: as for norm_relu.
       weight: [O, C] or [O, C, 1, 1].
       bias: [O] or None.
@@ -115,8 +115,8 @@ def _check(op: str, x: Any, norm: Any) -> None:
     if not isinstance(x, Tensor) or x.dim() != 4:
         got = list(x.shape) if isinstance(x, Tensor) else type(x).__name__
         raise ValueError(f"{op}: x must be a tensor [N, C, H, W], got {got}")
-    if x.device.type != "cpu":
-        raise ValueError(f"{op}: x must be on the CPU, got {x.device}")
+    if x.device.type not in ("cpu", "cuda"):
+        raise ValueError(f"{op}: x must be on the CPU or CUDA, got {x.device}")
     if norm.num_features != x.shape[1]:
         raise ValueError(
             f"{op}: norm must have the {x.shape[1]} channels of x, "

@@ -14,7 +14,7 @@ from torch import Tensor
 
 import cuda_kernels
 from san.ops.pairwise_core import compute_dtype
-from san.ops.registration import define
+from san.ops.registration import define, run_fused
 
 
 class Norm(NamedTuple):
@@ -65,11 +65,22 @@ def _windows(image: Tensor, pool: int) -> Tensor:
     return image.new_empty((batch, height // pool, width // pool, channels))
 
 
+def _workspace(image: Tensor) -> tuple[int, torch.dtype]:
+    """What two sums per channel need."""
+    size = cuda_kernels.norm_relu_workspace(2, image.shape[3])
+    return size, torch.float64
+
+
 def _run_forward(image: Tensor, norm: Norm, pool: int) -> Tensor:
     output = _windows(image, pool)
     scale, shift, _ = norm.affine()
-    cuda_kernels.norm_relu_forward(
-        image, _vector(scale, image), _vector(shift, image), output, pool=pool
+    run_fused(
+        cuda_kernels.norm_relu_forward,
+        image,
+        _vector(scale, image),
+        _vector(shift, image),
+        output,
+        pool=pool,
     )
     return output
 
@@ -80,7 +91,8 @@ def _run_sums(
     """Gradients of gamma / inverse deviation and of beta; fills output."""
     scale, shift, _ = norm.affine()
     sums = scale.new_empty((2, 1, 1, 1, scale.shape[0]))
-    cuda_kernels.norm_relu_sums(
+    run_fused(
+        cuda_kernels.norm_relu_sums,
         grad,
         image,
         _vector(scale, image),
@@ -89,6 +101,7 @@ def _run_sums(
         sums[0],
         sums[1],
         output,
+        workspace=_workspace(image),
         pool=pool,
     )
     return sums[1].flatten(), sums[0].flatten()
@@ -115,7 +128,8 @@ def _run_backward(
     slope = -norm.share * scale * inverse**2 * moment
     constant = -norm.share * scale * total - slope * norm.mean
     grad_x = grad if pool == 1 else torch.empty_like(image)
-    cuda_kernels.norm_relu_backward(
+    run_fused(
+        cuda_kernels.norm_relu_backward,
         grad,
         image,
         _vector(scale, image),
@@ -135,8 +149,13 @@ def _run_backward(
 def _channel_moments(x: Tensor) -> tuple[Tensor, Tensor]:
     mean, variance = _fake_channel_moments(x)
     shape = 1, 1, 1, -1
-    cuda_kernels.channel_moments(
-        _image(x), mean.view(shape), variance.view(shape)
+    image = _image(x)
+    run_fused(
+        cuda_kernels.channel_moments,
+        image,
+        mean.view(shape),
+        variance.view(shape),
+        workspace=_workspace(image),
     )
     return mean, variance
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 import cuda_kernels
 from san.ops.batch_statistics import Moments, scale_and_shift
-from san.ops.registration import define
+from san.ops.registration import define, run_fused
 
 
 def stem(images: Tensor, conv: nn.Conv2d, norm: nn.BatchNorm2d) -> Tensor:
@@ -24,7 +24,7 @@ def stem(images: Tensor, conv: nn.Conv2d, norm: nn.BatchNorm2d) -> Tensor:
     section 3.4, with the pooling of the stage that follows.
 
     Args:
-      images: [N, I, H, W] on the CPU.
+      images: [N, I, H, W].
       conv: 1x1 convolution of I to C channels without bias.
       norm: of C channels; in training mode it uses and tracks the statistics
         of the convolution, of all processes if it has a method
@@ -72,8 +72,12 @@ def _matrix(t: Tensor) -> Tensor:
 
 def _forward(x: Tensor, weight: Tensor, shift: Tensor) -> Tensor:
     output = _fake_forward(x, weight, shift)
-    cuda_kernels.stem_forward(
-        _image(x), _matrix(weight), _matrix(shift), output.permute(0, 2, 3, 1)
+    run_fused(
+        cuda_kernels.stem_forward,
+        _image(x),
+        _matrix(weight),
+        _matrix(shift),
+        output.permute(0, 2, 3, 1),
     )
     return output
 
@@ -92,7 +96,10 @@ def _backward(
     grad_weight, grad_shift = (
         torch.empty_like(t, dtype=torch.float64) for t in (weight, shift)
     )
-    cuda_kernels.stem_backward(
+    channels, inputs = weight.shape
+    size = cuda_kernels.norm_relu_workspace(inputs + 1, channels)
+    run_fused(
+        cuda_kernels.stem_backward,
         _image(grad),
         image,
         _matrix(weight),
@@ -100,6 +107,7 @@ def _backward(
         grad_image if needs_x else None,
         _matrix(grad_weight),
         _matrix(grad_shift),
+        workspace=(size, torch.float64),
     )
     return (
         grad_image.permute(0, 3, 1, 2),
@@ -151,9 +159,9 @@ def _check(images: Any, conv: nn.Conv2d) -> None:
         raise ValueError(
             f"stem: images must be a tensor [N, I, H, W], got {got!r}"
         )
-    if images.device.type != "cpu":
+    if images.device.type not in ("cpu", "cuda"):
         raise ValueError(
-            f"stem: images must be on the CPU, got {images.device}"
+            f"stem: images must be on the CPU or CUDA, got {images.device}"
         )
     if conv.kernel_size != (1, 1) or conv.bias is not None:
         raise ValueError(

@@ -302,7 +302,9 @@ def test_errors_name_the_rule():
         norm_relu(torch.ones(4, 3), norm)
     with pytest.raises(ValueError, match="norm must have the 4 channels"):
         norm_relu(x, nn.BatchNorm2d(5))
-    with pytest.raises(ValueError, match="x must be on the CPU, got meta"):
+    with pytest.raises(
+        ValueError, match="x must be on the CPU or CUDA, got meta"
+    ):
         norm_relu(x.to("meta"), norm)
     with pytest.raises(ValueError, match="weight must have the 4 channels"):
         norm_relu_linear(x, norm, torch.ones(2, 5), None)

@@ -134,7 +134,7 @@ def test_errors_name_the_rule():
         stem(x[:, :2], conv, norm)
     with pytest.raises(ValueError, match=r"tensor \[N, I, H, W\], got \[3, 4"):
         stem(x[0], conv, norm)
-    with pytest.raises(ValueError, match="on the CPU, got meta"):
+    with pytest.raises(ValueError, match="on the CPU or CUDA, got meta"):
         stem(x.to("meta"), conv, norm)
     with pytest.raises(ValueError, match="1x1 convolution without bias"):
         stem(x, nn.Conv2d(3, 4, 1), norm)

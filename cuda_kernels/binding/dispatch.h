@@ -1,0 +1,63 @@
+// Runs a checked task of the fused operators where its tensors lie.
+#ifndef CUDA_KERNELS_BINDING_DISPATCH_H_
+#define CUDA_KERNELS_BINDING_DISPATCH_H_
+
+#include <pybind11/pybind11.h>
+
+#include <string>
+#include <vector>
+
+#include "cuda_kernels/binding/errors.h"
+#include "cuda_kernels/binding/tensor.h"
+#include "cuda_kernels/cuda_device.h"
+
+namespace san {
+
+// The overload of run_on_cpu or run_on_cuda beside the task. `stream` is a
+// cudaStream_t as a number. Throws ValueError if the build has no
+// CUDA kernels for tensors like `like`.
+template <typename Task>
+void run_fused(const char* op, const Tensor& like, const Task& task,
+               uintptr_t stream) {
+  if (!like.on_cuda()) {
+    const pybind11::gil_scoped_release without_gil;
+    return run_on_cpu(task);
+  }
+#ifdef SAN_NO_CUDA
+  (void)task, (void)stream;
+  fail(op, "tensors", "be on the CPU, for this build has no CUDA kernels",
+       "cuda:" + std::to_string(like.device_id()));
+#else
+  (void)op;
+  const pybind11::gil_scoped_release without_gil;
+  const CudaDeviceGuard guard(like.device_id());
+  run_on_cuda(task, reinterpret_cast<void*>(stream));
+#endif
+}
+
+// The memory [1, 1, 1, n] of the type given that a task on CUDA needs for its
+// partial sums; null on the CPU. It shares nothing with `others`.
+inline void* checked_workspace(const char* op, pybind11::handle object,
+                               int64_t elements, ScalarType type,
+                               const Tensor& like,
+                               const std::vector<const Tensor*>& others) {
+  if (!like.on_cuda()) return nullptr;
+  const Tensor workspace(op, "workspace", object, Access::kWrite);
+  if (workspace.type() != type || workspace.on_cuda() != like.on_cuda() ||
+      workspace.device_id() != like.device_id())
+    fail(op, "workspace",
+         "be on the device of the other tensors and of their "
+         "accumulator's type",
+         "another device or type");
+  if (workspace.size(3) < elements)
+    fail(op, "workspace",
+         "have shape [1, 1, 1, n] with n of at least " +
+             std::to_string(elements),
+         std::to_string(workspace.size(3)));
+  for (const Tensor* other : others) workspace.require_apart_from(*other);
+  return workspace.data();
+}
+
+}  // namespace san
+
+#endif  // CUDA_KERNELS_BINDING_DISPATCH_H_

@@ -1,0 +1,110 @@
+"""The CUDA kernels around attention, run thread by thread, and the CPU's."""
+
+import numpy as np
+import pytest
+
+import cuda_kernels
+from tests.emulated_cuda import kernels
+from tests.kernels.cases import random_arrays
+
+# N, H, W, C: more and fewer pixels than bands, partial blocks of channels.
+SHAPES = [(1, 1, 1, 1), (2, 3, 5, 7), (1, 12, 13, 33), (3, 4, 4, 70)]
+
+
+@pytest.fixture(params=["ascending", "descending"], autouse=True)
+def order(request, monkeypatch):
+    monkeypatch.setenv("EMULATED_CUDA_ORDER", request.param)
+
+
+def workspace(vectors, channels):
+    size = kernels.norm_relu_workspace(vectors, channels)
+    return np.full((1, 1, 1, size), np.nan)
+
+
+def norm_relu(module, shape, pool, dtype, **extra):
+    batch, height, width, channels = shape
+    x, grad, *vectors = random_arrays(
+        shape,
+        (batch, height // pool, width // pool, channels),
+        *[(1, 1, 1, channels)] * 5,
+        dtype=dtype,
+    )
+    wide = "float64" if dtype == "float64" else "float32"
+    scale, shift, mean, constant, slope = (v.astype(wide) for v in vectors)
+    output, again, grad_x = map(np.zeros_like, (grad, grad, x))
+    sums = np.zeros((4, 1, 1, 1, channels))
+    module.norm_relu_forward(x, scale, shift, output, pool=pool)
+    module.norm_relu_sums(
+        grad, x, scale, shift, mean, sums[0], sums[1], again, pool=pool, **extra
+    )
+    module.norm_relu_backward(
+        grad, x, scale, shift, constant, slope, grad_x, pool=pool
+    )
+    module.channel_moments(x, sums[2], sums[3], **extra)
+    return output, again, grad_x, sums
+
+
+@pytest.mark.parametrize(
+    ("dtype", "bound"),
+    [("float64", 1e-12), ("float32", 1e-4), ("float16", 0.02)],
+)
+@pytest.mark.parametrize("pool", [1, 2])
+@pytest.mark.parametrize("shape", SHAPES)
+def test_norm_relu_is_that_of_the_cpu(shape, pool, dtype, bound):
+    extra = {"workspace": workspace(2, shape[3])}
+    results = norm_relu(kernels, shape, pool, dtype, **extra)
+    expected = norm_relu(cuda_kernels, shape, pool, dtype)
+    for result, value in zip(results, expected, strict=True):
+        np.testing.assert_allclose(result, value, rtol=bound, atol=bound)
+
+
+def stem(module, shape, channels, dtype, needs_x, **extra):
+    batch, height, width, inputs = shape
+    x, weight, shift, grad = random_arrays(
+        shape,
+        (1, 1, channels, inputs),
+        (1, 1, 1, channels),
+        (batch, height // 2, width // 2, channels),
+        dtype=dtype,
+    )
+    output, grad_x = np.zeros_like(grad), np.zeros_like(x)
+    grads = np.zeros(weight.shape), np.zeros(shift.shape)
+    module.stem_forward(x, weight, shift, output)
+    module.stem_backward(
+        grad, x, weight, shift, grad_x if needs_x else None, *grads, **extra
+    )
+    return output, grad_x, *grads
+
+
+@pytest.mark.parametrize("needs_x", [True, False])
+@pytest.mark.parametrize(
+    ("dtype", "bound"), [("float64", 1e-12), ("float32", 1e-4)]
+)
+@pytest.mark.parametrize(
+    ("shape", "channels"),
+    [((1, 2, 2, 1), 1), ((2, 5, 7, 3), 20), ((1, 12, 9, 4), 70)],
+)
+def test_stem_is_that_of_the_cpu(shape, channels, dtype, bound, needs_x):
+    extra = {"workspace": workspace(shape[3] + 1, channels)}
+    results = stem(kernels, shape, channels, dtype, needs_x, **extra)
+    expected = stem(cuda_kernels, shape, channels, dtype, needs_x)
+    for result, value in zip(results, expected, strict=True):
+        np.testing.assert_allclose(result, value, rtol=bound, atol=bound)
+
+
+def test_two_runs_have_the_same_bits():
+    runs = [
+        norm_relu(
+            kernels, (2, 9, 8, 40), 2, "float32", workspace=workspace(2, 40)
+        )
+        for _ in range(2)
+    ]
+    for first, second in zip(*runs, strict=True):
+        np.testing.assert_array_equal(first, second)
+
+
+def test_a_small_workspace_is_refused():
+    with pytest.raises(ValueError, match="workspace must have shape"):
+        norm_relu(
+            kernels, (1, 2, 2, 3), 1, "float32", workspace=workspace(1, 3)
+        )
