@@ -52,6 +52,8 @@ void run_on_cuda(const AggregationBackward& task, void* stream);
 namespace fast {
 void run_on_cpu(const AggregationForward& task);
 void run_on_cpu(const AggregationBackward& task);
+void run_on_cuda(const AggregationForward& task, void* stream);
+void run_on_cuda(const AggregationBackward& task, void* stream);
 }  // namespace fast
 
 }  // namespace san

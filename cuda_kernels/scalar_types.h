@@ -8,6 +8,14 @@
 
 #include "cuda_kernels/window.h"
 
+// Compiled for a GPU that converts by itself. It gives a NaN bits of its own,
+// so that round() sees to those.
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 800
+#define SAN_HALF_INSTRUCTIONS 1
+#else
+#define SAN_HALF_INSTRUCTIONS 0
+#endif
+
 namespace san {
 
 enum class ScalarType { kFloat32, kFloat64, kFloat16, kBfloat16 };
@@ -33,7 +41,13 @@ struct bfloat16 {
   }
   static SAN_HOST_DEVICE bfloat16 round(float value) {
     const uint32_t word = float_bits(value);
-    if (value != value) return {static_cast<uint16_t>(word >> 16 | 0x40)};
+    const uint16_t not_a_number = static_cast<uint16_t>(word >> 16 | 0x40);
+#if SAN_HALF_INSTRUCTIONS
+    uint16_t nearest;
+    asm("cvt.rn.bf16.f32 %0, %1;" : "=h"(nearest) : "f"(value));
+    return {value != value ? not_a_number : nearest};
+#endif
+    if (value != value) return {not_a_number};
     const uint32_t tie = word >> 16 & 1;
     return {static_cast<uint16_t>((word + 0x7fff + tie) >> 16)};
   }
@@ -45,6 +59,11 @@ struct float16 {
   uint16_t bits;
 
   SAN_HOST_DEVICE explicit operator float() const {
+#if SAN_HALF_INSTRUCTIONS
+    float value;
+    asm("cvt.f32.f16 %0, %1;" : "=f"(value) : "h"(bits));
+    return value;
+#endif
     const uint32_t sign = static_cast<uint32_t>(bits & 0x8000) << 16;
     const uint32_t magnitude = static_cast<uint32_t>(bits & 0x7fff) << 13;
     const bool special = magnitude >= 0x7c00u << 13;
@@ -55,6 +74,11 @@ struct float16 {
   static SAN_HOST_DEVICE float16 round(float value) {
     const uint32_t sign = float_bits(value) >> 16 & 0x8000;
     const uint32_t word = float_bits(value) & 0x7fffffff;
+#if SAN_HALF_INSTRUCTIONS
+    uint16_t nearest;
+    asm("cvt.rn.f16.f32 %0, %1;" : "=h"(nearest) : "f"(value));
+    return {word > 0x7f800000 ? static_cast<uint16_t>(sign | 0x7e00) : nearest};
+#endif
     uint32_t half;
     if (word > 0x7f800000) {
       half = 0x7e00;  // NaN

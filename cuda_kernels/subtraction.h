@@ -43,6 +43,8 @@ void run_on_cuda(const SubtractionBackward& task, void* stream);
 namespace fast {
 void run_on_cpu(const SubtractionForward& task);
 void run_on_cpu(const SubtractionBackward& task);
+void run_on_cuda(const SubtractionForward& task, void* stream);
+void run_on_cuda(const SubtractionBackward& task, void* stream);
 }  // namespace fast
 
 }  // namespace san

@@ -17,7 +17,7 @@ namespace san {
   "  padding_mode: 'reflect', as numpy.pad defines it for any image size,\n"   \
   "    or 'zeros'.\n"                                                          \
   "  implementation: 'fast', or 'simple' for one formula per element, the\n"   \
-  "    oracle. On CUDA both name the simple kernels, the only ones there.\n"   \
+  "    oracle.\n"                                                              \
   "  stream: the CUDA stream to work on, as an integer; 0 is the default\n"    \
   "    stream. Without effect on the CPU.\n\n"                                 \
   "Raises:\n"                                                                  \

@@ -68,7 +68,9 @@ void run(const char* op, const Options& options, const Tensor& like,
   (void)op;
   const py::gil_scoped_release without_gil;
   const CudaDeviceGuard guard(like.device_id());
-  simple::run_on_cuda(task, options.stream);
+  return options.implementation == Implementation::kFast
+             ? fast::run_on_cuda(task, options.stream)
+             : simple::run_on_cuda(task, options.stream);
 #endif
 }
 

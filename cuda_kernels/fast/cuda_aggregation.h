@@ -1,0 +1,59 @@
+// What aggregation and its gradients share on CUDA. For .cu files only.
+#ifndef CUDA_KERNELS_FAST_CUDA_AGGREGATION_H_
+#define CUDA_KERNELS_FAST_CUDA_AGGREGATION_H_
+
+#include "cuda_kernels/aggregation.h"
+#include "cuda_kernels/fast/cuda_steps.h"
+
+namespace san::fast {
+
+constexpr int kMembers = 8;
+
+// Of kMembers channels, or fewer in the last one.
+inline int64_t chunks(const AggregationShape& shape) {
+  const int64_t members = shape.channels / shape.weight_channels;
+  return (members + kMembers - 1) / kMembers;
+}
+
+// Whether the indices of pixels and of channels fit into int.
+inline bool is_small(const AggregationShape& shape) {
+  return is_small(shape.window) && shape.channels <= 0x7fffffff;
+}
+
+// A unit: the weight channel's plane, (n, g), and the first of its channels,
+// (n, c).
+struct Unit {
+  __device__ Unit(const AggregationShape& shape, unsigned index, int chunks)
+      : weight_plane(index / chunks) {
+    const unsigned groups = static_cast<unsigned>(shape.weight_channels);
+    const unsigned n = index / chunks / groups, g = index / chunks % groups;
+    const unsigned channels = static_cast<unsigned>(shape.channels);
+    const unsigned first = index % chunks * kMembers;
+    plane = n * shape.channels + g + first * shape.weight_channels;
+    members = static_cast<int>(channels / groups - first);
+  }
+
+  // Its channels in a tensor that has `size` elements a channel.
+  template <typename T>
+  __device__ Planes<T> planes(const T* tensor, const AggregationShape& shape,
+                              int64_t size, const Axis& columns) const {
+    return {tensor + plane * size, shape.weight_channels * size, members,
+            static_cast<int>(columns.size)};
+  }
+
+  int64_t weight_plane, plane;
+  int members;  // from the first on
+};
+
+template <typename T>
+struct Task {
+  AggregationShape shape;
+  int chunks;  // of a unit's channels, each of which is a unit
+  Tiling tiling;
+  const T *grad_output, *input, *weight;
+  T* result;
+};
+
+}  // namespace san::fast
+
+#endif  // CUDA_KERNELS_FAST_CUDA_AGGREGATION_H_

@@ -1,0 +1,112 @@
+"""The fast CUDA kernels of aggregation, run thread by thread."""
+
+import pytest
+import torch
+
+from tests.emulated_cuda import kernels
+from tests.emulated_cuda.comparison import (
+    GEOMETRIES,
+    TOLERANCES,
+    assert_same_as_on_cpu,
+    random_tensors,
+    results,
+)
+from tests.kernels.numpy_reference import Window
+
+# Large enough for several tiles each way, and for threads of several rows.
+LARGE = [
+    ((33, 35), Window(7, padding=3)),
+    ((20, 131), Window(7, padding=3)),
+    ((36, 33), Window(3, padding=1)),
+    ((37, 70), Window(3, padding=2, padding_mode="zeros")),
+    ((30, 34), Window(5, 2, 2, 2)),
+]
+
+
+@pytest.fixture(params=["ascending", "descending"], autouse=True)
+def order(request, monkeypatch):
+    monkeypatch.setenv("EMULATED_CUDA_ORDER", request.param)
+
+
+def check(size, window, batch=1, channels=4, groups=2, dtype=torch.float32):
+    """Output and gradients, in one call and each alone."""
+    height, width = (window.outputs(side) for side in size)
+    image = (batch, channels, *size)
+    weights = (batch, groups, window.kernel_size**2, height * width)
+    output = (batch, channels, height, width)
+    grad, x, weight = random_tensors(output, image, weights, dtype=dtype)
+    assert_same_as_on_cpu("aggregation_forward", (x, weight), [output], window)
+    for shapes in [(image, weights), (image, None), (None, weights)]:
+        assert_same_as_on_cpu(
+            "aggregation_backward", (grad, x, weight), shapes, window
+        )
+
+
+@pytest.mark.parametrize("size", sorted({size for size, _ in GEOMETRIES}))
+def test_every_window(size):
+    for other, window in GEOMETRIES:
+        if other == size:
+            check(size, window)
+
+
+@pytest.mark.parametrize(("size", "window"), LARGE)
+def test_several_tiles(size, window):
+    check(size, window, batch=1, channels=16, groups=2)
+
+
+@pytest.mark.parametrize("dtype", TOLERANCES, ids=str)
+@pytest.mark.parametrize(("size", "kernel_size"), [((7, 5), 7), ((33, 34), 3)])
+def test_every_type(size, kernel_size, dtype):
+    window = Window(kernel_size, padding=kernel_size // 2)
+    check(size, window, channels=8, dtype=dtype)
+
+
+@pytest.mark.parametrize("members", [1, 2, 3, 8, 12, 16])
+@pytest.mark.parametrize("groups", [1, 3])
+@pytest.mark.parametrize(("size", "kernel_size"), [((6, 5), 7), ((8, 9), 3)])
+def test_every_sharing(members, groups, size, kernel_size):
+    window = Window(kernel_size, padding=kernel_size // 2)
+    check(size, window, channels=members * groups, groups=groups)
+
+
+@pytest.mark.parametrize("size", [(7, 7), (3, 10)])
+def test_blocks_of_several_units(size):
+    check(size, Window(7, padding=3), batch=3, channels=48, groups=6)
+
+
+def test_without_images_or_channels():
+    window = Window(3, padding=1)
+    check((5, 4), window, batch=0)
+    check((5, 4), window, channels=0)
+
+
+def test_what_does_not_fit_into_tiles():
+    check((6, 5), Window(2, 25, 40, 30), channels=2)
+    check((2, 3), Window(3, padding=2000, stride=997), channels=2)
+
+
+def test_not_a_number_stays_where_it_is():
+    window = Window(7, padding=3)
+    x, weight = random_tensors((1, 8, 24, 23), (1, 1, 49, 552))
+    x[0, 3, 12, 12] = torch.inf
+    x, weight = x.float(), weight.float()
+    shapes = [tuple(x.shape)]
+    (output,) = results(
+        kernels, "aggregation_forward", (x, weight), shapes, window
+    )
+    wrong = ~output.isfinite()
+    assert wrong[0, 3, 9:16, 9:16].all()
+    assert wrong.sum() == 49
+    (grad_input, grad_weight) = results(
+        kernels,
+        "aggregation_backward",
+        (x, torch.zeros_like(x), weight),
+        [tuple(x.shape), tuple(weight.shape)],
+        window,
+    )
+    wrong = ~grad_input.isfinite()
+    assert wrong[0, 3, 9:16, 9:16].all()
+    assert wrong.sum() == 49
+    wrong = ~grad_weight.isfinite()
+    assert wrong.sum() == 49
+    assert wrong[0, 0, :, 12 * 23 + 12].all()

@@ -1,0 +1,85 @@
+"""The fast CUDA kernels of subtraction2, run thread by thread."""
+
+import pytest
+import torch
+
+from tests.emulated_cuda import kernels
+from tests.emulated_cuda.comparison import (
+    GEOMETRIES,
+    TOLERANCES,
+    assert_same_as_on_cpu,
+    random_tensors,
+    results,
+)
+from tests.kernels.numpy_reference import Window
+
+# Large enough for several tiles each way, and for threads of several rows.
+LARGE = [
+    ((33, 35), Window(7, padding=3)),
+    ((20, 131), Window(7, padding=3)),
+    ((36, 33), Window(3, padding=1)),
+    ((37, 70), Window(3, padding=2, padding_mode="zeros")),
+    ((30, 34), Window(5, 2, 2, 2)),
+]
+
+
+@pytest.fixture(params=["ascending", "descending"], autouse=True)
+def order(request, monkeypatch):
+    monkeypatch.setenv("EMULATED_CUDA_ORDER", request.param)
+
+
+def check(size, window, batch=1, channels=3, dtype=torch.float32):
+    """Output and gradients, in one call and each alone."""
+    places = window.outputs(size[0]) * window.outputs(size[1])
+    image = (batch, channels, *size)
+    output = (batch, channels, window.kernel_size**2, places)
+    a, b, grad = random_tensors(image, image, output, dtype=dtype)
+    assert_same_as_on_cpu("subtraction2_forward", (a, b), [output], window)
+    for shapes in [(image, image), (image, None), (None, image)]:
+        assert_same_as_on_cpu("subtraction2_backward", (grad,), shapes, window)
+
+
+@pytest.mark.parametrize("size", sorted({size for size, _ in GEOMETRIES}))
+def test_every_window(size):
+    for other, window in GEOMETRIES:
+        if other == size:
+            check(size, window)
+
+
+@pytest.mark.parametrize(("size", "window"), LARGE)
+def test_several_tiles(size, window):
+    check(size, window, channels=2)
+
+
+@pytest.mark.parametrize("dtype", TOLERANCES, ids=str)
+@pytest.mark.parametrize(("size", "kernel_size"), [((7, 5), 7), ((33, 34), 3)])
+def test_every_type(size, kernel_size, dtype):
+    check(size, Window(kernel_size, padding=kernel_size // 2), dtype=dtype)
+
+
+@pytest.mark.parametrize("size", [(7, 7), (3, 10)])
+def test_blocks_of_several_planes(size):
+    check(size, Window(7, padding=3), batch=3, channels=7)
+
+
+def test_without_images_or_channels():
+    window = Window(3, padding=1)
+    check((5, 4), window, batch=0)
+    check((5, 4), window, channels=0)
+
+
+def test_what_does_not_fit_into_tiles():
+    check((6, 5), Window(2, 25, 40, 30))
+    check((2, 3), Window(3, padding=2000, stride=997))
+
+
+def test_not_a_number_stays_where_it_is():
+    window = Window(7, padding=3)
+    grad = torch.ones(1, 1, 49, 552)
+    grad[0, 0, 24 + 7, 12 * 23 + 12] = torch.nan
+    image = (1, 1, 24, 23)
+    grad_a, grad_b = results(
+        kernels, "subtraction2_backward", (grad,), [image, image], window
+    )
+    assert grad_a.isnan().nonzero().tolist() == [[0, 0, 12, 12]]
+    assert grad_b.isnan().nonzero().tolist() == [[0, 0, 13, 12]]
