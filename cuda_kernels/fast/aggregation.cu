@@ -24,12 +24,12 @@ namespace {
 template <int kTaps, int kRows, typename T>
 __device__ void load_weights(const T* weight, int64_t outputs, int step,
                              const int (&offsets)[kRows],
-                             Accumulator<T> (&values)[kTaps][kRows]) {
+                             T (&values)[kTaps][kRows]) {
 #pragma unroll
   for (int kh = 0; kh < kTaps; ++kh) {
     const T* tap = weight + Steps<kTaps>::tap(step, kh) * outputs;
 #pragma unroll
-    for (int r = 0; r < kRows; ++r) values[kh][r] = wide(tap[offsets[r]]);
+    for (int r = 0; r < kRows; ++r) values[kh][r] = tap[offsets[r]];
   }
 }
 
@@ -42,23 +42,17 @@ __global__ void __launch_bounds__(kMostThreads, 1) forward(Task<T> task) {
   const Place place(tiling);
   const Unit unit(task.shape, place.unit, task.chunks);
   const UnitMemory<A, kMembers> tile(tiling, place, tiling.source_positions());
-  find_sources(tiling, window.rows, window.rows.position(place.top, 0),
-               window.columns, window.columns.position(place.left, 0));
-  __syncthreads();
-  if (place.active)
-    fill(tiling, place,
-         unit.planes(task.input, task.shape, window.pixels(), window.columns),
-         tile);
-  __syncthreads();
+  load_pixels(task, place, unit, tile);
   if (!place.active) return;
 
   const int64_t outputs = window.outputs();
   const T* weight = task.weight + unit.weight_plane * window.taps() * outputs;
   int offsets[kRows];
-  for (int r = 0; r < kRows; ++r)
-    offsets[r] = place.offset(r, static_cast<int>(window.columns.outputs));
+  place.find_offsets(window.columns, offsets);
   A sums[kRows][kMembers] = {};
-  const auto add_products = [&](int step, const A(&w)[kTaps][kRows]) {
+  const auto add_products = [&](int step, const T(&weights)[kTaps][kRows]) {
+    A w[kTaps][kRows];
+    widen(weights, w);
     const int from = steps.source(place, step, tiling.shared.pitch);
 #pragma unroll
     for (int j = 0; j < kTaps + kRows - 1; ++j) {
@@ -72,14 +66,14 @@ __global__ void __launch_bounds__(kMostThreads, 1) forward(Task<T> task) {
     }
   };
   // Loads a step ahead, so that memory works during the products.
-  A next[kTaps][kRows];
+  T next[kTaps][kRows];
   load_weights(weight, outputs, 0, offsets, next);
 #pragma unroll(kRows == 1 && kTaps > 1 ? kTaps : 1)
   for (int step = 0; step < steps.count - 1; ++step) {
-    A w[kTaps][kRows];
-    memcpy(w, next, sizeof w);
+    T now[kTaps][kRows];
+    memcpy(now, next, sizeof now);
     load_weights(weight, outputs, step + 1, offsets, next);
-    add_products(step, w);
+    add_products(step, now);
   }
   add_products(steps.count - 1, next);
   T* result = task.result + unit.plane * outputs;

@@ -49,19 +49,7 @@ __global__ void __launch_bounds__(kMostThreads, 1) grad_weight(Task<T> task) {
   const Place place(tiling);
   const Unit unit(task.shape, place.unit, 1);
   const UnitMemory<A, kMembers> tile(tiling, place, tiling.source_positions());
-  find_sources(tiling, window.rows, window.rows.position(place.top, 0),
-               window.columns, window.columns.position(place.left, 0));
-  __syncthreads();
-  if (place.active) {
-    Planes<T> from =
-        unit.planes(task.input, task.shape, window.pixels(), window.columns);
-    for (auto to = tile; from.count > 0; to.advance()) {
-      fill(tiling, place, from, to);
-      from.data += kMembers * from.stride;
-      from.count -= kMembers;
-    }
-  }
-  __syncthreads();
+  load_pixels(task, place, unit, tile);
   if (!place.active) return;
 
   const int64_t outputs = window.outputs();
@@ -69,8 +57,7 @@ __global__ void __launch_bounds__(kMostThreads, 1) grad_weight(Task<T> task) {
   const T* grad_output = task.grad_output + unit.plane * outputs;
   T* result = task.result + unit.weight_plane * window.taps() * outputs;
   int offsets[kRows];
-  for (int r = 0; r < kRows; ++r)
-    offsets[r] = place.offset(r, static_cast<int>(window.columns.outputs));
+  place.find_offsets(window.columns, offsets);
   A grads[kRows][kMembers];
   load_grads(grad_output, stride, 0, unit.members, offsets, grads);
 #pragma unroll 1
@@ -123,7 +110,7 @@ struct Gather {
     const unsigned rows =
         place.owns(0) ? reading_rows<kTaps, kRows>(y, height) : 0;
     const T* corner = weight + (y * width + x);
-    A next[kTaps][kRows];
+    T next[kTaps][kRows];
     const auto load = [&](int kw) {
       const unsigned exist = x - kw >= 0 && x - kw < width ? rows : 0;
 #pragma unroll
@@ -133,10 +120,12 @@ struct Gather {
 #pragma unroll
         for (int r = 0; r < kRows; ++r)
           next[kh][r] =
-              exist >> (r + kTaps - 1 - kh) & 1 ? wide(tap[r * width]) : A(0);
+              exist >> (r + kTaps - 1 - kh) & 1 ? tap[r * width] : T();
       }
     };
-    const auto add_products = [&](int kw, const A(&w)[kTaps][kRows]) {
+    const auto add_products = [&](int kw, const T(&weights)[kTaps][kRows]) {
+      A w[kTaps][kRows];
+      widen(weights, w);
       const int from = (y - (kTaps - 1) - top) * pitch + x - kw - left;
 #pragma unroll
       for (int j = 0; j < kTaps + kRows - 1; ++j) {
@@ -155,10 +144,10 @@ struct Gather {
     load(0);
 #pragma unroll(kRows == 1 ? kTaps : 1)
     for (int kw = 0; kw < kTaps - 1; ++kw) {
-      A w[kTaps][kRows];
-      memcpy(w, next, sizeof w);
+      T now[kTaps][kRows];
+      memcpy(now, next, sizeof now);
       load(kw + 1);
-      add_products(kw, w);
+      add_products(kw, now);
     }
     add_products(kTaps - 1, next);
   }

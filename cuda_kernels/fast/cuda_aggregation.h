@@ -31,6 +31,7 @@ struct Unit {
     const unsigned first = index % chunks * kMembers;
     plane = n * shape.channels + g + first * shape.weight_channels;
     members = static_cast<int>(channels / groups - first);
+    if (chunks > 1 && members > kMembers) members = kMembers;
   }
 
   // Its channels in a tensor that has `size` elements a channel.
@@ -53,6 +54,38 @@ struct Task {
   const T *grad_output, *input, *weight;
   T* result;
 };
+
+template <int kTaps, int kRows, typename T>
+__device__ void widen(const T (&from)[kTaps][kRows],
+                      Accumulator<T> (&to)[kTaps][kRows]) {
+#pragma unroll
+  for (int kh = 0; kh < kTaps; ++kh)
+#pragma unroll
+    for (int r = 0; r < kRows; ++r) to[kh][r] = wide(from[kh][r]);
+}
+
+// Brings the padded pixels under the tile of outputs to shared memory, all
+// channels of the unit, kMembers behind kMembers. All threads call it.
+template <typename T>
+__device__ void load_pixels(const Task<T>& task, const Place& place,
+                            const Unit& unit,
+                            UnitMemory<Accumulator<T>, kMembers> tile) {
+  const Axis& rows = task.shape.window.rows;
+  const Axis& columns = task.shape.window.columns;
+  find_sources(task.tiling, rows, rows.position(place.top, 0), columns,
+               columns.position(place.left, 0));
+  __syncthreads();
+  if (place.active) {
+    Planes<T> from = unit.planes(task.input, task.shape,
+                                 task.shape.window.pixels(), columns);
+    for (; from.count > 0; tile.advance()) {
+      fill(task.tiling, place, from, tile);
+      from.data += kMembers * from.stride;
+      from.count -= kMembers;
+    }
+  }
+  __syncthreads();
+}
 
 }  // namespace san::fast
 

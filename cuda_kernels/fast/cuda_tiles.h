@@ -189,12 +189,17 @@ struct Place {
   __device__ bool owns(int r) const {
     return top + row + r < bottom && left + column < right;
   }
-  // Where row r of this thread lies in a plane of outputs; some other element
-  // of the tile if this thread does not own it.
-  __device__ int offset(int r, int plane_columns) const {
-    const int y = top + row + r, x = left + column;
-    return (y < bottom ? y : bottom - 1) * plane_columns +
-           (x < right ? x : right - 1);
+  // Where this thread's outputs lie in a plane; some other element of the tile
+  // for one that it does not own.
+  template <int kRows>
+  __device__ void find_offsets(const Axis& columns,
+                               int (&offsets)[kRows]) const {
+    const int x = min(left + column, right - 1);
+#pragma unroll
+    for (int r = 0; r < kRows; ++r)
+      offsets[r] =
+          min(top + row + r, bottom - 1) * static_cast<int>(columns.outputs) +
+          x;
   }
 
   int top, bottom, left, right;  // the tile; bottom and right are outside

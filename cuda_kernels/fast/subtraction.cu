@@ -56,12 +56,12 @@ __global__ void __launch_bounds__(kMostThreads, 1)
   if (!place.active) return;
 
   int offsets[kRows];
+  place.find_offsets(columns, offsets);
   A centres[kRows];
   const int64_t x = columns.source(
       columns.position(place.left + place.column, columns.centre_tap()));
 #pragma unroll
   for (int r = 0; r < kRows; ++r) {
-    offsets[r] = place.offset(r, static_cast<int>(columns.outputs));
     const int64_t y = rows.source(
         rows.position(place.top + place.row + r, rows.centre_tap()));
     const T* a = task.a + place.unit * pixels;
