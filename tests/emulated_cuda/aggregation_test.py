@@ -85,28 +85,25 @@ def test_what_does_not_fit_into_tiles():
     check((2, 3), Window(3, padding=2000, stride=997), channels=2)
 
 
-def test_not_a_number_stays_where_it_is():
+# Few outputs a thread, and several.
+@pytest.mark.parametrize("groups", [1, 4])
+def test_not_a_number_stays_where_it_is(groups):
     window = Window(7, padding=3)
-    x, weight = random_tensors((1, 8, 24, 23), (1, 1, 49, 552))
-    x[0, 3, 12, 12] = torch.inf
-    x, weight = x.float(), weight.float()
-    shapes = [tuple(x.shape)]
+    image, weights = (1, 8 * groups, 24, 23), (1, groups, 49, 24 * 23)
+    x, weight = random_tensors(image, weights, dtype=torch.float32)
+    channel = 3 * groups  # of the first weight channel
+    x[0, channel, 12, 12] = torch.inf
     (output,) = results(
-        kernels, "aggregation_forward", (x, weight), shapes, window
+        kernels, "aggregation_forward", (x, weight), [image], window
     )
-    wrong = ~output.isfinite()
-    assert wrong[0, 3, 9:16, 9:16].all()
-    assert wrong.sum() == 49
-    (grad_input, grad_weight) = results(
-        kernels,
-        "aggregation_backward",
-        (x, torch.zeros_like(x), weight),
-        [tuple(x.shape), tuple(weight.shape)],
-        window,
+    grads = (x, torch.zeros_like(x), weight)
+    grad_input, grad_weight = results(
+        kernels, "aggregation_backward", grads, [image, weights], window
     )
-    wrong = ~grad_input.isfinite()
-    assert wrong[0, 3, 9:16, 9:16].all()
-    assert wrong.sum() == 49
+    for result in (output, grad_input):
+        wrong = ~result.isfinite()
+        assert wrong[0, channel, 9:16, 9:16].all()
+        assert wrong.sum() == 49
     wrong = ~grad_weight.isfinite()
-    assert wrong.sum() == 49
     assert wrong[0, 0, :, 12 * 23 + 12].all()
+    assert wrong.sum() == 49
