@@ -5,6 +5,7 @@
 
 #include "cuda_kernels/binding/errors.h"
 #include "cuda_kernels/binding/tensor.h"
+#include "cuda_kernels/cuda_device.h"
 #include "cuda_kernels/fused/patchwise.h"
 
 namespace py = pybind11;
@@ -18,13 +19,30 @@ constexpr int64_t kLargestSide = int64_t{1} << 30;
 // What all tensors of an op have in common with `image`, its first one.
 void check_kind(const char* op, const Tensor& image,
                 const std::vector<const Tensor*>& others) {
-  if (image.on_cuda())
-    fail(op, "tensors", "be on the CPU",
-         "cuda:" + std::to_string(image.device_id()));
   if (image.type() != ScalarType::kFloat32 &&
       image.type() != ScalarType::kFloat64)
     fail(op, "tensors", "be float32 or float64", "a half type");
   for (const Tensor* other : others) other->require_same_kind(image);
+}
+
+// Runs a checked task where `like` lies; `stream` is a cudaStream_t as a number.
+template <typename Task>
+void run(const char* op, const Tensor& like, const Task& task,
+         uintptr_t stream) {
+  if (!like.on_cuda()) {
+    const py::gil_scoped_release without_gil;
+    return fused::run_on_cpu(task);
+  }
+#ifdef SAN_NO_CUDA
+  (void)task, (void)stream;
+  fail(op, "tensors", "be on the CPU, for this build has no CUDA kernels",
+       "cuda:" + std::to_string(like.device_id()));
+#else
+  (void)op;
+  const py::gil_scoped_release without_gil;
+  const CudaDeviceGuard guard(like.device_id());
+  fused::run_on_cuda(task, reinterpret_cast<void*>(stream));
+#endif
 }
 
 void check_outputs(const std::vector<const Tensor*>& outputs,
@@ -85,7 +103,7 @@ PatchwiseHiddenForward hidden_task(const char* op, const Tensor& phi,
 void hidden_forward(py::handle phi_object, py::handle psi_object,
                     py::handle scale_object, py::handle shift_object,
                     py::handle weight_object, py::handle hidden_object,
-                    int64_t kernel_size) {
+                    int64_t kernel_size, uintptr_t stream) {
   const char* op = "patchwise_hidden_forward";
   const Tensor phi(op, "phi", phi_object, Access::kRead);
   const Tensor psi(op, "psi", psi_object, Access::kRead);
@@ -97,8 +115,7 @@ void hidden_forward(py::handle phi_object, py::handle psi_object,
       hidden_task(op, phi, psi, scale, shift, weight, hidden, kernel_size);
   check_outputs({&hidden}, {&phi, &psi, &scale, &shift, &weight});
   if (hidden.empty()) return;
-  const py::gil_scoped_release without_gil;
-  fused::run_on_cpu(task);
+  run(op, hidden, task, stream);
 }
 
 void hidden_backward(py::handle grad_object, py::handle phi_object,
@@ -165,7 +182,7 @@ PatchwiseCoreForward core_task(const char* op, const Tensor& hidden,
 
 void core_forward(py::handle hidden_object, py::handle value_object,
                   py::handle weight_object, py::handle bias_object,
-                  py::handle output_object) {
+                  py::handle output_object, uintptr_t stream) {
   const char* op = "patchwise_core_forward";
   const Tensor hidden(op, "hidden", hidden_object, Access::kRead);
   const Tensor value(op, "value", value_object, Access::kRead);
@@ -176,8 +193,7 @@ void core_forward(py::handle hidden_object, py::handle value_object,
       core_task(op, hidden, value, weight, bias, output);
   check_outputs({&output}, {&hidden, &value, &weight, &bias});
   if (output.empty()) return;
-  const py::gil_scoped_release without_gil;
-  fused::run_on_cpu(task);
+  run(op, output, task, stream);
 }
 
 void core_backward(py::handle grad_object, py::handle hidden_object,
@@ -222,7 +238,7 @@ void define_fused_patchwise(py::module_& module) {
   module.def("patchwise_hidden_forward", &hidden_forward, arg("phi"),
              arg("psi"), arg("scale"), arg("shift"), arg("weight"),
              arg("hidden"), py::kw_only(), arg("kernel_size"),
-             "Writes the hidden layer of the patchwise mapping.");
+             arg("stream") = 0, "Writes the hidden layer of the patchwise mapping.");
   module.def("patchwise_hidden_backward", &hidden_backward, arg("grad_hidden"),
              arg("phi"), arg("psi"), arg("scale"), arg("shift"), arg("weight"),
              arg("grad_phi"), arg("grad_psi"), arg("grad_scale"),
@@ -231,6 +247,7 @@ void define_fused_patchwise(py::module_& module) {
              "Writes the gradients of patchwise_hidden_forward.");
   module.def("patchwise_core_forward", &core_forward, arg("hidden"),
              arg("value"), arg("weight"), arg("bias"), arg("output"),
+             py::kw_only(), arg("stream") = 0,
              "Writes the sum of value with the weights made from hidden.");
   module.def("patchwise_core_backward", &core_backward, arg("grad_output"),
              arg("hidden"), arg("value"), arg("weight"), arg("bias"),

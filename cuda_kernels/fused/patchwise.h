@@ -73,6 +73,11 @@ void run_on_cpu(const PatchwiseHiddenForward& task);
 void run_on_cpu(const PatchwiseHiddenBackward& task);
 void run_on_cpu(const PatchwiseCoreForward& task);
 void run_on_cpu(const PatchwiseCoreBackward& task);
+
+// On a stream of the current device, a cudaStream_t; these return at once and
+// throw std::runtime_error if CUDA refuses to launch.
+void run_on_cuda(const PatchwiseHiddenForward& task, void* stream);
+void run_on_cuda(const PatchwiseCoreForward& task, void* stream);
 }  // namespace fused
 
 }  // namespace san
