@@ -140,6 +140,7 @@ def patchwise_hidden_forward(
     hidden: Tensor,
     *,
     kernel_size: int,
+    stream: int = 0,
 ) -> None: ...
 def patchwise_hidden_backward(
     grad_hidden: Tensor,
@@ -155,6 +156,8 @@ def patchwise_hidden_backward(
     grad_weight: Tensor,
     *,
     kernel_size: int,
+    workspace: Tensor | None = None,
+    stream: int = 0,
 ) -> None: ...
 def patchwise_core_forward(
     hidden: Tensor,
@@ -162,6 +165,8 @@ def patchwise_core_forward(
     weight: Tensor,
     bias: Tensor,
     output: Tensor,
+    *,
+    stream: int = 0,
 ) -> None: ...
 def patchwise_core_backward(
     grad_output: Tensor,
@@ -173,6 +178,9 @@ def patchwise_core_backward(
     grad_value: Tensor,
     grad_weight: Tensor,
     grad_bias: Tensor,
+    *,
+    workspace: Tensor | None = None,
+    stream: int = 0,
 ) -> None: ...
 def norm_relu_workspace(vectors: int, channels: int) -> int: ...
 def channel_moments(
@@ -238,6 +246,12 @@ def stem_backward(
     workspace: Tensor | None = None,
     stream: int = 0,
 ) -> None: ...
+def patchwise_hidden_workspace(
+    phi: Tensor, *, weight_channels: int, kernel_size: int
+) -> int: ...
+def patchwise_core_workspace(
+    value: Tensor, *, weight_channels: int, kernel_size: int
+) -> int: ...
 def cuda_device_count() -> int: ...
 def built_with_cuda() -> bool: ...
 def instruction_sets() -> list[str]: ...

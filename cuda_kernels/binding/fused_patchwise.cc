@@ -1,5 +1,6 @@
 #include "cuda_kernels/binding/fused_patchwise.h"
 
+#include <algorithm>
 #include <string>
 #include <vector>
 
@@ -45,6 +46,33 @@ void run(const char* op, const Tensor& like, const Task& task,
 #endif
 }
 
+// What a backward pass needs on CUDA; nothing where there are no kernels.
+template <typename Task>
+int64_t workspace_size(const Task& task) {
+#ifdef SAN_NO_CUDA
+  (void)task;
+  return 0;
+#else
+  return fused::workspace_elements(task);
+#endif
+}
+
+// The memory of a backward pass, whose outputs and inputs are `others`; null on
+// the CPU.
+template <typename Task>
+void* checked_workspace(const char* op, const Task& task, py::handle object,
+                        const Tensor& like, std::vector<const Tensor*> others) {
+  if (!like.on_cuda()) return nullptr;
+  const int64_t size = workspace_size(task);
+  const Tensor workspace(op, "workspace", object, Access::kWrite);
+  workspace.require_same_kind(like);
+  if (workspace.size(3) < size)
+    fail(op, "workspace", "have shape [1, 1, 1, n] with n of at least " +
+             std::to_string(size), std::to_string(workspace.size(3)));
+  for (const Tensor* other : others) workspace.require_apart_from(*other);
+  return workspace.data();
+}
+
 void check_outputs(const std::vector<const Tensor*>& outputs,
                    std::vector<const Tensor*> others) {
   for (const Tensor* output : outputs) {
@@ -68,6 +96,13 @@ Window same_window(const char* op, const char* name, const Tensor& image,
         size, size, kernel_size, 1, kernel_size / 2, 1, PaddingMode::kReflect};
   };
   return {axis(height), axis(width)};
+}
+
+int64_t positive(const char* op, int64_t weight_channels) {
+  if (weight_channels < 1)
+    fail(op, "weight_channels", "be at least 1",
+         std::to_string(weight_channels));
+  return weight_channels;
 }
 
 PatchwiseHiddenForward hidden_task(const char* op, const Tensor& phi,
@@ -123,7 +158,8 @@ void hidden_backward(py::handle grad_object, py::handle phi_object,
                      py::handle shift_object, py::handle weight_object,
                      py::handle grad_phi_object, py::handle grad_psi_object,
                      py::handle grad_scale_object, py::handle grad_shift_object,
-                     py::handle grad_weight_object, int64_t kernel_size) {
+                     py::handle grad_weight_object, int64_t kernel_size,
+                     py::handle workspace, uintptr_t stream) {
   const char* op = "patchwise_hidden_backward";
   const Tensor grad(op, "grad_hidden", grad_object, Access::kRead);
   const Tensor phi(op, "phi", phi_object, Access::kRead);
@@ -137,14 +173,15 @@ void hidden_backward(py::handle grad_object, py::handle phi_object,
   const Tensor grad_shift(op, "grad_shift", grad_shift_object, Access::kWrite);
   const Tensor grad_weight(op, "grad_weight", grad_weight_object,
                            Access::kWrite);
-  const PatchwiseHiddenBackward task = {
+  PatchwiseHiddenBackward task = {
       hidden_task(op, phi, psi, scale, shift, weight, grad, kernel_size),
       grad.data(),
       grad_phi.data(),
       grad_psi.data(),
       grad_scale.data(),
       grad_shift.data(),
-      grad_weight.data()};
+      grad_weight.data(),
+      nullptr};
   const std::vector<const Tensor*> grads = {&grad_phi, &grad_psi, &grad_scale,
                                             &grad_shift, &grad_weight};
   check_kind(op, psi, grads);
@@ -154,8 +191,11 @@ void hidden_backward(py::handle grad_object, py::handle phi_object,
   grad_shift.require_shape_of(shift);
   grad_weight.require_shape_of(weight);
   check_outputs(grads, {&grad, &phi, &psi, &scale, &shift, &weight});
-  const py::gil_scoped_release without_gil;
-  fused::run_on_cpu(task);
+  task.workspace = checked_workspace(
+      op, task.forward, workspace, psi,
+      {&grad, &phi, &psi, &scale, &shift, &weight, &grad_phi, &grad_psi,
+       &grad_scale, &grad_shift, &grad_weight});
+  run(op, psi, task, stream);
 }
 
 PatchwiseCoreForward core_task(const char* op, const Tensor& hidden,
@@ -200,7 +240,8 @@ void core_backward(py::handle grad_object, py::handle hidden_object,
                    py::handle value_object, py::handle weight_object,
                    py::handle bias_object, py::handle grad_hidden_object,
                    py::handle grad_value_object, py::handle grad_weight_object,
-                   py::handle grad_bias_object) {
+                   py::handle grad_bias_object, py::handle workspace,
+                   uintptr_t stream) {
   const char* op = "patchwise_core_backward";
   const Tensor grad(op, "grad_output", grad_object, Access::kRead);
   const Tensor hidden(op, "hidden", hidden_object, Access::kRead);
@@ -213,13 +254,14 @@ void core_backward(py::handle grad_object, py::handle hidden_object,
   const Tensor grad_weight(op, "grad_weight", grad_weight_object,
                            Access::kWrite);
   const Tensor grad_bias(op, "grad_bias", grad_bias_object, Access::kWrite);
-  const PatchwiseCoreBackward task = {
+  PatchwiseCoreBackward task = {
       core_task(op, hidden, value, weight, bias, grad),
       grad.data(),
       grad_hidden.data(),
       grad_value.data(),
       grad_weight.data(),
-      grad_bias.data()};
+      grad_bias.data(),
+      nullptr};
   check_kind(op, value, {&grad_hidden, &grad_value, &grad_weight, &grad_bias});
   grad_hidden.require_shape_of(hidden);
   grad_value.require_shape_of(value);
@@ -227,8 +269,36 @@ void core_backward(py::handle grad_object, py::handle hidden_object,
   grad_bias.require_shape_of(bias);
   check_outputs({&grad_hidden, &grad_value, &grad_weight, &grad_bias},
                 {&grad, &hidden, &value, &weight, &bias});
-  const py::gil_scoped_release without_gil;
-  fused::run_on_cpu(task);
+  task.workspace = checked_workspace(
+      op, task.forward, workspace, value,
+      {&grad, &hidden, &value, &weight, &bias, &grad_hidden, &grad_value,
+       &grad_weight, &grad_bias});
+  run(op, value, task, stream);
+}
+
+// Elements of the workspace of a backward pass on `image`, phi or value.
+int64_t hidden_workspace(py::handle phi_object, int64_t weight_channels,
+                         int64_t kernel_size) {
+  const char* op = "patchwise_hidden_workspace";
+  const Tensor phi(op, "phi", phi_object, Access::kRead);
+  PatchwiseHiddenForward task = {};
+  task.window = same_window(op, "phi", phi, kernel_size);
+  task.batch = phi.size(0);
+  task.relation_channels = std::max<int64_t>(phi.size(1), 1);
+  task.weight_channels = positive(op, weight_channels);
+  return workspace_size(task);
+}
+
+int64_t core_workspace(py::handle value_object, int64_t weight_channels,
+                       int64_t kernel_size) {
+  const char* op = "patchwise_core_workspace";
+  const Tensor value(op, "value", value_object, Access::kRead);
+  PatchwiseCoreForward task = {};
+  task.window = same_window(op, "value", value, kernel_size);
+  task.batch = value.size(0);
+  task.channels = value.size(1);
+  task.weight_channels = positive(op, weight_channels);
+  return workspace_size(task);
 }
 
 }  // namespace
@@ -243,7 +313,8 @@ void define_fused_patchwise(py::module_& module) {
              arg("phi"), arg("psi"), arg("scale"), arg("shift"), arg("weight"),
              arg("grad_phi"), arg("grad_psi"), arg("grad_scale"),
              arg("grad_shift"), arg("grad_weight"), py::kw_only(),
-             arg("kernel_size"),
+             arg("kernel_size"), arg("workspace") = py::none(),
+             arg("stream") = 0,
              "Writes the gradients of patchwise_hidden_forward.");
   module.def("patchwise_core_forward", &core_forward, arg("hidden"),
              arg("value"), arg("weight"), arg("bias"), arg("output"),
@@ -252,8 +323,17 @@ void define_fused_patchwise(py::module_& module) {
   module.def("patchwise_core_backward", &core_backward, arg("grad_output"),
              arg("hidden"), arg("value"), arg("weight"), arg("bias"),
              arg("grad_hidden"), arg("grad_value"), arg("grad_weight"),
-             arg("grad_bias"),
+             arg("grad_bias"), py::kw_only(), arg("workspace") = py::none(),
+             arg("stream") = 0,
              "Writes the gradients of patchwise_core_forward.");
+  module.def("patchwise_hidden_workspace", &hidden_workspace, arg("phi"), py::kw_only(),
+             arg("weight_channels"), arg("kernel_size"),
+             "How many elements patchwise_hidden_backward needs as workspace, "
+             "[1, 1, 1, n], on CUDA.");
+  module.def("patchwise_core_workspace", &core_workspace, arg("value"), py::kw_only(),
+             arg("weight_channels"), arg("kernel_size"),
+             "How many elements patchwise_core_backward needs as workspace, "
+             "[1, 1, 1, n], on CUDA.");
 }
 
 }  // namespace san

@@ -46,6 +46,7 @@ struct PatchwiseHiddenBackward {
   void* grad_scale;
   void* grad_shift;
   void* grad_weight;
+  void* workspace;  // on CUDA: workspace_elements of the task's type
 };
 
 struct PatchwiseCoreForward {
@@ -66,6 +67,7 @@ struct PatchwiseCoreBackward {
   void* grad_value;
   void* grad_weight;
   void* grad_bias;
+  void* workspace;  // on CUDA: workspace_elements of the task's type
 };
 
 namespace fused {
@@ -77,7 +79,14 @@ void run_on_cpu(const PatchwiseCoreBackward& task);
 // On a stream of the current device, a cudaStream_t; these return at once and
 // throw std::runtime_error if CUDA refuses to launch.
 void run_on_cuda(const PatchwiseHiddenForward& task, void* stream);
+void run_on_cuda(const PatchwiseHiddenBackward& task, void* stream);
 void run_on_cuda(const PatchwiseCoreForward& task, void* stream);
+void run_on_cuda(const PatchwiseCoreBackward& task, void* stream);
+
+// What the backward pass of these sizes keeps there meanwhile; pointers are not
+// read.
+int64_t workspace_elements(const PatchwiseHiddenForward& task);
+int64_t workspace_elements(const PatchwiseCoreForward& task);
 }  // namespace fused
 
 }  // namespace san

@@ -61,7 +61,7 @@ __device__ void aggregate(const Layout& layout, const Slab& slab,
   const int k = layout.k(), stride = layout.halo_stride();
   for (int line = place.slot; line < slab.lines; line += place.slots) {
     const T* weights = memory.matrix + line * k * kTapStride + place.quad * 4;
-    slide(memory.halos + (place.y + line) * stride + place.x, layout.halo(),
+    slide<kOwned>(memory.halos + (place.y + line) * stride + place.x, layout.halo(),
           members, k, [&](int t, const T(&seen)[kOwned][4]) {
             const Quad<T> weight = quad_at(weights + t * kTapStride);
 #pragma unroll

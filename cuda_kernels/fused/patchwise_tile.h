@@ -181,12 +181,13 @@ __device__ void stage_halo(const Layout& layout, const Sources& sources,
   }
 }
 
-// Copies a tile of some channels of an image, [channels, 64], with zeros where
-// the image ends. `step` is the way from one channel to the next.
+// Copies a tile of some channels, which are `step` apart, of an image, with
+// zeros where the image ends, to pixels[channel * stride + pixel * spacing].
 template <typename T>
 __device__ void stage_tile(const Layout& layout, const Tile& tile,
                            const T* image, int64_t step, int channels,
-                           T* pixels) {
+                           T* pixels, int stride = kTilePixels,
+                           int spacing = 1) {
   const int pixel = threadIdx.x % kTilePixels;
   const int64_t at =
       (tile.y + pixel / kSide) * layout.window.columns.size + tile.x +
@@ -194,24 +195,24 @@ __device__ void stage_tile(const Layout& layout, const Tile& tile,
   const bool inside = tile.holds(pixel);
   for (int c = threadIdx.x / kTilePixels; c < channels;
        c += blockDim.x / kTilePixels)
-    pixels[c * kTilePixels + pixel] = inside ? image[c * step + at] : T(0);
+    pixels[c * stride + pixel * spacing] =
+        inside ? image[c * step + at] : T(0);
 }
 
-// Goes along a footprint row of a quad in up to 8 planes of a halo. Calls
+// Goes along a footprint row of a quad in up to kPlanes planes of a halo. Calls
 // f(tap of the row, pixels of each plane that it shows of the quad).
-template <typename T, typename F>
-__device__ void slide(const T* from, int plane, int planes,
-                                      int taps, F f) {
-  T seen[kOwned][4];
+template <int kPlanes, typename T, typename F>
+__device__ void slide(const T* from, int plane, int planes, int taps, F f) {
+  T seen[kPlanes][4];
 #pragma unroll
-  for (int m = 0; m < kOwned; ++m)
+  for (int m = 0; m < kPlanes; ++m)
 #pragma unroll
     for (int i = 0; i < 4; ++i)
       seen[m][i] = m < planes && i > 0 ? from[m * plane + i - 1] : T(0);
 #pragma unroll 4  // after four steps every register is back in its place
   for (int t = 0; t < taps; ++t) {
 #pragma unroll
-    for (int m = 0; m < kOwned; ++m) {
+    for (int m = 0; m < kPlanes; ++m) {
 #pragma unroll
       for (int i = 0; i < 3; ++i) seen[m][i] = seen[m][i + 1];
       if (m < planes) seen[m][3] = from[m * plane + t + 3];

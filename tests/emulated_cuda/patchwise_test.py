@@ -20,6 +20,8 @@ SHAPES = [
     (1, 3, 1, 10, 17, 3, 1),
     (1, 1, 2, 2, 9, 5, 13),
     (1, 1, 1, 1, 17, 18, 9),
+    (1, 2, 33, 33, 3, 4, 3),
+    (1, 1, 1, 2, 41, 5, 11),
 ]
 TOLERANCE = {"float32": 1e-5, "float64": 1e-13}
 
@@ -50,17 +52,38 @@ def core_arrays(shape, dtype):
     return random_arrays([*images, (G, k, k, G), (1, G, k, k)], dtype)
 
 
+def workspace(module, op, *arguments, **sizes):
+    """Memory for a backward pass, not-a-numbers all over."""
+    count = getattr(module, f"patchwise_{op}_workspace")(*arguments, **sizes)
+    dtype = arguments[0].dtype
+    return {"workspace": np.full((1, 1, 1, count), np.nan, dtype)}
+
+
 def run_hidden(module, shape, grad, *inputs):
-    """The output."""
-    output = np.full_like(grad, np.nan)
-    module.patchwise_hidden_forward(*inputs, output, kernel_size=shape[-1])
-    return [output]
+    """The output and all gradients."""
+    options = {"kernel_size": shape[-1]}
+    output, *grads = (np.full_like(a, np.nan) for a in (grad, *inputs))
+    module.patchwise_hidden_forward(*inputs, output, **options)
+    memory = workspace(
+        module, "hidden", inputs[1], weight_channels=shape[2], **options
+    )
+    module.patchwise_hidden_backward(grad, *inputs, *grads, **options, **memory)
+    return [output, *grads]
 
 
 def run_core(module, shape, grad, *inputs):
-    output = np.full_like(grad, np.nan)
+    """The output and all gradients."""
+    output, *grads = (np.full_like(a, np.nan) for a in (grad, *inputs))
     module.patchwise_core_forward(*inputs, output)
-    return [output]
+    memory = workspace(
+        module,
+        "core",
+        inputs[1],
+        weight_channels=shape[2],
+        kernel_size=shape[-1],
+    )
+    module.patchwise_core_backward(grad, *inputs, *grads, **memory)
+    return [output, *grads]
 
 
 OPS = {"hidden": (hidden_arrays, run_hidden), "core": (core_arrays, run_core)}
@@ -71,6 +94,7 @@ def check(op, shape, dtype):
     arrays = make(shape, dtype)
     results = run(kernels, shape, *arrays)
     expected = run(cuda_kernels, shape, *arrays)
+    assert len(results) == len(arrays)
     for got, wanted in zip(results, expected, strict=True):
         scale = np.abs(wanted).max() + 1
         np.testing.assert_allclose(
@@ -90,3 +114,65 @@ def test_equals_the_cpu(op, shape):
 @pytest.mark.parametrize("op", OPS)
 def test_equals_the_cpu_in_float32(op):
     check(op, SHAPES[0], "float32")
+
+
+def test_many_images():
+    # More tiles than blocks: each sums over several, and owns all rows.
+    for op in OPS:
+        check(op, (1100, 1, 1, 1, 9, 1, 3), "float64")
+
+
+@pytest.mark.parametrize("op", OPS)
+def test_no_images(op):
+    shape = (0, 4, 2, 16, 5, 7, 3)
+    make, run = OPS[op]
+    output, *grads = run(kernels, shape, *make(shape, "float64"))
+    assert output.size == 0
+    for grad in grads[-2:]:
+        assert grad.size > 0
+        assert not grad.any()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"workspace": None}, "must be a tensor that exports DLPack"),
+        (
+            {"workspace": np.zeros((1, 1, 1, 5))},
+            r"must have shape \[1, 1, 1, n\] with n of at least \d+, got 5",
+        ),
+        (
+            {"workspace": np.zeros((1, 1, 1, 5), "float32")},
+            "must have the dtype of",
+        ),
+    ],
+)
+@pytest.mark.parametrize("op", OPS)
+def test_the_workspace_is_checked(op, change, message):
+    grad, *inputs = OPS[op][0](SHAPES[0], "float64")
+    grads = [np.empty_like(a) for a in inputs]
+    options = {"kernel_size": 3} if op == "hidden" else {}
+    backward = getattr(kernels, f"patchwise_{op}_backward")
+    with pytest.raises(ValueError, match=f"workspace {message}"):
+        backward(grad, *inputs, *grads, **options, **change)
+
+
+@pytest.mark.parametrize("op", OPS)
+def test_the_workspace_is_apart_from_the_gradients(op):
+    grad, *inputs = OPS[op][0]((1, 1, 1, 1, 90, 90, 1), "float64")
+    grads = [np.empty_like(a) for a in inputs]
+    options = {"kernel_size": 1} if op == "hidden" else {}
+    memory = grads[1].reshape(1, 1, 1, -1)
+    backward = getattr(kernels, f"patchwise_{op}_backward")
+    with pytest.raises(ValueError, match="workspace must not share memory"):
+        backward(grad, *inputs, *grads, **options, workspace=memory)
+
+
+@pytest.mark.parametrize("op", OPS)
+def test_the_size_of_the_workspace_is_checked(op):
+    size = getattr(kernels, f"patchwise_{op}_workspace")
+    image = np.zeros((1, 1, 2, 2))
+    with pytest.raises(ValueError, match="kernel_size must be odd"):
+        size(image, weight_channels=1, kernel_size=4)
+    with pytest.raises(ValueError, match="weight_channels must be at least 1"):
+        size(image, weight_channels=0, kernel_size=3)
