@@ -247,10 +247,22 @@ def stem_backward(
     stream: int = 0,
 ) -> None: ...
 def patchwise_hidden_workspace(
-    phi: Tensor, *, weight_channels: int, kernel_size: int
+    batch: int,
+    relation_channels: int,
+    height: int,
+    width: int,
+    *,
+    weight_channels: int,
+    kernel_size: int,
 ) -> int: ...
 def patchwise_core_workspace(
-    value: Tensor, *, weight_channels: int, kernel_size: int
+    batch: int,
+    channels: int,
+    height: int,
+    width: int,
+    *,
+    weight_channels: int,
+    kernel_size: int,
 ) -> int: ...
 def cuda_device_count() -> int: ...
 def built_with_cuda() -> bool: ...

@@ -26,7 +26,8 @@ void check_kind(const char* op, const Tensor& image,
   for (const Tensor* other : others) other->require_same_kind(image);
 }
 
-// Runs a checked task where `like` lies; `stream` is a cudaStream_t as a number.
+// Runs a checked task where `like` lies; `stream` is a cudaStream_t as a
+// number.
 template <typename Task>
 void run(const char* op, const Tensor& like, const Task& task,
          uintptr_t stream) {
@@ -67,8 +68,9 @@ void* checked_workspace(const char* op, const Task& task, py::handle object,
   const Tensor workspace(op, "workspace", object, Access::kWrite);
   workspace.require_same_kind(like);
   if (workspace.size(3) < size)
-    fail(op, "workspace", "have shape [1, 1, 1, n] with n of at least " +
-             std::to_string(size), std::to_string(workspace.size(3)));
+    fail(op, "workspace",
+         "have shape [1, 1, 1, n] with n of at least " + std::to_string(size),
+         std::to_string(workspace.size(3)));
   for (const Tensor* other : others) workspace.require_apart_from(*other);
   return workspace.data();
 }
@@ -81,9 +83,8 @@ void check_outputs(const std::vector<const Tensor*>& outputs,
   }
 }
 
-Window same_window(const char* op, const char* name, const Tensor& image,
-                   int64_t kernel_size) {
-  const int64_t height = image.size(2), width = image.size(3);
+Window same_window(const char* op, const char* name, int64_t height,
+                   int64_t width, int64_t kernel_size) {
   if (height < 1 || width < 1 || height > kLargestSide || width > kLargestSide)
     fail(op, name, "have a height and width from 1 to 2^30",
          std::to_string(height) + " x " + std::to_string(width));
@@ -98,11 +99,11 @@ Window same_window(const char* op, const char* name, const Tensor& image,
   return {axis(height), axis(width)};
 }
 
-int64_t positive(const char* op, int64_t weight_channels) {
-  if (weight_channels < 1)
-    fail(op, "weight_channels", "be at least 1",
-         std::to_string(weight_channels));
-  return weight_channels;
+void require_least(const char* op, const char* name, int64_t value,
+                   int64_t least) {
+  if (value < least)
+    fail(op, name, "be at least " + std::to_string(least),
+         std::to_string(value));
 }
 
 PatchwiseHiddenForward hidden_task(const char* op, const Tensor& phi,
@@ -112,7 +113,8 @@ PatchwiseHiddenForward hidden_task(const char* op, const Tensor& phi,
   check_kind(op, psi, {&phi, &scale, &shift, &weight, &hidden});
   phi.require_shape_of(psi);
   const int64_t R = psi.size(1), G = weight.size(0);
-  const Window window = same_window(op, "psi", psi, kernel_size);
+  const Window window =
+      same_window(op, "psi", psi.size(2), psi.size(3), kernel_size);
   if (R < 1 || G < 1)
     fail(op, "weight", "have at least one channel of each kind",
          std::to_string(G) + " from " + std::to_string(R));
@@ -191,10 +193,10 @@ void hidden_backward(py::handle grad_object, py::handle phi_object,
   grad_shift.require_shape_of(shift);
   grad_weight.require_shape_of(weight);
   check_outputs(grads, {&grad, &phi, &psi, &scale, &shift, &weight});
-  task.workspace = checked_workspace(
-      op, task.forward, workspace, psi,
-      {&grad, &phi, &psi, &scale, &shift, &weight, &grad_phi, &grad_psi,
-       &grad_scale, &grad_shift, &grad_weight});
+  task.workspace =
+      checked_workspace(op, task.forward, workspace, psi,
+                        {&grad, &phi, &psi, &scale, &shift, &weight, &grad_phi,
+                         &grad_psi, &grad_scale, &grad_shift, &grad_weight});
   run(op, psi, task, stream);
 }
 
@@ -204,7 +206,8 @@ PatchwiseCoreForward core_task(const char* op, const Tensor& hidden,
   check_kind(op, value, {&hidden, &weight, &bias, &output});
   const int64_t channels = value.size(1), groups = weight.size(0);
   const int64_t k = weight.size(1);
-  const Window window = same_window(op, "value", value, k);
+  const Window window =
+      same_window(op, "value", value.size(2), value.size(3), k);
   if (groups < 1 || channels % groups != 0)
     fail(op, "weight",
          "have a number of channels that divides value's, " +
@@ -269,35 +272,41 @@ void core_backward(py::handle grad_object, py::handle hidden_object,
   grad_bias.require_shape_of(bias);
   check_outputs({&grad_hidden, &grad_value, &grad_weight, &grad_bias},
                 {&grad, &hidden, &value, &weight, &bias});
-  task.workspace = checked_workspace(
-      op, task.forward, workspace, value,
-      {&grad, &hidden, &value, &weight, &bias, &grad_hidden, &grad_value,
-       &grad_weight, &grad_bias});
+  task.workspace =
+      checked_workspace(op, task.forward, workspace, value,
+                        {&grad, &hidden, &value, &weight, &bias, &grad_hidden,
+                         &grad_value, &grad_weight, &grad_bias});
   run(op, value, task, stream);
 }
 
-// Elements of the workspace of a backward pass on `image`, phi or value.
-int64_t hidden_workspace(py::handle phi_object, int64_t weight_channels,
+// The workspaces of the backward passes, in elements.
+int64_t hidden_workspace(int64_t batch, int64_t relation_channels,
+                         int64_t height, int64_t width, int64_t weight_channels,
                          int64_t kernel_size) {
   const char* op = "patchwise_hidden_workspace";
-  const Tensor phi(op, "phi", phi_object, Access::kRead);
+  require_least(op, "batch", batch, 0);
+  require_least(op, "relation_channels", relation_channels, 1);
+  require_least(op, "weight_channels", weight_channels, 1);
   PatchwiseHiddenForward task = {};
-  task.window = same_window(op, "phi", phi, kernel_size);
-  task.batch = phi.size(0);
-  task.relation_channels = std::max<int64_t>(phi.size(1), 1);
-  task.weight_channels = positive(op, weight_channels);
+  task.batch = batch;
+  task.relation_channels = relation_channels;
+  task.weight_channels = weight_channels;
+  task.window = same_window(op, "phi", height, width, kernel_size);
   return workspace_size(task);
 }
 
-int64_t core_workspace(py::handle value_object, int64_t weight_channels,
+int64_t core_workspace(int64_t batch, int64_t channels, int64_t height,
+                       int64_t width, int64_t weight_channels,
                        int64_t kernel_size) {
   const char* op = "patchwise_core_workspace";
-  const Tensor value(op, "value", value_object, Access::kRead);
+  require_least(op, "batch", batch, 0);
+  require_least(op, "channels", channels, 0);
+  require_least(op, "weight_channels", weight_channels, 1);
   PatchwiseCoreForward task = {};
-  task.window = same_window(op, "value", value, kernel_size);
-  task.batch = value.size(0);
-  task.channels = value.size(1);
-  task.weight_channels = positive(op, weight_channels);
+  task.batch = batch;
+  task.channels = channels;
+  task.weight_channels = weight_channels;
+  task.window = same_window(op, "value", height, width, kernel_size);
   return workspace_size(task);
 }
 
@@ -308,7 +317,8 @@ void define_fused_patchwise(py::module_& module) {
   module.def("patchwise_hidden_forward", &hidden_forward, arg("phi"),
              arg("psi"), arg("scale"), arg("shift"), arg("weight"),
              arg("hidden"), py::kw_only(), arg("kernel_size"),
-             arg("stream") = 0, "Writes the hidden layer of the patchwise mapping.");
+             arg("stream") = 0,
+             "Writes the hidden layer of the patchwise mapping.");
   module.def("patchwise_hidden_backward", &hidden_backward, arg("grad_hidden"),
              arg("phi"), arg("psi"), arg("scale"), arg("shift"), arg("weight"),
              arg("grad_phi"), arg("grad_psi"), arg("grad_scale"),
@@ -326,11 +336,13 @@ void define_fused_patchwise(py::module_& module) {
              arg("grad_bias"), py::kw_only(), arg("workspace") = py::none(),
              arg("stream") = 0,
              "Writes the gradients of patchwise_core_forward.");
-  module.def("patchwise_hidden_workspace", &hidden_workspace, arg("phi"), py::kw_only(),
-             arg("weight_channels"), arg("kernel_size"),
+  module.def("patchwise_hidden_workspace", &hidden_workspace, arg("batch"),
+             arg("relation_channels"), arg("height"), arg("width"),
+             py::kw_only(), arg("weight_channels"), arg("kernel_size"),
              "How many elements patchwise_hidden_backward needs as workspace, "
              "[1, 1, 1, n], on CUDA.");
-  module.def("patchwise_core_workspace", &core_workspace, arg("value"), py::kw_only(),
+  module.def("patchwise_core_workspace", &core_workspace, arg("batch"),
+             arg("channels"), arg("height"), arg("width"), py::kw_only(),
              arg("weight_channels"), arg("kernel_size"),
              "How many elements patchwise_core_backward needs as workspace, "
              "[1, 1, 1, n], on CUDA.");

@@ -39,8 +39,8 @@ struct CoreMemory {
       : sources(layout, arena),
         mix(layout, arena),
         matrix(arena.take<T>(matrix_elements(layout))),
-        halos(arena.take<T>(
-            (members < kOwned ? members : kOwned) * layout.halo())) {}
+        halos(arena.take<T>((members < kOwned ? members : kOwned) *
+                            layout.halo())) {}
 
   // The matrix, or after it the parts of the sums.
   static SAN_HOST_DEVICE int matrix_elements(const Layout& layout) {
@@ -61,16 +61,17 @@ __device__ void aggregate(const Layout& layout, const Slab& slab,
   const int k = layout.k(), stride = layout.halo_stride();
   for (int line = place.slot; line < slab.lines; line += place.slots) {
     const T* weights = memory.matrix + line * k * kTapStride + place.quad * 4;
-    slide<kOwned>(memory.halos + (place.y + line) * stride + place.x, layout.halo(),
-          members, k, [&](int t, const T(&seen)[kOwned][4]) {
-            const Quad<T> weight = quad_at(weights + t * kTapStride);
+    slide<kOwned>(memory.halos + (place.y + line) * stride + place.x,
+                  layout.halo(), members, k,
+                  [&](int t, const T(&seen)[kOwned][4]) {
+                    const Quad<T> weight = quad_at(weights + t * kTapStride);
 #pragma unroll
-            for (int m = 0; m < kOwned; ++m)
-              if (m < members)
+                    for (int m = 0; m < kOwned; ++m)
+                      if (m < members)
 #pragma unroll
-                for (int j = 0; j < 4; ++j)
-                  sums[m][j] += weight.at[j] * seen[m][j];
-          });
+                        for (int j = 0; j < 4; ++j)
+                          sums[m][j] += weight.at[j] * seen[m][j];
+                  });
   }
 }
 
@@ -131,14 +132,13 @@ void run(const PatchwiseCoreForward& task, void* stream) {
   const int64_t jobs =
       task.batch * layout.down() * layout.across() * G * blocks;
   if (jobs == 0) return;
-  launch(&core_forward<T>,
-         {blocks_for(jobs), threads_for(layout), bytes(layout)}, stream,
-         CoreForward<T>{layout, jobs, C, G, blocks,
-                        static_cast<const T*>(task.hidden),
-                        static_cast<const T*>(task.value),
-                        static_cast<const T*>(task.weight),
-                        static_cast<const T*>(task.bias),
-                        static_cast<T*>(task.output)});
+  launch(
+      &core_forward<T>, {blocks_for(jobs), threads_for(layout), bytes(layout)},
+      stream,
+      CoreForward<T>{
+          layout, jobs, C, G, blocks, static_cast<const T*>(task.hidden),
+          static_cast<const T*>(task.value), static_cast<const T*>(task.weight),
+          static_cast<const T*>(task.bias), static_cast<T*>(task.output)});
 }
 
 }  // namespace

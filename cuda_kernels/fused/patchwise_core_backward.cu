@@ -156,8 +156,7 @@ __device__ void make_gradients(const Core<T>& a, const Tile& tile,
   const int64_t P = a.layout.window.pixels();
   for (int first = 0; first < a.M; first += kOwned) {
     const int members = min(a.M - first, kOwned);
-    const int64_t planes =
-        (tile.image * a.C + g + int64_t{first} * a.G) * P;
+    const int64_t planes = (tile.image * a.C + g + int64_t{first} * a.G) * P;
     __syncthreads();
     for (int m = 0; m < members; ++m)
       stage_halo(a.layout, memory.sources,
@@ -206,9 +205,9 @@ __global__ void __launch_bounds__(kMostThreads, sizeof(T) > 4 ? 1 : 2)
         __syncthreads();
         for (int i = threadIdx.x; i < slab.taps * width; i += blockDim.x) {
           const int channel = first + i % width;
-          memory.columns[i] =
-              channel < b.G ? b.weight[(row + i / width) * b.G + channel]
-                            : T(0);
+          memory.columns[i] = channel < b.G
+                                  ? b.weight[(row + i / width) * b.G + channel]
+                                  : T(0);
         }
         make_gradients(b, tile, slab, g, memory);
         for (int tap = place.slot / a.groups; tap < slab.taps; tap += parts) {
@@ -242,7 +241,7 @@ struct WeightGradients {
   Core<T> core;
   Chunks chunks;
   int64_t jobs;
-  int blocks;             // blocks of 32 channels of hidden
+  int blocks;                  // blocks of 32 channels of hidden
   T *weight_sums, *bias_sums;  // [chunks, G, K, G], [chunks, G, K]
 };
 
@@ -341,7 +340,10 @@ void run(const PatchwiseCoreBackward& task, void* stream) {
   const int G = static_cast<int>(f.weight_channels);
   const int64_t K = f.window.taps();
   const int groups = G > kOwned ? kGroups : 1;
-  Core<T> core = {layout_of(f.window), C, G, C / G,
+  Core<T> core = {layout_of(f.window),
+                  C,
+                  G,
+                  C / G,
                   static_cast<const T*>(f.hidden),
                   static_cast<const T*>(f.value),
                   static_cast<const T*>(f.weight),
@@ -370,8 +372,8 @@ void run(const PatchwiseCoreBackward& task, void* stream) {
   const int columns = (G + kColumns - 1) / kColumns;
   const int64_t jobs = chunks.count * columns * core.layout.slabs() * G;
   if (jobs > 0)
-    launch(&weight_gradients<T>,
-           {blocks_for(jobs), kMostThreads, bytes.weight}, stream,
+    launch(&weight_gradients<T>, {blocks_for(jobs), kMostThreads, bytes.weight},
+           stream,
            WeightGradients<T>{core, chunks, jobs, columns, weight_sums,
                               bias_sums});
   launch_sum(weight_sums, chunks.count, G * K * G, G * K * G, task.grad_weight,

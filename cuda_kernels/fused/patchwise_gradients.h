@@ -49,8 +49,8 @@ struct Chunks {
   Chunks(const Window& window, int64_t batch, int64_t blocks)
       : tiles(batch * ((window.rows.size + kSide - 1) / kSide) *
               ((window.columns.size + kSide - 1) / kSide)) {
-    const int64_t wanted = std::clamp<int64_t>(
-        kWantedBlocks / blocks, 1, std::max<int64_t>(tiles, 1));
+    const int64_t wanted = std::clamp<int64_t>(kWantedBlocks / blocks, 1,
+                                               std::max<int64_t>(tiles, 1));
     size = (tiles + wanted - 1) / wanted;
     count = size == 0 ? 0 : (tiles + size - 1) / size;
   }
@@ -123,9 +123,9 @@ __device__ void spread(const Layout& layout, const Tile& tile, const Slab& slab,
   const Range x = range_of(sources.columns, across);
   const int wide = x.high - x.low + 1, count = (y.high - y.low + 1) * wide;
   // Neighbours stay neighbours under reflection: this far apart, all ascend.
-  const bool direct = sources.rows[down - 1] - sources.rows[0] == down - 1 &&
-                      sources.columns[across - 1] - sources.columns[0] ==
-                          across - 1;
+  const bool direct =
+      sources.rows[down - 1] - sources.rows[0] == down - 1 &&
+      sources.columns[across - 1] - sources.columns[0] == across - 1;
   for (int at = threadIdx.x; at < count * members; at += blockDim.x) {
     const int m = at / count, row = at % count / wide, column = at % wide;
     const T* from = sums + m * down * across;

@@ -33,9 +33,7 @@ struct HiddenForward {
   const T *phi, *psi, *scale, *shift, *weight;
   T* hidden;
 
-  SAN_HOST_DEVICE int64_t S() const {
-    return R * (layout.window.taps() + 1);
-  }
+  SAN_HOST_DEVICE int64_t S() const { return R * (layout.window.taps() + 1); }
 };
 
 template <typename T>
@@ -43,8 +41,7 @@ struct HiddenMemory {
   Sources sources;
   T *halo, *weights, *affine, *parts;
 
-  SAN_HOST_DEVICE HiddenMemory(const Layout& layout, int channels,
-                               Arena& arena)
+  SAN_HOST_DEVICE HiddenMemory(const Layout& layout, int channels, Arena& arena)
       : sources(layout, arena),
         halo(arena.take<T>(channels * layout.halo())),
         weights(arena.take<T>(channels * layout.taps() * kOwned)),
@@ -72,10 +69,10 @@ __device__ void add_centre(const HiddenForward<T>& a, const Tile& tile, int g,
     const T scale = a.scale[r], shift = a.shift[r];
     T x[4];
     for (int j = 0; j < 4; ++j) {
-      const T y = tile.holds(place.quad * 4 + j)
-                      ? a.phi[(tile.image * a.R + r) * P + at + j] * scale +
-                            shift
-                      : T(0);
+      const T y =
+          tile.holds(place.quad * 4 + j)
+              ? a.phi[(tile.image * a.R + r) * P + at + j] * scale + shift
+              : T(0);
       x[j] = y > T(0) ? y : T(0);
     }
 #pragma unroll
@@ -96,8 +93,7 @@ __device__ void stage(const HiddenForward<T>& a, const HiddenMemory<T>& memory,
   for (int c = 0; c < channels; ++c) {
     const int64_t s =
         a.R + (r + c) * K + static_cast<int64_t>(slab.first) * a.layout.k();
-    stage_halo(a.layout, memory.sources,
-               a.psi + (tile.image * a.R + r + c) * P,
+    stage_halo(a.layout, memory.sources, a.psi + (tile.image * a.R + r + c) * P,
                memory.halo + c * a.layout.halo());
     T* weights = memory.weights + c * slab.taps * kOwned;
     for (int i = threadIdx.x; i < slab.taps * kOwned; i += blockDim.x) {
@@ -114,9 +110,8 @@ __device__ void stage(const HiddenForward<T>& a, const HiddenMemory<T>& memory,
 
 // What a footprint row contributes; weights and affine are those of its taps.
 template <typename T>
-__device__ void add_line(const T* from, const T* weights,
-                                         const T* affine, int taps,
-                                         T (&sums)[kOwned][4]) {
+__device__ void add_line(const T* from, const T* weights, const T* affine,
+                         int taps, T (&sums)[kOwned][4]) {
   T seen[4] = {T(0), from[0], from[1], from[2]};
 #pragma unroll 4  // after four steps every register is back in its place
   for (int t = 0; t < taps; ++t) {
@@ -196,17 +191,16 @@ void run(const PatchwiseHiddenForward& task, void* stream) {
   const int64_t blocks = (G + kOwned - 1) / kOwned;
   const int64_t jobs = task.batch * layout.down() * layout.across() * blocks;
   if (jobs == 0) return;
-  launch(&hidden_forward<T>,
-         {blocks_for(jobs), kMostThreads,
-          HiddenMemory<T>::bytes(layout, channels)},
-         stream,
-         HiddenForward<T>{layout, jobs, blocks, R, G, channels,
-                          static_cast<const T*>(task.phi),
-                          static_cast<const T*>(task.psi),
-                          static_cast<const T*>(task.scale),
-                          static_cast<const T*>(task.shift),
-                          static_cast<const T*>(task.weight),
-                          static_cast<T*>(task.hidden)});
+  launch(
+      &hidden_forward<T>,
+      {blocks_for(jobs), kMostThreads,
+       HiddenMemory<T>::bytes(layout, channels)},
+      stream,
+      HiddenForward<T>{
+          layout, jobs, blocks, R, G, channels, static_cast<const T*>(task.phi),
+          static_cast<const T*>(task.psi), static_cast<const T*>(task.scale),
+          static_cast<const T*>(task.shift), static_cast<const T*>(task.weight),
+          static_cast<T*>(task.hidden)});
 }
 
 }  // namespace

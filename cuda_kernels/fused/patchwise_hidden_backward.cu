@@ -66,8 +66,7 @@ __device__ void rectify(const Relation<T>& a, const TapMemory<T>& memory,
                         const Slab& slab, int64_t s, T (&grads)[kOwned][4],
                         AffineSums<T>& sums) {
   const Place place;
-  const T* pixels =
-      memory.halo + place.y * a.layout.halo_stride() + place.x;
+  const T* pixels = memory.halo + place.y * a.layout.halo_stride() + place.x;
 #pragma unroll
   for (int i = 0; i < kOwned; ++i) {
     const int tap = place.slot * kOwned + i;
@@ -120,8 +119,8 @@ __global__ void __launch_bounds__(kMostThreads, sizeof(T) > 4 ? 1 : 2)
     const int64_t band = a.first_band + job % a.bands_now * 2;
     const int64_t n = job / a.bands_now / b.R, r = job / a.bands_now % b.R;
     const int64_t top = n * layout.down() + band * a.bands.height;
-    const int64_t end = n * layout.down() +
-                        min((band + 1) * a.bands.height, layout.down());
+    const int64_t end =
+        n * layout.down() + min((band + 1) * a.bands.height, layout.down());
     const int64_t plane = (n * b.R + r) * P;
     for (int index = 0; index < layout.slabs(); ++index) {
       const Slab slab = layout.slab(index);
@@ -176,8 +175,7 @@ template <typename T>
 __device__ void make_taps(const Relation<T>& a, const WeightMemory<T>& memory,
                           const Slab& slab, int64_t s) {
   const Place place;
-  const T* pixels =
-      memory.halo + place.y * a.layout.halo_stride() + place.x;
+  const T* pixels = memory.halo + place.y * a.layout.halo_stride() + place.x;
   for (int tap = place.slot; tap < slab.taps; tap += place.slots) {
     const T scale = a.scale[s + tap], shift = a.shift[s + tap];
     const T* seen = pixels + memory.sources.taps[tap];
@@ -239,11 +237,11 @@ void launch_tap_gradients(const Relation<T>& relation, const Bands& bands,
     const int64_t bands_now = (bands.count + 1 - first) / 2;
     const int64_t jobs = batch * relation.R * bands_now;
     if (jobs > 0)
-      launch(&tap_gradients<T>,
-             {blocks_for(jobs), threads_for(relation.layout), arena.bytes()},
-             stream,
-             TapGradients<T>{relation, bands, bands_now, jobs, first,
-                             partials});
+      launch(
+          &tap_gradients<T>,
+          {blocks_for(jobs), threads_for(relation.layout), arena.bytes()},
+          stream,
+          TapGradients<T>{relation, bands, bands_now, jobs, first, partials});
   }
 }
 
@@ -288,7 +286,12 @@ void run(const PatchwiseHiddenBackward& task, void* stream) {
     WeightMemory<T>(layout, weights);
     return std::max(taps.bytes(), weights.bytes());
   });
-  Relation<T> psi = {layout, R, G, S, R, static_cast<const T*>(f.psi),
+  Relation<T> psi = {layout,
+                     R,
+                     G,
+                     S,
+                     R,
+                     static_cast<const T*>(f.psi),
                      static_cast<const T*>(f.scale),
                      static_cast<const T*>(f.shift),
                      static_cast<const T*>(f.weight),

@@ -189,14 +189,12 @@ __device__ void stage_tile(const Layout& layout, const Tile& tile,
                            T* pixels, int stride = kTilePixels,
                            int spacing = 1) {
   const int pixel = threadIdx.x % kTilePixels;
-  const int64_t at =
-      (tile.y + pixel / kSide) * layout.window.columns.size + tile.x +
-      pixel % kSide;
+  const int64_t at = (tile.y + pixel / kSide) * layout.window.columns.size +
+                     tile.x + pixel % kSide;
   const bool inside = tile.holds(pixel);
   for (int c = threadIdx.x / kTilePixels; c < channels;
        c += blockDim.x / kTilePixels)
-    pixels[c * stride + pixel * spacing] =
-        inside ? image[c * step + at] : T(0);
+    pixels[c * stride + pixel * spacing] = inside ? image[c * step + at] : T(0);
 }
 
 // Goes along a footprint row of a quad in up to kPlanes planes of a halo. Calls

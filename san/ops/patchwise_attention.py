@@ -1,11 +1,8 @@
 """The patchwise attention without its intermediate tensors.
 
 Relation, mapping and aggregation of "Exploring Self-attention for Image
-Recognition", CVPR 2020, section 3.2, on two operators of which neither
-leaves anything with both K taps and P pixels in memory: the hidden layer of
-the mapping is a convolution that rectifies its input anew for every tap, and
-the weights of the footprint exist for a few pixels at a time. Both compute
-again what their derivative needs.
+Recognition", CVPR 2020, section 3.2, on the two operators of
+`patchwise_core`; what is here is ordinary PyTorch on tensors without taps.
 
 Shape letters: N batch, R relation channels, G weight channels, C value
 channels, H W image, k footprint, K = k * k taps, P = H * W pixels.
@@ -17,9 +14,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-import cuda_kernels
+from san.ops import patchwise_core  # noqa: F401  registers the operators
 from san.ops.batch_statistics import Moments, scale_and_shift
-from san.ops.registration import define
 from san.ops.window import check_alike, check_tensor
 
 
@@ -33,7 +29,7 @@ def patchwise_attention(
     """y_i = sum over the footprint of gamma(phi_i, psi around i)_j * value_j.
 
     The footprint is mirrored at the edges. Half types are computed in
-    float32, on the CPU. In training the batch normalisations of the mapping
+    float32. In training the batch normalisations of the mapping
     use and track the statistics of the batch.
 
     Args:
@@ -154,8 +150,10 @@ def _check(
     for name, tensor in (("value", value), ("phi", phi), ("psi", psi)):
         check_tensor(op, name, tensor)
         check_alike(op, name, tensor, "value", value)
-    if value.device.type != "cpu":
-        raise ValueError(f"{op}: value must be on the CPU, got {value.device}")
+    if value.device.type not in ("cpu", "cuda"):
+        raise ValueError(
+            f"{op}: value must be on the CPU or on CUDA, got {value.device}"
+        )
     if phi.shape != psi.shape:
         raise ValueError(
             f"{op}: psi must have the shape of phi, {list(phi.shape)}, "
@@ -207,132 +205,3 @@ def _check_mapping(
             f"{op}: value must have a multiple of G = {groups} channels, "
             f"got {channels}"
         )
-
-
-def _dense(*tensors: torch.Tensor) -> list[torch.Tensor]:
-    """Dense views or copies; an output has to be dense already."""
-    return [t.detach().contiguous() for t in tensors]
-
-
-def _hidden_forward(phi: torch.Tensor, *inputs: Any) -> torch.Tensor:
-    *tensors, kernel_size = inputs
-    hidden = _fake_hidden_forward(phi, *inputs)
-    cuda_kernels.patchwise_hidden_forward(
-        *_dense(phi, *tensors, hidden), kernel_size=kernel_size
-    )
-    return hidden
-
-
-def _fake_hidden_forward(phi: torch.Tensor, *inputs: Any) -> torch.Tensor:
-    batch, _, height, width = phi.shape
-    groups = inputs[-2].shape[0]
-    return phi.new_empty((batch, groups, height, width))
-
-
-def _core_forward(
-    hidden: torch.Tensor,
-    value: torch.Tensor,
-    weight: torch.Tensor,
-    bias: torch.Tensor,
-) -> torch.Tensor:
-    output = _fake_core_forward(hidden, value, weight, bias)
-    cuda_kernels.patchwise_core_forward(
-        *_dense(hidden, value, weight, bias, output)
-    )
-    return output
-
-
-def _fake_core_forward(
-    hidden: torch.Tensor,
-    value: torch.Tensor,
-    weight: torch.Tensor,
-    bias: torch.Tensor,
-) -> torch.Tensor:
-    return value.new_empty(value.shape)
-
-
-def _fake_backward(
-    grad: torch.Tensor, *inputs: Any
-) -> tuple[torch.Tensor, ...]:
-    tensors = (t for t in inputs if isinstance(t, torch.Tensor))
-    return tuple(t.new_empty(t.shape) for t in tensors)
-
-
-def _hidden_backward(
-    grad: torch.Tensor, *inputs: Any
-) -> tuple[torch.Tensor, ...]:
-    *tensors, kernel_size = inputs
-    grads = _fake_backward(grad, *tensors)
-    cuda_kernels.patchwise_hidden_backward(
-        *_dense(grad, *tensors), *grads, kernel_size=kernel_size
-    )
-    return grads
-
-
-def _core_backward(
-    grad: torch.Tensor, *inputs: torch.Tensor
-) -> tuple[torch.Tensor, ...]:
-    grads = _fake_backward(grad, *inputs)
-    cuda_kernels.patchwise_core_backward(*_dense(grad, *inputs), *grads)
-    return grads
-
-
-def _save_inputs(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
-    ctx.save_for_backward(*inputs)
-
-
-def _save_hidden_inputs(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
-    *tensors, ctx.kernel_size = inputs
-    ctx.save_for_backward(*tensors)
-
-
-def _differentiate_hidden(ctx: Any, grad: torch.Tensor) -> Any:
-    grads = torch.ops.san.patchwise_hidden_backward(
-        grad, *ctx.saved_tensors, ctx.kernel_size
-    )
-    return *grads, None
-
-
-def _differentiate_core(ctx: Any, grad: torch.Tensor) -> Any:
-    return torch.ops.san.patchwise_core_backward(grad, *ctx.saved_tensors)
-
-
-def _no_second_derivative(ctx: Any, *grads: torch.Tensor) -> Any:
-    raise NotImplementedError(
-        "patchwise_attention: the fused operator is differentiable once"
-    )
-
-
-define(
-    "patchwise_hidden(Tensor phi, Tensor psi, Tensor scale, Tensor shift, "
-    "Tensor weight, int kernel_size) -> Tensor",
-    _hidden_forward,
-    fake=_fake_hidden_forward,
-    backward=_differentiate_hidden,
-    setup_context=_save_hidden_inputs,
-)
-define(
-    "patchwise_hidden_backward(Tensor grad_hidden, Tensor phi, Tensor psi, "
-    "Tensor scale, Tensor shift, Tensor weight, int kernel_size) "
-    "-> (Tensor, Tensor, Tensor, Tensor, Tensor)",
-    _hidden_backward,
-    fake=_fake_backward,
-    backward=_no_second_derivative,
-    setup_context=_save_hidden_inputs,
-)
-define(
-    "patchwise_core(Tensor hidden, Tensor value, Tensor weight, Tensor bias) "
-    "-> Tensor",
-    _core_forward,
-    fake=_fake_core_forward,
-    backward=_differentiate_core,
-    setup_context=_save_inputs,
-)
-define(
-    "patchwise_core_backward(Tensor grad_output, Tensor hidden, Tensor value, "
-    "Tensor weight, Tensor bias) -> (Tensor, Tensor, Tensor, Tensor)",
-    _core_backward,
-    fake=_fake_backward,
-    backward=_no_second_derivative,
-    setup_context=_save_inputs,
-)

@@ -1,0 +1,203 @@
+"""The registered operators under patchwise attention.
+
+Two differentiable operators of which neither leaves anything with both K taps
+and P pixels in memory, forward or backward: the hidden layer of the mapping is
+a convolution that rectifies its input anew for every tap, and the weights of
+the footprint exist for a few pixels at a time. Both compute again what their
+derivative needs. How they become an attention block with batch norms is in
+`patchwise_attention`, the arithmetic is in cuda_kernels/fused/patchwise.h.
+
+Shape letters: N batch, R relation channels, G weight channels, C value
+channels, H W image, k footprint, K = k * k taps, P = H * W pixels.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+import cuda_kernels
+from san.ops.registration import define
+
+
+def _run(
+    kernel: Callable[..., None], *tensors: torch.Tensor, **options: Any
+) -> None:
+    """Calls a kernel on dense views or copies, on the current stream.
+
+    The outputs among the tensors have to be dense already.
+    """
+    dense = [t.detach().contiguous() for t in tensors]
+    device = dense[0].device
+    if device.type == "cpu":
+        kernel(*dense, **options)
+        return
+    with torch.cuda.device(device):
+        stream = torch.cuda.current_stream().cuda_stream
+        kernel(*dense, **options, stream=stream)
+
+
+def _workspace(
+    size: Callable[..., int], image: torch.Tensor, **sizes: int
+) -> torch.Tensor | None:
+    """What a backward kernel needs beside its arguments, on CUDA."""
+    if image.device.type == "cpu":
+        return None
+    return image.new_empty((1, 1, 1, size(*image.shape, **sizes)))
+
+
+def _hidden_forward(phi: torch.Tensor, *inputs: Any) -> torch.Tensor:
+    *tensors, kernel_size = inputs
+    hidden = _fake_hidden_forward(phi, *inputs)
+    _run(
+        cuda_kernels.patchwise_hidden_forward,
+        phi,
+        *tensors,
+        hidden,
+        kernel_size=kernel_size,
+    )
+    return hidden
+
+
+def _fake_hidden_forward(phi: torch.Tensor, *inputs: Any) -> torch.Tensor:
+    batch, _, height, width = phi.shape
+    groups = inputs[-2].shape[0]
+    return phi.new_empty((batch, groups, height, width))
+
+
+def _core_forward(
+    hidden: torch.Tensor,
+    value: torch.Tensor,
+    weight: torch.Tensor,
+    bias: torch.Tensor,
+) -> torch.Tensor:
+    output = _fake_core_forward(hidden, value, weight, bias)
+    _run(
+        cuda_kernels.patchwise_core_forward,
+        hidden,
+        value,
+        weight,
+        bias,
+        output,
+    )
+    return output
+
+
+def _fake_core_forward(
+    hidden: torch.Tensor,
+    value: torch.Tensor,
+    weight: torch.Tensor,
+    bias: torch.Tensor,
+) -> torch.Tensor:
+    return value.new_empty(value.shape)
+
+
+def _fake_backward(
+    grad: torch.Tensor, *inputs: Any
+) -> tuple[torch.Tensor, ...]:
+    tensors = (t for t in inputs if isinstance(t, torch.Tensor))
+    return tuple(t.new_empty(t.shape) for t in tensors)
+
+
+def _hidden_backward(
+    grad: torch.Tensor, *inputs: Any
+) -> tuple[torch.Tensor, ...]:
+    *tensors, kernel_size = inputs
+    grads = _fake_backward(grad, *tensors)
+    workspace = _workspace(
+        cuda_kernels.patchwise_hidden_workspace,
+        tensors[0],
+        weight_channels=grad.shape[1],
+        kernel_size=kernel_size,
+    )
+    _run(
+        cuda_kernels.patchwise_hidden_backward,
+        grad,
+        *tensors,
+        *grads,
+        kernel_size=kernel_size,
+        workspace=workspace,
+    )
+    return grads
+
+
+def _core_backward(
+    grad: torch.Tensor, *inputs: torch.Tensor
+) -> tuple[torch.Tensor, ...]:
+    grads = _fake_backward(grad, *inputs)
+    _, value, weight, _ = inputs
+    workspace = _workspace(
+        cuda_kernels.patchwise_core_workspace,
+        value,
+        weight_channels=weight.shape[0],
+        kernel_size=weight.shape[1],
+    )
+    _run(
+        cuda_kernels.patchwise_core_backward,
+        grad,
+        *inputs,
+        *grads,
+        workspace=workspace,
+    )
+    return grads
+
+
+def _save_inputs(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
+    ctx.save_for_backward(*inputs)
+
+
+def _save_hidden_inputs(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
+    *tensors, ctx.kernel_size = inputs
+    ctx.save_for_backward(*tensors)
+
+
+def _differentiate_hidden(ctx: Any, grad: torch.Tensor) -> Any:
+    grads = torch.ops.san.patchwise_hidden_backward(
+        grad, *ctx.saved_tensors, ctx.kernel_size
+    )
+    return *grads, None
+
+
+def _differentiate_core(ctx: Any, grad: torch.Tensor) -> Any:
+    return torch.ops.san.patchwise_core_backward(grad, *ctx.saved_tensors)
+
+
+def _no_second_derivative(ctx: Any, *grads: torch.Tensor) -> Any:
+    raise NotImplementedError(
+        "patchwise_attention: the fused operator is differentiable once"
+    )
+
+
+define(
+    "patchwise_hidden(Tensor phi, Tensor psi, Tensor scale, Tensor shift, "
+    "Tensor weight, int kernel_size) -> Tensor",
+    _hidden_forward,
+    fake=_fake_hidden_forward,
+    backward=_differentiate_hidden,
+    setup_context=_save_hidden_inputs,
+)
+define(
+    "patchwise_hidden_backward(Tensor grad_hidden, Tensor phi, Tensor psi, "
+    "Tensor scale, Tensor shift, Tensor weight, int kernel_size) "
+    "-> (Tensor, Tensor, Tensor, Tensor, Tensor)",
+    _hidden_backward,
+    fake=_fake_backward,
+    backward=_no_second_derivative,
+    setup_context=_save_hidden_inputs,
+)
+define(
+    "patchwise_core(Tensor hidden, Tensor value, Tensor weight, Tensor bias) "
+    "-> Tensor",
+    _core_forward,
+    fake=_fake_core_forward,
+    backward=_differentiate_core,
+    setup_context=_save_inputs,
+)
+define(
+    "patchwise_core_backward(Tensor grad_output, Tensor hidden, Tensor value, "
+    "Tensor weight, Tensor bias) -> (Tensor, Tensor, Tensor, Tensor)",
+    _core_backward,
+    fake=_fake_backward,
+    backward=_no_second_derivative,
+    setup_context=_save_inputs,
+)
