@@ -58,7 +58,7 @@ __device__ void aggregate(const Layout& layout, const Slab& slab,
                           const CoreMemory<T>& memory, int members,
                           T (&sums)[kOwned][4]) {
   const Place place;
-  const int k = layout.k(), stride = layout.halo_stride();
+  const int k = layout.k(), stride = layout.stride;
   for (int line = place.slot; line < slab.lines; line += place.slots) {
     const T* weights = memory.matrix + line * k * kTapStride + place.quad * 4;
     slide<kOwned>(memory.halos + (place.y + line) * stride + place.x,

@@ -1,24 +1,24 @@
-// The gradients of the core of the patchwise attention on CUDA; formula and
-// shape letters in patchwise.h. M = C / G channels of value share a weight
-// channel.
+// The gradients of hidden, weight and bias of the core of the patchwise
+// attention on CUDA; formula and shape letters in patchwise.h. M = C / G
+// channels of value share a weight channel. For the gradient of value see
+// patchwise_value_backward.cu.
 //
-// Idea. Two small matrices of the taps and pixels of a tile are made again
-// wherever they are needed, in shared memory: the weights of the footprint (a
-// product of depth G, as in patchwise_core.cu) and their gradients (the M
-// channels of grad_output times what their taps show of value).
+// Idea. The gradients of the weights of the footprint, the M channels of
+// grad_output times what their taps show of value, are a small matrix of the
+// taps and pixels of a tile. Both kernels make it in shared memory, and a
+// matrix product there uses it up.
 //
-// Who owns what. Three kernels. `value_gradients`: a block owns 8 of the M
-// planes and a band of tile rows; it makes the weights tile by tile and spreads
-// them times grad_output (patchwise_gradients.h). `hidden_gradients`: a block
-// owns a tile and 16 channels of hidden, a thread 8 of them, a quad and some of
-// the taps; it goes through all weight channels. `weight_gradients`: a block
-// owns the taps of a slab of a weight channel, 32 channels of hidden and a
-// chunk of the tiles; a thread 4 x 4 of the products.
+// Who owns what. `hidden_gradients`: a block owns a tile and 16 channels of
+// hidden, a thread 8 of them, a quad and some of the taps; it goes through all
+// weight channels. `weight_gradients`: a block owns the taps of a slab of a
+// weight channel, 32 channels of hidden and a chunk of the tiles; a thread 4 x
+// 4 of the products. Partial sums are added by a second kernel in a fixed
+// order.
 //
-// Shared memory: the matrix, 8 channels of grad_output, the halos of as many of
-// value or of their gradient, and what is multiplied with the matrix: 32, 31
-// and 36 KB for k = 7 in float32. Per channel of value, value is read G / 16
-// and G / 32 times, mostly from the second cache.
+// Shared memory: the matrix, 8 channels of grad_output and the halos of value,
+// and what is multiplied with the matrix: 31 and 36 KB for k = 7 in float32.
+// value and grad_output are read G / 16 and G / 32 times, mostly from the
+// second cache.
 #include "cuda_kernels/fused/patchwise_gradients.h"
 
 namespace san::fused {
@@ -34,74 +34,10 @@ template <typename T>
 struct Core {
   Layout layout;
   int C, G, M;
-  const T *hidden, *value, *weight, *bias, *grad_output;
+  const T *hidden, *value, *weight, *grad_output;
 
   SAN_HOST_DEVICE int planes() const { return M < kOwned ? M : kOwned; }
 };
-
-template <typename T>
-struct ValueGradients {
-  Core<T> core;
-  Bands bands;
-  int64_t bands_now, jobs;
-  int first_band;  // then every second one
-  int blocks;      // blocks of 8 channels
-  T* grad_value;
-};
-
-template <typename T>
-struct ValueMemory {
-  Sources sources;
-  MixMemory<T> mix;
-  T *matrix, *factors, *places;
-
-  SAN_HOST_DEVICE ValueMemory(const Core<T>& a, Arena& arena)
-      : sources(a.layout, arena),
-        mix(a.layout, arena),
-        matrix(arena.take<T>(a.layout.rows() * kTapStride)),
-        factors(arena.take<T>(kTilePixels * kOwned)),
-        places(arena.take<T>(a.planes() * san::fused::places(a.layout))) {}
-};
-
-template <typename T>
-__global__ void __launch_bounds__(kMostThreads, sizeof(T) > 4 ? 1 : 2)
-    value_gradients(ValueGradients<T> a) {
-  const Core<T>& b = a.core;
-  const Layout& layout = b.layout;
-  Arena arena(shared_memory());
-  const ValueMemory<T> memory(b, arena);
-  const int64_t P = layout.window.pixels(), K = layout.window.taps();
-  for (int64_t job = blockIdx.x; job < a.jobs; job += gridDim.x) {
-    const int64_t band = a.first_band + job % a.bands_now * 2;
-    const int64_t block = job / a.bands_now, g = block / a.blocks % b.G;
-    const int64_t n = block / a.blocks / b.G;
-    const int first = static_cast<int>(block % a.blocks) * kOwned;
-    const int members = min(b.M - first, kOwned);
-    const int64_t top = n * layout.down() + band * a.bands.height;
-    const int64_t end =
-        n * layout.down() + min((band + 1) * a.bands.height, layout.down());
-    const int64_t planes = (n * b.C + g + int64_t{first} * b.G) * P;
-    for (int index = 0; index < layout.slabs(); ++index) {
-      const Slab slab = layout.slab(index);
-      const int64_t row = g * K + slab.first * layout.k();
-      for (int64_t at = top * layout.across(); at < end * layout.across();
-           ++at) {
-        const Tile tile = layout.tile(at);
-        __syncthreads();
-        memory.sources.find(layout, tile, slab);
-        stage_tile(layout, tile, b.grad_output + planes, b.G * P, members,
-                   memory.factors, 1, kOwned);
-        make_weights(layout, tile, slab, b.hidden + n * b.G * P,
-                     b.weight + row * b.G, b.bias + row, b.G, memory.mix,
-                     memory.matrix);
-        __syncthreads();
-        spread<true>(layout, tile, slab, memory.sources, memory.matrix,
-                     memory.factors, members, memory.places,
-                     a.grad_value + planes, b.G * P);
-      }
-    }
-  }
-}
 
 // The gradients of the weights, for both kernels that need them.
 template <typename T>
@@ -124,7 +60,7 @@ __device__ void correlate(const Layout& layout, const Slab& slab,
                           const T* halos, const T* pixels, int members,
                           bool add, T* matrix) {
   const Place place;
-  const int k = layout.k(), stride = layout.halo_stride();
+  const int k = layout.k(), stride = layout.stride;
   Quad<T> grads[kCorrelated];
 #pragma unroll
   for (int m = 0; m < kCorrelated; ++m)
@@ -288,49 +224,22 @@ __global__ void __launch_bounds__(kMostThreads, sizeof(T) > 4 ? 1 : 2)
 // Shared memory of each kernel.
 template <typename T>
 struct Bytes {
-  size_t value, hidden, weight;
+  size_t hidden, weight;
 
   Bytes(Core<T> core, const Layout& layout, int groups) {
     core.layout = layout;
-    Arena first(nullptr), second(nullptr), third(nullptr);
-    ValueMemory<T>(core, first);
+    Arena first(nullptr), second(nullptr);
     GradientMemory<T>(core, threads_for(layout),
-                      layout.rows() * groups * kOwned, second);
-    GradientMemory<T>(core, kMostThreads / 2, kColumns * kTapStride, third);
-    value = first.bytes();
-    hidden = second.bytes();
-    weight = third.bytes();
+                      layout.rows() * groups * kOwned, first);
+    GradientMemory<T>(core, kMostThreads / 2, kColumns * kTapStride, second);
+    hidden = first.bytes();
+    weight = second.bytes();
   }
 };
-
-Bands bands_of(const PatchwiseCoreForward& task) {
-  const int64_t G = task.weight_channels;
-  const int64_t blocks = (task.channels / G + kOwned - 1) / kOwned;
-  return Bands(task.window, task.batch * G * blocks);
-}
 
 Chunks chunks_of(const PatchwiseCoreForward& task) {
   const int64_t G = task.weight_channels;
   return Chunks(task.window, task.batch, G * ((G + kColumns - 1) / kColumns));
-}
-
-template <typename T>
-void launch_value_gradients(const Core<T>& core, const Bands& bands,
-                            int64_t batch, size_t bytes, T* grad_value,
-                            void* stream) {
-  const int blocks = (core.M + kOwned - 1) / kOwned;
-  launch_sum<T>(nullptr, 0, 0, batch * core.C * core.layout.window.pixels(),
-                grad_value, stream);
-  // One launch for every second band, so that no two blocks meet.
-  for (int first = 0; first < 2; ++first) {
-    const int64_t bands_now = (bands.count + 1 - first) / 2;
-    const int64_t jobs = batch * core.G * blocks * bands_now;
-    if (jobs > 0)
-      launch(&value_gradients<T>,
-             {blocks_for(jobs), threads_for(core.layout), bytes}, stream,
-             ValueGradients<T>{core, bands, bands_now, jobs, first, blocks,
-                               grad_value});
-  }
 }
 
 template <typename T>
@@ -347,16 +256,18 @@ void run(const PatchwiseCoreBackward& task, void* stream) {
                   static_cast<const T*>(f.hidden),
                   static_cast<const T*>(f.value),
                   static_cast<const T*>(f.weight),
-                  static_cast<const T*>(f.bias),
                   static_cast<const T*>(task.grad_output)};
   core.layout = fitting_layout(f.window, [&](const Layout& layout) {
     const Bytes<T> bytes(core, layout, groups);
-    return std::max({bytes.value, bytes.hidden, bytes.weight});
+    return std::max(bytes.hidden, bytes.weight);
   });
   const Bytes<T> bytes(core, core.layout, groups);
-  launch_value_gradients(core, bands_of(f), f.batch, bytes.value,
-                         static_cast<T*>(task.grad_value), stream);
-
+  if (C == 0) {
+    launch_zeros(static_cast<T*>(task.grad_hidden),
+                 f.batch * G * f.window.pixels(), stream);
+    launch_zeros(static_cast<T*>(task.grad_weight), G * K * G, stream);
+    return launch_zeros(static_cast<T*>(task.grad_bias), G * K, stream);
+  }
   const int blocks = (G + groups * kOwned - 1) / (groups * kOwned);
   const Chunks chunks = chunks_of(f);
   if (chunks.tiles > 0)
@@ -376,9 +287,10 @@ void run(const PatchwiseCoreBackward& task, void* stream) {
            stream,
            WeightGradients<T>{core, chunks, jobs, columns, weight_sums,
                               bias_sums});
-  launch_sum(weight_sums, chunks.count, G * K * G, G * K * G, task.grad_weight,
-             stream);
-  launch_sum(bias_sums, chunks.count, G * K, G * K, task.grad_bias, stream);
+  launch_sum<T>({weight_sums, chunks.count, G * K * G, 0},
+                {static_cast<T*>(task.grad_weight), 1, G * K * G, 0}, stream);
+  launch_sum<T>({bias_sums, chunks.count, G * K, 0},
+                {static_cast<T*>(task.grad_bias), 1, G * K, 0}, stream);
 }
 
 }  // namespace
@@ -389,6 +301,7 @@ int64_t workspace_elements(const PatchwiseCoreForward& task) {
 }
 
 void run_on_cuda(const PatchwiseCoreBackward& task, void* stream) {
+  launch_value_gradients(task, stream);
   task.forward.type == ScalarType::kFloat64 ? run<double>(task, stream)
                                             : run<float>(task, stream);
 }

@@ -207,30 +207,101 @@ SAN_HOST_DEVICE int64_t scratch_elements(const Layout& layout, int threads) {
   return matrix > sums ? matrix : sums;
 }
 
+// What the parameters that scale and shift a thread's 8 taps have received.
 template <typename T>
-__global__ void __launch_bounds__(kMostThreads)
-    add_partials(const T* partials, int64_t parts, int64_t step, int64_t count,
-                 T* sums) {
-  const int64_t stride = static_cast<int64_t>(gridDim.x) * blockDim.x;
-  for (int64_t i = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x;
-       i < count; i += stride) {
+struct AffineSums {
+  T scale[kOwned] = {}, shift[kOwned] = {};
+};
+
+// Turns the gradient of max(x * scale + shift, 0) into that of x, and adds to
+// the sums of tap i.
+template <typename T>
+__device__ T rectified_gradient(T x, T scale, T shift, T grad, int i,
+                                AffineSums<T>& sums) {
+  if (!(x * scale + shift > T(0))) grad = 0;
+  sums.scale[i] += grad * x;
+  sums.shift[i] += grad;
+  return grad * scale;
+}
+
+// Writes the sums over all quads of `taps` taps to scales and shifts. `scratch`
+// has 32 elements per tap of the slab, completed to a multiple of 8.
+template <typename T>
+__device__ void store_affine(const AffineSums<T>& sums, int taps, T* scratch,
+                             T* scales, T* shifts) {
+  const Place place;
+  const int rows = (taps + kOwned - 1) / kOwned * kOwned;
+  __syncthreads();
+  for (int i = 0; i < kOwned; ++i) {
+    const int tap = place.slot * kOwned + i;
+    if (tap >= rows) break;
+    scratch[tap * kQuads + place.quad] = sums.scale[i];
+    scratch[(rows + tap) * kQuads + place.quad] = sums.shift[i];
+  }
+  __syncthreads();
+  for (int at = threadIdx.x; at < 2 * rows; at += blockDim.x) {
     T total = 0;
-    for (int64_t part = 0; part < parts; ++part)
-      total += partials[part * step + i];
-    sums[i] = total;
+    for (int quad = 0; quad < kQuads; ++quad)
+      total += scratch[at * kQuads + quad];
+    if (at % rows < taps) (at < rows ? scales : shifts)[at % rows] = total;
   }
 }
 
-// sums[i] = sum over `parts`, in order, of partials[part * step + i]; zero
-// without parts.
+// [rows, columns], whose rows are `pitch` apart.
 template <typename T>
-void launch_sum(const T* partials, int64_t parts, int64_t step, int64_t count,
-                void* sums, void* stream) {
+struct Matrix {
+  T* first;
+  int64_t rows, columns, pitch;
+};
+
+// As many matrices, `step` apart, of which `first` is the first's first
+// element.
+template <typename T>
+struct Partials {
+  const T* first;
+  int64_t count, step, pitch;
+};
+
+template <typename T>
+__global__ void __launch_bounds__(kMostThreads)
+    add_partials(Partials<T> partials, Matrix<T> sums) {
+  const int64_t stride = static_cast<int64_t>(gridDim.x) * blockDim.x;
+  for (int64_t i = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x;
+       i < sums.rows * sums.columns; i += stride) {
+    const int64_t row = i / sums.columns, column = i % sums.columns;
+    const T* from = partials.first + row * partials.pitch + column;
+    T total = 0;
+    for (int64_t part = 0; part < partials.count; ++part)
+      total += from[part * partials.step];
+    sums.first[row * sums.pitch + column] = total;
+  }
+}
+
+// Adds the partials in order; zeros if there are none.
+template <typename T>
+void launch_sum(const Partials<T>& partials, const Matrix<T>& sums,
+                void* stream) {
+  const int64_t count = sums.rows * sums.columns;
   if (count == 0) return;
   launch(&add_partials<T>,
          {blocks_for((count + kMostThreads - 1) / kMostThreads), kMostThreads},
-         stream, partials, parts, step, count, static_cast<T*>(sums));
+         stream, partials, sums);
 }
+
+template <typename T>
+void launch_zeros(T* data, int64_t count, void* stream) {
+  launch_sum(Partials<T>{}, Matrix<T>{data, 1, count, 0}, stream);
+}
+
+// What phi, one tap per relation channel, adds to the gradients of the hidden
+// layer: grad_phi, and the first R entries of the parameters' gradients.
+// `workspace` has centre_workspace elements.
+void launch_centre_gradients(const PatchwiseHiddenBackward& task,
+                             void* workspace, void* stream);
+int64_t centre_workspace(const PatchwiseHiddenForward& task);
+
+// grad_value of the core.
+void launch_value_gradients(const PatchwiseCoreBackward& task, void* stream);
 
 }  // namespace san::fused
 

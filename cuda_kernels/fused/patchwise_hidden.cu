@@ -144,7 +144,7 @@ __global__ void __launch_bounds__(kMostThreads, sizeof(T) > 4 ? 1 : 2)
   Arena arena(shared_memory());
   HiddenMemory<T> memory(layout, a.channels, arena);
   const Place place;
-  const int k = layout.k(), stride = layout.halo_stride();
+  const int k = layout.k(), stride = layout.stride;
   for (int64_t job = blockIdx.x; job < a.jobs; job += gridDim.x) {
     const Tile tile = layout.tile(job / a.blocks);
     const int g = static_cast<int>(job % a.blocks) * kOwned;

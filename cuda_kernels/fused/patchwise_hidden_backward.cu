@@ -3,7 +3,7 @@
 //
 // Idea. What a tap receives, [taps, 64] per relation channel, is a matrix
 // product of depth G, zero where the forward pass rectified, which is computed
-// again. phi is treated as a psi with a footprint of one pixel.
+// again. phi has a kernel of its own (patchwise_centre_backward.cu).
 //
 // Who owns what. Two kernels. `tap_gradients`: a block owns a relation channel
 // and a band of tile rows of an image; it goes tile by tile, a thread making 8
@@ -20,14 +20,14 @@
 namespace san::fused {
 namespace {
 
-// phi or psi: tap t of relation channel r is entry first + r * K + t of S.
+// Tap t of relation channel r is entry R + r * K + t of S.
 template <typename T>
 struct Relation {
   Layout layout;
   int R, G;
-  int64_t S, first;
-  const T *image, *scale, *shift, *weight, *grad_hidden;
-  T* grad_image;
+  int64_t S;
+  const T *psi, *scale, *shift, *weight, *grad_hidden;
+  T* grad_psi;
 };
 
 template <typename T>
@@ -53,12 +53,6 @@ struct TapMemory {
         places(arena.take<T>(san::fused::places(layout))) {}
 };
 
-// What the parameters of a thread's 8 taps have received so far.
-template <typename T>
-struct AffineSums {
-  T scale[kOwned] = {}, shift[kOwned] = {};
-};
-
 // Turns gradients of rectified taps into gradients of the taps. s is the slab's
 // first entry.
 template <typename T>
@@ -66,7 +60,7 @@ __device__ void rectify(const Relation<T>& a, const TapMemory<T>& memory,
                         const Slab& slab, int64_t s, T (&grads)[kOwned][4],
                         AffineSums<T>& sums) {
   const Place place;
-  const T* pixels = memory.halo + place.y * a.layout.halo_stride() + place.x;
+  const T* pixels = memory.halo + place.y * a.layout.stride + place.x;
 #pragma unroll
   for (int i = 0; i < kOwned; ++i) {
     const int tap = place.slot * kOwned + i;
@@ -74,36 +68,9 @@ __device__ void rectify(const Relation<T>& a, const TapMemory<T>& memory,
     const T scale = a.scale[s + tap], shift = a.shift[s + tap];
     const T* seen = pixels + memory.sources.taps[tap];
 #pragma unroll
-    for (int j = 0; j < 4; ++j) {
-      const T x = seen[j];
-      const T grad = x * scale + shift > T(0) ? grads[i][j] : T(0);
-      sums.scale[i] += grad * x;
-      sums.shift[i] += grad;
-      grads[i][j] = grad * scale;
-    }
-  }
-}
-
-// Writes the sums over all quads to partials[s + tap] and
-// partials[S + s + tap].
-template <typename T>
-__device__ void store_affine(const AffineSums<T>& sums, const Slab& slab,
-                             T* scratch, int64_t S, T* partials) {
-  const Place place;
-  const int rows = (slab.taps + kOwned - 1) / kOwned * kOwned;
-  __syncthreads();
-  for (int i = 0; i < kOwned; ++i) {
-    const int tap = place.slot * kOwned + i;
-    if (tap >= rows) break;
-    scratch[tap * kQuads + place.quad] = sums.scale[i];
-    scratch[(rows + tap) * kQuads + place.quad] = sums.shift[i];
-  }
-  __syncthreads();
-  for (int at = threadIdx.x; at < 2 * rows; at += blockDim.x) {
-    T total = 0;
-    for (int quad = 0; quad < kQuads; ++quad)
-      total += scratch[at * kQuads + quad];
-    if (at % rows < slab.taps) partials[at / rows * S + at % rows] = total;
+    for (int j = 0; j < 4; ++j)
+      grads[i][j] =
+          rectified_gradient(seen[j], scale, shift, grads[i][j], i, sums);
   }
 }
 
@@ -124,7 +91,7 @@ __global__ void __launch_bounds__(kMostThreads, sizeof(T) > 4 ? 1 : 2)
     const int64_t plane = (n * b.R + r) * P;
     for (int index = 0; index < layout.slabs(); ++index) {
       const Slab slab = layout.slab(index);
-      const int64_t s = b.first + r * K + slab.first * layout.k();
+      const int64_t s = b.R + r * K + slab.first * layout.k();
       AffineSums<T> sums;
       for (int64_t at = top * layout.across(); at < end * layout.across();
            ++at) {
@@ -132,7 +99,7 @@ __global__ void __launch_bounds__(kMostThreads, sizeof(T) > 4 ? 1 : 2)
         __syncthreads();
         memory.sources.find(layout, tile, slab);
         __syncthreads();
-        stage_halo(layout, memory.sources, b.image + plane, memory.halo);
+        stage_halo(layout, memory.sources, b.psi + plane, memory.halo);
         T grads[kOwned][4] = {};
         mix(layout, tile, slab,
             {b.grad_hidden + n * b.G * P, b.weight + s, b.G, 1, b.S},
@@ -141,10 +108,10 @@ __global__ void __launch_bounds__(kMostThreads, sizeof(T) > 4 ? 1 : 2)
         store_taps(slab, grads, memory.matrix);
         __syncthreads();
         spread<false, T>(layout, tile, slab, memory.sources, memory.matrix,
-                         nullptr, 1, memory.places, b.grad_image + plane, 0);
+                         nullptr, 1, memory.places, b.grad_psi + plane, 0);
       }
-      store_affine(sums, slab, memory.matrix, b.S,
-                   a.partials + (n * a.bands.count + band) * 2 * b.S + s);
+      T* const partials = a.partials + (n * a.bands.count + band) * 2 * b.S + s;
+      store_affine(sums, slab.taps, memory.matrix, partials, partials + b.S);
     }
   }
 }
@@ -175,7 +142,7 @@ template <typename T>
 __device__ void make_taps(const Relation<T>& a, const WeightMemory<T>& memory,
                           const Slab& slab, int64_t s) {
   const Place place;
-  const T* pixels = memory.halo + place.y * a.layout.halo_stride() + place.x;
+  const T* pixels = memory.halo + place.y * a.layout.stride + place.x;
   for (int tap = place.slot; tap < slab.taps; tap += place.slots) {
     const T scale = a.scale[s + tap], shift = a.shift[s + tap];
     const T* seen = pixels + memory.sources.taps[tap];
@@ -203,7 +170,7 @@ __global__ void __launch_bounds__(kMostThreads, sizeof(T) > 4 ? 1 : 2)
     const Slab slab =
         layout.slab(static_cast<int>(block / a.blocks % layout.slabs()));
     const int64_t r = block / a.blocks / layout.slabs();
-    const int64_t s = b.first + r * K + slab.first * layout.k();
+    const int64_t s = b.R + r * K + slab.first * layout.k();
     const Product product(slab.taps, min(b.G - g, kColumns));
     T sums[4][4] = {};
     const int64_t end = min((chunk + 1) * a.chunks.size, a.chunks.tiles);
@@ -214,7 +181,7 @@ __global__ void __launch_bounds__(kMostThreads, sizeof(T) > 4 ? 1 : 2)
       stage_tile(layout, tile, b.grad_hidden + (tile.image * b.G + g) * P, P,
                  product.columns, memory.columns, kTapStride);
       __syncthreads();
-      stage_halo(layout, memory.sources, b.image + (tile.image * b.R + r) * P,
+      stage_halo(layout, memory.sources, b.psi + (tile.image * b.R + r) * P,
                  memory.halo);
       __syncthreads();
       make_taps(b, memory, slab, s);
@@ -275,46 +242,40 @@ void run(const PatchwiseHiddenBackward& task, void* stream) {
   const int R = static_cast<int>(f.relation_channels);
   const int G = static_cast<int>(f.weight_channels);
   const int64_t S = R * (f.window.taps() + 1);
-  const int64_t pixels = f.batch * R * f.window.pixels();
   const Bands bands = bands_of(f);
   const Chunks chunks = chunks_of(f);
-  T* const affine = static_cast<T*>(task.workspace);
-  T* const weight = affine + f.batch * bands.count * 2 * S;
   const auto layout = fitting_layout(f.window, [](const Layout& layout) {
     Arena taps(nullptr), weights(nullptr);
     TapMemory<T>(layout, taps);
     WeightMemory<T>(layout, weights);
     return std::max(taps.bytes(), weights.bytes());
   });
-  Relation<T> psi = {layout,
-                     R,
-                     G,
-                     S,
-                     R,
-                     static_cast<const T*>(f.psi),
-                     static_cast<const T*>(f.scale),
-                     static_cast<const T*>(f.shift),
-                     static_cast<const T*>(f.weight),
-                     static_cast<const T*>(task.grad_hidden),
-                     static_cast<T*>(task.grad_psi)};
-  Relation<T> phi = psi;
-  for (Axis* axis : {&phi.layout.window.rows, &phi.layout.window.columns}) {
-    axis->taps = 1;
-    axis->padding = 0;
-  }
-  phi.layout.lines = 1;
-  phi.first = 0;
-  phi.image = static_cast<const T*>(f.phi);
-  phi.grad_image = static_cast<T*>(task.grad_phi);
-  for (const Relation<T>& relation : {phi, psi}) {
-    launch_sum<T>(nullptr, 0, 0, pixels, relation.grad_image, stream);
-    launch_tap_gradients(relation, bands, f.batch, affine, stream);
-    launch_weight_gradients(relation, chunks, weight, stream);
-  }
+  const Relation<T> relation = {layout,
+                                R,
+                                G,
+                                S,
+                                static_cast<const T*>(f.psi),
+                                static_cast<const T*>(f.scale),
+                                static_cast<const T*>(f.shift),
+                                static_cast<const T*>(f.weight),
+                                static_cast<const T*>(task.grad_hidden),
+                                static_cast<T*>(task.grad_psi)};
   const int64_t parts = f.batch * bands.count;
-  launch_sum(affine, parts, 2 * S, S, task.grad_scale, stream);
-  launch_sum(affine + S, parts, 2 * S, S, task.grad_shift, stream);
-  launch_sum(weight, chunks.count, G * S, G * S, task.grad_weight, stream);
+  T* const affine = static_cast<T*>(task.workspace);
+  T* const weight = affine + parts * 2 * S;
+  launch_centre_gradients(task, weight + chunks.count * G * S, stream);
+  launch_zeros(relation.grad_psi, f.batch * R * f.window.pixels(), stream);
+  launch_tap_gradients(relation, bands, f.batch, affine, stream);
+  launch_weight_gradients(relation, chunks, weight, stream);
+  // Without the first R entries, which are those of phi.
+  const auto sum = [&](const T* partials, int64_t count, int64_t step,
+                       void* sums, int64_t rows) {
+    launch_sum<T>({partials + R, count, step, S},
+                  {static_cast<T*>(sums) + R, rows, S - R, S}, stream);
+  };
+  sum(affine, parts, 2 * S, task.grad_scale, 1);
+  sum(affine + S, parts, 2 * S, task.grad_shift, 1);
+  sum(weight, chunks.count, G * S, task.grad_weight, G);
 }
 
 }  // namespace
@@ -323,7 +284,8 @@ int64_t workspace_elements(const PatchwiseHiddenForward& task) {
   const int64_t S = task.relation_channels * (task.window.taps() + 1);
   return (task.batch * bands_of(task).count * 2 +
           chunks_of(task).count * task.weight_channels) *
-         S;
+             S +
+         centre_workspace(task);
 }
 
 void run_on_cuda(const PatchwiseHiddenBackward& task, void* stream) {

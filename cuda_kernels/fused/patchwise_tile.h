@@ -81,7 +81,8 @@ struct Tile {
 // How images are cut into tiles and the footprint into slabs.
 struct Layout {
   Window window;
-  int lines;  // rows of the footprint in a slab
+  int lines;   // rows of the footprint in a slab
+  int stride;  // from one row of the halo to the next
 
   SAN_HOST_DEVICE int k() const { return static_cast<int>(window.rows.taps); }
   SAN_HOST_DEVICE int slabs() const { return (k() + lines - 1) / lines; }
@@ -98,14 +99,7 @@ struct Layout {
   }
   SAN_HOST_DEVICE int halo_rows() const { return kSide + lines - 1; }
   SAN_HOST_DEVICE int halo_columns() const { return kSide + k() - 1; }
-  // Sixteen threads read two quads of each of eight rows: no two of them use
-  // one bank if a row is 3 or 5 elements longer than a multiple of 8.
-  SAN_HOST_DEVICE int halo_stride() const {
-    int stride = halo_columns();
-    while (stride % 8 != 3 && stride % 8 != 5) ++stride;
-    return stride;
-  }
-  SAN_HOST_DEVICE int halo() const { return halo_rows() * halo_stride(); }
+  SAN_HOST_DEVICE int halo() const { return halo_rows() * stride; }
 
   SAN_HOST_DEVICE Slab slab(int index) const {
     const int first = index * lines;
@@ -124,9 +118,14 @@ struct Layout {
   }
 };
 
-inline Layout layout_of(const Window& window, int most_taps = kMostTaps) {
+inline Layout layout_of(const Window& window) {
   const int k = static_cast<int>(window.rows.taps);
-  return {window, std::max(1, std::min(k, most_taps / k))};
+  Layout layout = {window, std::max(1, std::min(k, kMostTaps / k)), 0};
+  layout.stride = layout.halo_columns();
+  // Sixteen threads read two quads of each of eight rows: no two of them use
+  // one bank if a row is 3 or 5 elements longer than a multiple of 8.
+  while (layout.stride % 8 != 3 && layout.stride % 8 != 5) ++layout.stride;
+  return layout;
 }
 
 // What each tap of a slab shows of a tile: the image row of each row of the
@@ -144,7 +143,7 @@ struct Sources {
   __device__ void find(const Layout& layout, const Tile& tile,
                        const Slab& slab) const {
     const Window& window = layout.window;
-    const int half = layout.k() / 2, stride = layout.halo_stride();
+    const int half = layout.k() / 2, stride = layout.stride;
     for (int i = threadIdx.x; i < layout.halo_rows(); i += blockDim.x)
       rows[i] = static_cast<int>(window.rows.source(
           static_cast<int64_t>(tile.y) + slab.first + i - half));
@@ -173,7 +172,7 @@ struct Place {
 template <typename T>
 __device__ void stage_halo(const Layout& layout, const Sources& sources,
                            const T* plane, T* halo) {
-  const int stride = layout.halo_stride(), across = layout.halo_columns();
+  const int stride = layout.stride, across = layout.halo_columns();
   for (int j = threadIdx.x / 16; j < layout.halo_rows(); j += blockDim.x / 16) {
     const T* row = plane + sources.rows[j] * layout.window.columns.size;
     for (int i = threadIdx.x % 16; i < across; i += 16)
