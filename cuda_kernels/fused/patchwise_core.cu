@@ -98,10 +98,8 @@ __global__ void __launch_bounds__(kMostThreads, sizeof(T) > 4 ? 1 : 2)
       __syncthreads();
       memory.sources.find(layout, tile, slab);
       __syncthreads();
-      for (int m = 0; m < members; ++m)
-        stage_halo(layout, memory.sources,
-                   a.value + (plane + int64_t{m} * a.G) * P,
-                   memory.halos + m * layout.halo());
+      stage_halos(layout, memory.sources, a.value + plane * P, a.G * P, members,
+                  memory.halos);
       make_weights(layout, tile, slab, a.hidden + tile.image * a.G * P,
                    a.weight + row * a.G, a.bias + row, a.G, memory.mix,
                    memory.matrix);

@@ -94,10 +94,8 @@ __device__ void make_gradients(const Core<T>& a, const Tile& tile,
     const int members = min(a.M - first, kOwned);
     const int64_t planes = (tile.image * a.C + g + int64_t{first} * a.G) * P;
     __syncthreads();
-    for (int m = 0; m < members; ++m)
-      stage_halo(a.layout, memory.sources,
-                 a.value + planes + int64_t{m} * a.G * P,
-                 memory.halos + m * a.layout.halo());
+    stage_halos(a.layout, memory.sources, a.value + planes, a.G * P, members,
+                memory.halos);
     stage_tile(a.layout, tile, a.grad_output + planes, a.G * P, members,
                memory.grads);
     __syncthreads();
@@ -139,12 +137,14 @@ __global__ void __launch_bounds__(kMostThreads, sizeof(T) > 4 ? 1 : 2)
       for (int g = 0; g < b.G; ++g) {
         const int64_t row = g * K + slab.first * layout.k();
         __syncthreads();
-        for (int i = threadIdx.x; i < slab.taps * width; i += blockDim.x) {
-          const int channel = first + i % width;
-          memory.columns[i] = channel < b.G
-                                  ? b.weight[(row + i / width) * b.G + channel]
-                                  : T(0);
-        }
+        copy<T>(
+            threadIdx.x, slab.taps * width, blockDim.x,
+            [&](int i) {
+              const int channel = first + i % width;
+              return channel < b.G ? b.weight[(row + i / width) * b.G + channel]
+                                   : T(0);
+            },
+            [&](int i, T value) { memory.columns[i] = value; });
         make_gradients(b, tile, slab, g, memory);
         for (int tap = place.slot / a.groups; tap < slab.taps; tap += parts) {
           const T* weights = memory.columns + tap * width + group * kOwned;

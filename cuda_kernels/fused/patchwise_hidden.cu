@@ -90,21 +90,26 @@ __device__ void stage(const HiddenForward<T>& a, const HiddenMemory<T>& memory,
                       const Tile& tile, const Slab& slab, int g, int r,
                       int channels) {
   const int64_t K = a.layout.window.taps(), P = a.layout.window.pixels();
-  for (int c = 0; c < channels; ++c) {
-    const int64_t s =
-        a.R + (r + c) * K + static_cast<int64_t>(slab.first) * a.layout.k();
-    stage_halo(a.layout, memory.sources, a.psi + (tile.image * a.R + r + c) * P,
-               memory.halo + c * a.layout.halo());
-    T* weights = memory.weights + c * slab.taps * kOwned;
-    for (int i = threadIdx.x; i < slab.taps * kOwned; i += blockDim.x) {
-      const int row = g + i % kOwned;
-      weights[i] = row < a.G ? a.weight[row * a.S() + s + i / kOwned] : T(0);
-    }
-    T* affine = memory.affine + c * slab.taps * 2;
-    for (int i = threadIdx.x; i < slab.taps; i += blockDim.x) {
-      affine[i * 2] = a.scale[s + i];
-      affine[i * 2 + 1] = a.shift[s + i];
-    }
+  const int64_t first =
+      a.R + r * K + static_cast<int64_t>(slab.first) * a.layout.k();
+  // Where the tap that comes as `index` in shared memory is among all S.
+  const auto entry = [&](int index) {
+    return first + index / slab.taps * K + index % slab.taps;
+  };
+  stage_halos(a.layout, memory.sources, a.psi + (tile.image * a.R + r) * P, P,
+              channels, memory.halo);
+  const int taps = channels * slab.taps;
+  const int row = g + static_cast<int>(threadIdx.x) % kOwned;
+  const T* weight = a.weight + row * a.S();
+  copy<T>(
+      threadIdx.x / kOwned, taps, blockDim.x / kOwned,
+      [&](int i) { return row < a.G ? weight[entry(i)] : T(0); },
+      [&](int i, T value) {
+        memory.weights[i * kOwned + threadIdx.x % kOwned] = value;
+      });
+  for (int i = threadIdx.x; i < taps; i += blockDim.x) {
+    memory.affine[i * 2] = a.scale[entry(i)];
+    memory.affine[i * 2 + 1] = a.shift[entry(i)];
   }
 }
 

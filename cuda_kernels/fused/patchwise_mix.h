@@ -42,15 +42,26 @@ __device__ void stage_weights(const Mix<T>& m, const MixMemory<T>& memory,
   const int step = blockDim.x / fast;
   const T* from = m.weight + first * m.depth_step;
   if (m.depth_step == 1) {
-    for (int tap = at; tap < rows; tap += step)
-      if (lane < depth)
-        memory.weights[lane * memory.stride + tap] =
-            tap < taps ? from[tap * m.tap_step + lane] : T(0);
+    if (lane < depth)
+      copy<T>(
+          at, rows, step,
+          [&](int tap) {
+            return tap < taps ? from[tap * m.tap_step + lane] : T(0);
+          },
+          [&](int tap, T value) {
+            memory.weights[lane * memory.stride + tap] = value;
+          });
   } else {
-    for (int d = at; d < depth; d += step)
-      for (int tap = lane; tap < rows; tap += 32)
-        memory.weights[d * memory.stride + tap] =
-            tap < taps ? from[tap * m.tap_step + d * m.depth_step] : T(0);
+    for (int tap = lane; tap < rows; tap += fast)
+      copy<T>(
+          at, depth, step,
+          [&](int d) {
+            return tap < taps ? from[tap * m.tap_step + d * m.depth_step]
+                              : T(0);
+          },
+          [&](int d, T value) {
+            memory.weights[d * memory.stride + tap] = value;
+          });
   }
 }
 

@@ -168,16 +168,48 @@ struct Place {
         x(quad % 2 * 4) {}
 };
 
+// Calls store(i, load(i)) for i = first, first + step, ... below count, with 8
+// loads under way at a time: a block that copies one by one waits for memory.
+template <typename T, typename Load, typename Store>
+__device__ void copy(int first, int count, int step, Load load, Store store) {
+  constexpr int kAtOnce = 8;
+  for (int base = first; base < count; base += kAtOnce * step) {
+    T held[kAtOnce];
+#pragma unroll
+    for (int i = 0; i < kAtOnce; ++i)
+      if (base + i * step < count) held[i] = load(base + i * step);
+#pragma unroll
+    for (int i = 0; i < kAtOnce; ++i)
+      if (base + i * step < count) store(base + i * step, held[i]);
+  }
+}
+
 // Copies the halo of a plane.
 template <typename T>
 __device__ void stage_halo(const Layout& layout, const Sources& sources,
                            const T* plane, T* halo) {
-  const int stride = layout.stride, across = layout.halo_columns();
-  for (int j = threadIdx.x / 16; j < layout.halo_rows(); j += blockDim.x / 16) {
-    const T* row = plane + sources.rows[j] * layout.window.columns.size;
-    for (int i = threadIdx.x % 16; i < across; i += 16)
-      halo[j * stride + i] = row[sources.columns[i]];
-  }
+  const int64_t W = layout.window.columns.size;
+  for (int i = threadIdx.x % 16; i < layout.halo_columns(); i += 16)
+    copy<T>(
+        threadIdx.x / 16, layout.halo_rows(), blockDim.x / 16,
+        [&](int j) { return plane[sources.rows[j] * W + sources.columns[i]]; },
+        [&](int j, T value) { halo[j * layout.stride + i] = value; });
+}
+
+// Copies the halos of `count` planes, which are `step` apart.
+template <typename T>
+__device__ void stage_halos(const Layout& layout, const Sources& sources,
+                            const T* planes, int64_t step, int count,
+                            T* halos) {
+  const int64_t W = layout.window.columns.size;
+  for (int j = threadIdx.x / 16; j < layout.halo_rows(); j += blockDim.x / 16)
+    for (int i = threadIdx.x % 16; i < layout.halo_columns(); i += 16) {
+      const T* from = planes + sources.rows[j] * W + sources.columns[i];
+      T* to = halos + j * layout.stride + i;
+      copy<T>(
+          0, count, 1, [&](int c) { return from[c * step]; },
+          [&](int c, T value) { to[c * layout.halo()] = value; });
+    }
 }
 
 // Copies a tile of some channels, which are `step` apart, of an image, with
@@ -191,9 +223,10 @@ __device__ void stage_tile(const Layout& layout, const Tile& tile,
   const int64_t at = (tile.y + pixel / kSide) * layout.window.columns.size +
                      tile.x + pixel % kSide;
   const bool inside = tile.holds(pixel);
-  for (int c = threadIdx.x / kTilePixels; c < channels;
-       c += blockDim.x / kTilePixels)
-    pixels[c * stride + pixel * spacing] = inside ? image[c * step + at] : T(0);
+  copy<T>(
+      threadIdx.x / kTilePixels, channels, blockDim.x / kTilePixels,
+      [&](int c) { return inside ? image[c * step + at] : T(0); },
+      [&](int c, T value) { pixels[c * stride + pixel * spacing] = value; });
 }
 
 // Goes along a footprint row of a quad in up to kPlanes planes of a halo. Calls

@@ -112,6 +112,7 @@ def test_equals_the_cpu_in_float32(op):
     check(op, SHAPES[0], "float32")
 
 
+@pytest.mark.parametrize("order", ["descending"], indirect=True)
 @pytest.mark.parametrize("op", OPS)
 def test_many_images(op):
     # More tiles than blocks: each sums over several, and owns all rows.
