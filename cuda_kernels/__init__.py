@@ -1,8 +1,9 @@
 """The compiled kernels, for NumPy arrays and torch tensors alike.
 
-Every tensor is any object with `__dlpack__` (float32, float64, float16 or
+Every tensor of an operator is any object with `__dlpack__` (float32, float64, float16 or
 bfloat16; dense and row-major; all of one dtype on one device, CPU or CUDA).
-Outputs are given by the caller and written in place. This package knows
+Images are NumPy's: whatever exports the buffer protocol. Outputs
+are given by the caller and written in place. This package knows
 nothing of autograd or of torch: `san.ops` is the interface for networks.
 """
 
@@ -29,6 +30,7 @@ from cuda_kernels._kernels import (
     patchwise_hidden_backward,
     patchwise_hidden_forward,
     patchwise_hidden_workspace,
+    square,
     stem_backward,
     stem_forward,
     subtraction2_backward,
@@ -59,6 +61,7 @@ __all__ = [
     "patchwise_hidden_backward",
     "patchwise_hidden_forward",
     "patchwise_hidden_workspace",
+    "square",
     "stem_backward",
     "stem_forward",
     "subtraction2_backward",

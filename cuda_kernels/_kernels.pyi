@@ -1,6 +1,10 @@
 """Types of the compiled module; the documentation is in the module itself."""
 
+from collections.abc import Sequence
 from typing import Any, Literal, Protocol
+
+import numpy
+from numpy.typing import NDArray
 
 class Tensor(Protocol):
     """Anything that exports DLPack, such as numpy.ndarray or torch.Tensor."""
@@ -264,6 +268,16 @@ def patchwise_core_workspace(
     weight_channels: int,
     kernel_size: int,
 ) -> int: ...
+def square(
+    window: NDArray[numpy.uint8],
+    output: NDArray[numpy.float32],
+    *,
+    scales: Sequence[float],
+    corner: Sequence[int],
+    mirrored: bool,
+    shift: Sequence[float],
+    factor: Sequence[float],
+) -> None: ...
 def cuda_device_count() -> int: ...
 def built_with_cuda() -> bool: ...
 def instruction_sets() -> list[str]: ...

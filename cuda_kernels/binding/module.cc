@@ -16,6 +16,7 @@
 #include "cuda_kernels/binding/fused_patchwise.h"
 #include "cuda_kernels/binding/norm_relu.h"
 #include "cuda_kernels/binding/options.h"
+#include "cuda_kernels/binding/square.h"
 #include "cuda_kernels/binding/tensor.h"
 #include "cuda_kernels/cuda_device.h"
 #include "cuda_kernels/fast/row_kernels.h"
@@ -250,6 +251,7 @@ PYBIND11_MODULE(_kernels, module) {
   define_fused_pairwise(module);
   define_fused_patchwise(module);
   define_norm_relu(module);
+  define_square(module);
   module.def("cuda_device_count", &device_count, kCudaDeviceCountDoc);
   module.def(
       "built_with_cuda", [] { return kBuiltWithCuda; }, kBuiltWithCudaDoc);
