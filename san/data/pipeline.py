@@ -1,8 +1,8 @@
 """Files in, network input out: the only user of NVIDIA DALI.
 
-Reads, decodes, crops, resizes, flips and normalises as plan.py decided, on
-the CPU or, for a CUDA device, with nvJPEG and the GPU. Knows no data set, no
-labels and no randomness. Pixels equal PIL's within one grey level.
+Reads and decodes the windows that plan.py decided on, on the CPU or, for a CUDA
+device, with nvJPEG; resizing.py does the rest. Knows no data set, no labels and
+no randomness. Pixels equal PIL's within one grey level.
 """
 
 import collections
@@ -11,12 +11,12 @@ from collections.abc import Iterable, Iterator
 
 import numpy as np
 import torch
-from nvidia.dali import fn, types
+from nvidia.dali import fn
 from nvidia.dali.pipeline import DataNode, Pipeline
 
-from san.data import border
 from san.data.errors import DataError, first_few
 from san.data.plan import Crops
+from san.data.resizing import Resizer
 from san.data.settings import Data
 
 # A batch to decode: n files and what is cut from each.
@@ -53,6 +53,7 @@ class ImagePipeline:
         self.data = data
         self.max_batch_size = max_batch_size
         self.device = torch.device(device)
+        self._resizer = Resizer(data, self.device)
         self._idle: tuple[Pipeline, _Feed] | None = None
 
     def run(self, batches: Iterable[Batch]) -> Iterator[torch.Tensor]:
@@ -74,9 +75,9 @@ class ImagePipeline:
         feed.batches = iter(batches)
         try:
             while True:
-                (images,) = pipeline.run()
-                feed.pending.popleft()
-                yield torch.from_dlpack(images.as_tensor())
+                (windows,) = pipeline.run()
+                _, crops = feed.pending.popleft()
+                yield self._resizer([*map(torch.from_dlpack, windows)], crops)
         except StopIteration:
             pipeline.reset()
             self._idle = pipeline, feed
@@ -97,7 +98,7 @@ class ImagePipeline:
             device_id = self.device.index
             if device_id is None:
                 device_id = torch.cuda.current_device()
-        feed = _Feed(self.data.image_size)
+        feed = _Feed()
         pipeline = Pipeline(
             batch_size=max_batch_size,
             num_threads=self.data.num_threads or _cores_of_this_process(),
@@ -106,7 +107,7 @@ class ImagePipeline:
         )
         with pipeline:
             decoder = _MIXED_DECODER if on_gpu else {"device": "cpu"}
-            pipeline.set_outputs(_graph(feed, self.data, decoder))
+            pipeline.set_outputs(_graph(feed, decoder))
         pipeline.build()
         return pipeline, feed
 
@@ -134,94 +135,30 @@ class _Feed:
       pending: those given to the pipeline whose output was not yet taken.
     """
 
-    def __init__(self, size: int) -> None:
+    def __init__(self) -> None:
         self.batches: Iterator[Batch] = iter(())
         self.pending: collections.deque[Batch] = collections.deque()
-        self._size = size
 
     def __call__(self) -> list:
-        """What _graph takes: the file names, then one array per argument."""
+        """What _graph takes: file names, corners and sizes of the windows."""
         paths, crops = batch = next(self.batches)
         self.pending.append(batch)
-        corner, shape = np.split(crops.windows, 2, axis=1)
-        start, end = np.split(crops.regions.astype(np.float64), 2, axis=1)
-        margin = border.reach((end - start) / self._size)
-        rows, columns = (
-            border.gains(start[:, i], end[:, i], shape[:, i], self._size)
-            for i in (0, 1)
-        )
-        arrays = [
-            corner,
-            shape,
-            -margin,
-            shape + 2 * margin,
-            (start + margin).astype(np.float32),
-            (end + margin).astype(np.float32),
-            rows[:, :, None, None],
-            columns[:, None, :, None],
-            crops.flips,
-        ]
         names = [np.frombuffer(os.fsencode(path), np.uint8) for path in paths]
-        return [names, *map(np.ascontiguousarray, arrays)]
+        corners, sizes = np.split(crops.windows, 2, axis=1)
+        return [names, *map(np.ascontiguousarray, (corners, sizes))]
 
 
-def _graph(feed: _Feed, data: Data, decoder: dict) -> DataNode:
-    """The DALI operators from a file's name to the normalised image."""
-    name, corner, shape, *resizing, flip = fn.external_source(
-        source=feed, num_outputs=10
-    )
-    window = fn.decoders.image_slice(
+def _graph(feed: _Feed, decoder: dict) -> DataNode:
+    """The DALI operators from a file's name to the pixels of its window."""
+    name, corner, size = fn.external_source(source=feed, num_outputs=3)
+    return fn.decoders.image_slice(
         fn.io.file.read(name),
         corner,
-        shape,
+        size,
         axis_names="HW",
         adjust_orientation=False,
         **decoder,
     )
-    return fn.crop_mirror_normalize(
-        _resize_as_pil(window, data.image_size, *resizing),
-        mirror=flip,
-        mean=[255 * value for value in data.mean],
-        std=[255 * value for value in data.std],
-        output_layout="CHW",
-    )
-
-
-def _resize_as_pil(
-    window: DataNode,
-    size: int,
-    corner: DataNode,
-    shape: DataNode,
-    start: DataNode,
-    end: DataNode,
-    row_gains: DataNode,
-    column_gains: DataNode,
-) -> DataNode:
-    """A region of the window as a square; see border.py."""
-    surrounded = fn.slice(
-        window,
-        start=corner,
-        shape=shape,
-        axis_names="HW",
-        out_of_bounds_policy="pad",
-    )
-    # Antialiased and without subpixel scale: that is PIL's bilinear filter.
-    # The default subpixel scale is up to seven grey levels away.
-    square = fn.resize(
-        surrounded,
-        size=[size, size],
-        roi_start=start,
-        roi_end=end,
-        antialias=True,
-        subpixel_scale=False,
-        dtype=types.DALIDataType.FLOAT,
-    )
-    if window.device == "gpu":
-        row_gains, column_gains = row_gains.gpu(), column_gains.gpu()
-    grey_levels = fn.cast(
-        square * row_gains * column_gains, dtype=types.DALIDataType.UINT8
-    )
-    return fn.reinterpret(grey_levels, layout="HWC")
 
 
 def _cores_of_this_process() -> int:

@@ -20,23 +20,30 @@ _ORDER = 1
 
 @dataclasses.dataclass(frozen=True)
 class Crops:
-    """What is cut from each of n images; pixels of the image file.
+    """What is cut from each of n images: windows, resized, then squares.
 
     Attributes:
-      windows: int32 [n, 4], top, left, height, width of the decoded part.
-      regions: float32 [n, 4], top, left, bottom, right of the part of the
-        window that becomes the network's square input.
-      flips: int32 [n], 1 for a mirrored image.
+      windows: int32 [n, 4], top, left, height, width of the decoded part, in
+        pixels of the image file.
+      scales: float64 [n, 2], pixels of the window for one pixel of the
+        resized window, by axis.
+      corners: int64 [n, 2], top, left of the network's square input in the
+        resized window, in its pixels.
+      flips: int32 [n], 1 for a mirrored square.
     """
 
     windows: np.ndarray
-    regions: np.ndarray
+    scales: np.ndarray
+    corners: np.ndarray
     flips: np.ndarray
 
     def __getitem__(self, images: slice) -> "Crops":
         """The crops of some of the images."""
         return Crops(
-            self.windows[images], self.regions[images], self.flips[images]
+            self.windows[images],
+            self.scales[images],
+            self.corners[images],
+            self.flips[images],
         )
 
 
@@ -81,12 +88,10 @@ def training_crops(
     first = windows[np.arange(len(images)), fits.argmax(axis=1)]
     centre = _centre_windows(heights, widths, data)
     windows = np.where(fits.any(axis=1, keepdims=True), first, centre)
-    regions = np.concatenate(
-        [np.zeros_like(windows[:, 2:]), windows[:, 2:]], axis=1
-    )
     return Crops(
         windows.astype(np.int32),
-        regions.astype(np.float32),
+        windows[:, 2:] / data.image_size,
+        np.zeros((len(images), 2), np.int64),
         ((draws[:, -1] < 0.5) & data.flip).astype(np.int32),
     )
 
@@ -97,8 +102,7 @@ def validation_crops(
     """The centre of each image after its short side became `resize_size`.
 
     Rounds as torchvision does: the resized long side is truncated, the
-    centre's corner goes to the nearest integer, halves to the even one. The
-    square is given in pixels of the file, so only it has to be resized.
+    centre's corner goes to the nearest integer, halves to the even one.
 
     Args:
       heights: [n], of the image files.
@@ -106,19 +110,20 @@ def validation_crops(
       data: resize_size and image_size.
 
     Returns:
-      The crops; each window is the whole image.
+      The crops. Each window begins where the image does, so that the pixels
+      of both resize alike, and ends where the filter of the square's last
+      pixels does: what is right of it and below needs no decoding.
     """
     sizes = np.stack([heights, widths], axis=1).astype(np.int64)
     resized = data.resize_size * sizes // sizes.min(axis=1, keepdims=True)
-    corner = np.rint((resized - data.image_size) / 2)
-    scale = sizes / resized
-    regions = np.concatenate(
-        [corner * scale, (corner + data.image_size) * scale], axis=1
-    )
-    windows = np.concatenate([np.zeros_like(sizes), sizes], axis=1)
+    corners = np.rint((resized - data.image_size) / 2).astype(np.int64)
+    scales = sizes / resized
+    ends = (corners + data.image_size) * scales + np.maximum(scales, 1)
+    ends = np.minimum(sizes, np.ceil(ends))
     return Crops(
-        windows.astype(np.int32),
-        regions.astype(np.float32),
+        np.concatenate([np.zeros_like(sizes), ends], axis=1).astype(np.int32),
+        scales,
+        corners,
         np.zeros(len(sizes), np.int32),
     )
 

@@ -18,24 +18,27 @@ def crops_of(height, width, count, data=None, seed=0, epoch=0):
 
 
 @pytest.mark.parametrize(
-    ("height", "width", "resized", "corner"),
+    ("height", "width", "resized", "corner", "window"),
     [
-        (375, 500, (256, 341), (16, 58)),  # 58.5 goes to the even 58.
-        (500, 375, (341, 256), (58, 16)),
-        (256, 256, (256, 256), (16, 16)),
-        (100, 101, (256, 258), (16, 17)),  # The long side is truncated.
-        (3, 1, (768, 256), (272, 16)),
+        # 58.5 goes to the even 58; 240 rows and 282 columns and the filter's
+        # reach of one more end at 353.03 and 414.96.
+        (375, 500, (256, 341), (16, 58), (354, 415)),
+        (500, 375, (341, 256), (58, 16), (415, 354)),
+        (256, 256, (256, 256), (16, 16), (241, 241)),
+        # The long side is truncated. Enlarged: the filter reaches one pixel.
+        (100, 101, (256, 258), (16, 17), (95, 96)),
+        (3, 1, (768, 256), (272, 16), (3, 1)),
     ],
 )
-def test_validation_crop_is_torchvisions(height, width, resized, corner):
+def test_validation_crop_is_torchvisions(
+    height, width, resized, corner, window
+):
     crops = plan.validation_crops(np.array([height]), np.array([width]), Data())
-    assert crops.windows.tolist() == [[0, 0, height, width]]
-    scale = np.array([height, width]) / resized
+    assert crops.windows.tolist() == [[0, 0, *window]]
     np.testing.assert_allclose(
-        crops.regions[0],
-        [*(corner * scale), *((np.array(corner) + 224) * scale)],
-        rtol=1e-6,
+        crops.scales, [[height / resized[0], width / resized[1]]], rtol=1e-12
     )
+    assert crops.corners.tolist() == [list(corner)]
     assert crops.flips.tolist() == [0]
 
 
@@ -46,9 +49,10 @@ def test_training_crops_lie_in_the_image(height, width):
     assert (top >= 0).all() and (top + rows <= height).all()
     assert (left >= 0).all() and (left + columns <= width).all()
     assert (rows > 0).all() and (columns > 0).all()
-    np.testing.assert_array_equal(
-        crops.regions, np.stack([0 * rows, 0 * rows, rows, columns], axis=1)
+    np.testing.assert_allclose(
+        crops.scales * 224, np.stack([rows, columns], axis=1), rtol=1e-12
     )
+    assert not crops.corners.any()
 
 
 def test_training_crops_have_the_published_distribution():
