@@ -43,9 +43,11 @@ struct bfloat16 {
     const uint32_t word = float_bits(value);
     const uint16_t not_a_number = static_cast<uint16_t>(word >> 16 | 0x40);
 #if SAN_HALF_INSTRUCTIONS
-    uint16_t nearest;
-    asm("cvt.rn.bf16.f32 %0, %1;" : "=h"(nearest) : "f"(value));
-    return {value != value ? not_a_number : nearest};
+    uint32_t nearest;  // the lower of a pair: converting one alone is slow
+    asm("cvt.rn.bf16x2.f32 %0, %1, %2;"
+        : "=r"(nearest)
+        : "f"(0.0f), "f"(value));
+    return {value != value ? not_a_number : static_cast<uint16_t>(nearest)};
 #endif
     if (value != value) return {not_a_number};
     const uint32_t tie = word >> 16 & 1;
