@@ -1,7 +1,7 @@
 // The fused pairwise attention on the CPU: who does which rows, and how sums
 // that belong to the whole batch are put together.
 //
-// Forward: a job is one row of one image. Backward: a pixel adds to the
+// Forward: a job is a few rows of one image. Backward: a pixel adds to the
 // gradients of the rows around it, so images are cut into bands at least as
 // high as a footprint: first all even bands run side by side, then all odd
 // ones, and no two that run together touch the same row. Sums over the batch
@@ -218,11 +218,14 @@ void forward(const PairwiseForward& task) {
   const PairwiseShape& shape = task.shape;
   const Problem<A> problem = mapped_problem<A>(shape, task.inputs);
   const PairwiseRows<A>& rows = pairwise_rows<A>();
+  const int64_t step = rows.forward_rows(shape);
+  const int64_t bands = (shape.height + step - 1) / step;
   fast::for_each_job<A>(
-      shape.batch * shape.height, rows.scratch_elements(shape),
+      shape.batch * bands, rows.forward_scratch_elements(shape),
       [&](int64_t job, A* scratch) {
-        rows.forward(problem, job / shape.height, job % shape.height, scratch,
-                     static_cast<A*>(task.output));
+        const int64_t h = job % bands * step;
+        rows.forward(problem, job / bands, h, std::min(shape.height, h + step),
+                     scratch, static_cast<A*>(task.output));
       });
 }
 

@@ -43,7 +43,8 @@ struct ExpConstants<double> {
 };
 
 template <typename A, int L>
-inline fast::Vector<A, L> exp_below_zero(fast::Vector<A, L> x) {
+inline __attribute__((always_inline)) fast::Vector<A, L> exp_below_zero(
+    fast::Vector<A, L> x) {
   using C = ExpConstants<A>;
   using V = fast::Vector<A, L>;
   x = x < C::kLowest ? V{} + C::kLowest : x;  // keeps NaN

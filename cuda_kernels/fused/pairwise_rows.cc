@@ -2,18 +2,22 @@
 // outside.
 #include "cuda_kernels/fused/pairwise_rows.h"
 
-#include <limits>
-
 #include "cuda_kernels/fused/pairwise_pixel.h"
+#include "cuda_kernels/fused/pairwise_strip.h"
 
 namespace san::fused {
 namespace {
 
+template <typename A, typename B>
+int64_t elements(const B& buffers) {
+  return buffers.arena.end() / sizeof(A) + 64 / sizeof(A);
+}
+
 // One pixel after the other: its whole footprint passes through the mapping
 // while it is in the first cache, and only the result leaves.
 template <typename A>
-void forward(const PairwiseProblem<A>& problem, int64_t n, int64_t h,
-             A* scratch, A* output) {
+void forward_by_pixels(const PairwiseProblem<A>& problem, int64_t n, int64_t h,
+                       A* scratch, A* output) {
   const Buffers<A> b(problem.shape, scratch);
   for (int64_t w = 0; w < problem.shape.width; ++w) {
     const Pixel<A> pixel(problem, b, n, h, w);
@@ -24,6 +28,25 @@ void forward(const PairwiseProblem<A>& problem, int64_t n, int64_t h,
     pixel.soften();
     pixel.aggregate(output);
   }
+}
+
+template <typename A>
+int64_t forward_rows(const PairwiseShape& shape) {
+  return in_strips<A>(shape) ? kStripRows : 1;
+}
+
+template <typename A>
+int64_t forward_scratch_elements(const PairwiseShape& shape) {
+  return in_strips<A>(shape) ? elements<A>(StripBuffers<A>(shape, nullptr))
+                             : elements<A>(Buffers<A>(shape, nullptr));
+}
+
+template <typename A>
+void forward(const PairwiseProblem<A>& problem, int64_t n, int64_t h,
+             int64_t end, A* scratch, A* output) {
+  if (in_strips<A>(problem.shape))
+    return forward_in_strips(problem, n, h, end, scratch, output);
+  for (; h < end; ++h) forward_by_pixels(problem, n, h, scratch, output);
 }
 
 // Everything up to the weights again, then back.
@@ -98,8 +121,7 @@ void moments_backward(const PairwiseProblem<A>& problem, int64_t n, int64_t h,
 
 template <typename A>
 int64_t scratch_elements(const PairwiseShape& shape) {
-  const Buffers<A> buffers(shape, nullptr);
-  return buffers.arena.end() / sizeof(A) + 64 / sizeof(A);
+  return elements<A>(Buffers<A>(shape, nullptr));
 }
 
 template <typename A>
@@ -119,11 +141,18 @@ int64_t pitch(const PairwiseShape& shape) {
 
 template <typename A>
 PairwiseRows<A> SAN_TABLE() {
-  return {packed_elements<A>, pack<A>,
-          pitch<A>,           scratch_elements<A>,
-          forward<A>,         backward<A>,
-          difference<A>,      difference_backward<A>,
-          moments<A>,         moments_backward<A>};
+  return {packed_elements<A>,
+          pack<A>,
+          pitch<A>,
+          scratch_elements<A>,
+          forward_rows<A>,
+          forward_scratch_elements<A>,
+          forward<A>,
+          backward<A>,
+          difference<A>,
+          difference_backward<A>,
+          moments<A>,
+          moments_backward<A>};
 }
 
 template PairwiseRows<float> SAN_TABLE();

@@ -41,9 +41,13 @@ struct PairwiseRows {
   // Elements of a row of `table`, and of the gradients of a mapping.
   int64_t (*pitch)(const PairwiseShape& shape);
   int64_t (*scratch_elements)(const PairwiseShape& shape);
-  // Row `h` of image `n`. forward writes; the others add.
-  void (*forward)(const PairwiseProblem<A>&, int64_t n, int64_t h, A* scratch,
-                  A* output);
+  // forward takes the rows [h, end) of image `n`, best as many at once as
+  // forward_rows says, and writes them.
+  int64_t (*forward_rows)(const PairwiseShape& shape);
+  int64_t (*forward_scratch_elements)(const PairwiseShape& shape);
+  void (*forward)(const PairwiseProblem<A>&, int64_t n, int64_t h, int64_t end,
+                  A* scratch, A* output);
+  // Row `h` of image `n`. All of them add.
   void (*backward)(const PairwiseProblem<A>&, int64_t n, int64_t h, A* scratch,
                    const A* grad_output, A* grad_features,
                    const MappingGradients<A>& sums);

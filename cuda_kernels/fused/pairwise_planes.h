@@ -1,0 +1,114 @@
+// Bands of feature rows turned from channels-last into planes, so that a vector
+// holds one channel of neighbouring pixels. In an unnamed namespace: one copy
+// per instruction set.
+#ifndef CUDA_KERNELS_FUSED_PAIRWISE_PLANES_H_
+#define CUDA_KERNELS_FUSED_PAIRWISE_PLANES_H_
+
+#include <algorithm>
+#include <utility>
+
+#include "cuda_kernels/fast/vectors.h"
+#include "cuda_kernels/fused/pairwise_matrix.h"
+
+namespace san::fused {
+namespace {
+
+// Exchanges bit `kStep` of the row and of the lane.
+template <int kStep, typename V, int... j>
+inline void exchange(V& low, V& high, std::integer_sequence<int, j...>) {
+  constexpr int L = sizeof...(j);
+  const V a = low, b = high;
+  low = __builtin_shufflevector(a, b, (j & kStep ? L + j - kStep : j)...);
+  high = __builtin_shufflevector(a, b, (j & kStep ? L + j : j + kStep)...);
+}
+
+// Lane j of vector i and lane i of vector j change places.
+template <typename A, int L, int kStep = L / 2>
+inline __attribute__((always_inline)) void transpose(Vector<A, L> (&v)[L]) {
+  if constexpr (kStep > 0) {
+#pragma GCC unroll 16
+    for (int i = 0; i < L; ++i)
+      if (!(i & kStep))
+        exchange<kStep>(v[i], v[i + kStep],
+                        std::make_integer_sequence<int, L>());
+    transpose<A, L, kStep / 2>(v);
+  }
+}
+
+// Transposes up to L pixels of up to L channels, `from_step` apart, and calls
+// to(i, vector) for each channel i; missing pixels are zeros.
+template <typename A, typename To>
+inline __attribute__((always_inline)) void to_planes(const A* from, int64_t from_step, int64_t pixels,
+                      int64_t channels, To to) {
+  constexpr int L = kWide<A>;
+  const int count = static_cast<int>(std::min<int64_t>(channels, L));
+  const fast::FirstLanes<A, L> first(count);
+  Vector<A, L> v[L];
+#pragma GCC unroll 16
+  for (int i = 0; i < L; ++i)
+    v[i] = i < pixels ? first.load(from + i * from_step) : Vector<A, L>{};
+  transpose<A, L>(v);
+  for (int i = 0; i < count; ++i) to(i, v[i]);
+}
+
+// The way back: from L lanes per channel to up to L pixels.
+template <typename A>
+inline void from_planes(const A* from, int64_t channels, A* to, int64_t to_step,
+                        int64_t pixels) {
+  constexpr int L = kWide<A>;
+  const fast::FirstLanes<A, L> first(
+      static_cast<int>(std::min<int64_t>(channels, L)));
+  Vector<A, L> v[L];
+#pragma GCC unroll 16
+  for (int i = 0; i < L; ++i) v[i] = fast::load<L>(from + i * L);
+  transpose<A, L>(v);
+  for (int i = 0; i < std::min<int64_t>(pixels, L); ++i)
+    first.store(to + i * to_step, v[i]);
+}
+
+// A band of one image: element (channel, row, column) is
+// data[channel * plane + row * pitch + reach + column]. Left and right of the
+// image are zeros, as far as a footprint and a vector reach.
+template <typename A>
+struct Planes {
+  static constexpr int L = kWide<A>;
+
+  Planes(int64_t channels, int64_t rows, int64_t width, int64_t reach)
+      : channels(channels),
+        rows(rows),
+        width(width),
+        reach(reach),
+        pitch(round_up(width, L) + 2 * reach + L),
+        plane(round_up(rows * pitch, 2 * L) + L) {}
+
+  int64_t elements() const { return channels * plane + L; }
+  A* at(int64_t channel, int64_t row) const {
+    return data + channel * plane + row * pitch;
+  }
+
+  // Fills `row` of some channels from pixels that are `step` apart; channel i
+  // is multiplied by scale[i] if there is one.
+  void fill(int64_t row, int64_t channel, int64_t count, const A* from,
+            int64_t step, const A* scale) const {
+    for (int64_t c = 0; c < count; c += L)
+      for (int64_t x = 0; x < width; x += L)
+        to_planes(from + x * step + c, step, width - x, count - c,
+                  [&](int i, Vector<A, L> v) {
+                    if (scale) v *= scale[c + i];
+                    fast::store<L>(at(channel + c + i, row) + reach + x, v);
+                  });
+    for (int64_t c = channel; c < channel + count; ++c) {
+      A* begin = at(c, row);
+      std::fill_n(begin, reach, A(0));
+      std::fill(begin + reach + round_up(width, L), begin + pitch, A(0));
+    }
+  }
+
+  int64_t channels, rows, width, reach, pitch, plane;
+  A* data = nullptr;
+};
+
+}  // namespace
+}  // namespace san::fused
+
+#endif  // CUDA_KERNELS_FUSED_PAIRWISE_PLANES_H_
