@@ -38,8 +38,10 @@ inline __attribute__((always_inline)) void transpose(Vector<A, L> (&v)[L]) {
 // Transposes up to L pixels of up to L channels, `from_step` apart, and calls
 // to(i, vector) for each channel i; missing pixels are zeros.
 template <typename A, typename To>
-inline __attribute__((always_inline)) void to_planes(const A* from, int64_t from_step, int64_t pixels,
-                      int64_t channels, To to) {
+inline __attribute__((always_inline)) void to_planes(const A* from,
+                                                     int64_t from_step,
+                                                     int64_t pixels,
+                                                     int64_t channels, To to) {
   constexpr int L = kWide<A>;
   const int count = static_cast<int>(std::min<int64_t>(channels, L));
   const fast::FirstLanes<A, L> first(count);

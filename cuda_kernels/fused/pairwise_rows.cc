@@ -141,18 +141,12 @@ int64_t pitch(const PairwiseShape& shape) {
 
 template <typename A>
 PairwiseRows<A> SAN_TABLE() {
-  return {packed_elements<A>,
-          pack<A>,
-          pitch<A>,
-          scratch_elements<A>,
-          forward_rows<A>,
-          forward_scratch_elements<A>,
-          forward<A>,
-          backward<A>,
-          difference<A>,
-          difference_backward<A>,
-          moments<A>,
-          moments_backward<A>};
+  return {packed_elements<A>, pack<A>,
+          pitch<A>,           scratch_elements<A>,
+          forward_rows<A>,    forward_scratch_elements<A>,
+          forward<A>,         backward<A>,
+          difference<A>,      difference_backward<A>,
+          moments<A>,         moments_backward<A>};
 }
 
 template PairwiseRows<float> SAN_TABLE();

@@ -181,8 +181,7 @@ struct Strip {
   // Those of kTaps taps in a row. Outside the image they are lowest.
   template <int kTaps>
   void map_taps(int64_t y, int64_t x) const {
-    const A* table =
-        p.table + ((view.first_row + y) * k + x) * b.table_pitch;
+    const A* table = p.table + ((view.first_row + y) * k + x) * b.table_pitch;
     const A* psi = first + y * b.planes.pitch + x;
     map<kTaps>(
         p.w1, R, R,
@@ -230,12 +229,11 @@ struct Strip {
       top = higher(top, fast::load<L>(weights + tap * step));
       other = higher(other, fast::load<L>(weights + (tap + 1) * step));
     }
-    top = higher(higher(top, other),
-                 fast::load<L>(weights + (taps - 1) * step));
+    top =
+        higher(higher(top, other), fast::load<L>(weights + (taps - 1) * step));
     V sum = {};
     for_each_tap([&](int64_t tap, int64_t y, int64_t x) {
-      V e =
-          exp_below_zero<A, L>(fast::load<L>(weights + tap * step) - top);
+      V e = exp_below_zero<A, L>(fast::load<L>(weights + tap * step) - top);
       if (!whole) e *= count_of(y, x);
       fast::store<L>(weights + tap * step, e);
       sum += e;
@@ -245,7 +243,8 @@ struct Strip {
 
   // kChannels channels of group g, from channel c on.
   template <int kChannels>
-  inline __attribute__((always_inline)) void aggregate(int64_t g, int64_t c, V inverse) const {
+  inline __attribute__((always_inline)) void aggregate(int64_t g, int64_t c,
+                                                       V inverse) const {
     V sum[kChannels] = {};
     const A* beta = first + (R + c) * b.planes.plane;
     const int64_t step = G * b.planes.plane;

@@ -1,0 +1,180 @@
+"""Folded bottlenecks and their attention.
+
+Shape letters: N batch, C channels, R relation channels, K taps of the
+footprint, H W image.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from san.attention import PairwiseAttention, PatchwiseAttention
+from san.folding.layers import (
+    Constants,
+    Norm,
+    Pointwise,
+    affine,
+    per_pixel,
+    rows_of,
+    unsupported,
+)
+from san.ops.pairwise_core import compute_dtype
+
+
+class Bottleneck(Constants):
+    """x + expand(relu(attend(norm(x)))), written over x."""
+
+    def __init__(self, block: Any, sign: Tensor, missing: Tensor) -> None:
+        super().__init__(weight=rows_of(block.conv) * sign[:, None])
+        scale, shift = affine(block.bn1)
+        norm = Norm(scale * sign, shift + scale * missing)
+        is_pair = isinstance(block.sam, PairwiseAttention)
+        if not is_pair and not isinstance(block.sam, PatchwiseAttention):
+            raise unsupported(block.sam)
+        fold = _Pairwise if is_pair else _Patchwise
+        self.attention = fold(block.sam, norm, block.bn2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Maps [N, C, H, W] in channels-last to the same tensor."""
+        y = self.attention(x).relu().to(x.dtype)
+        rows = y.permute(0, 2, 3, 1).reshape(-1, y.shape[1])
+        sums = x.permute(0, 2, 3, 1).view(-1, x.shape[1])
+        sums.addmm_(rows, self.weight.to(x.dtype).T)
+        return x
+
+
+class _Attention(Constants):
+    """What both share: phi, psi and beta side by side by one convolution.
+
+    The output of the attention comes out as scale * output + shift.
+    """
+
+    def __init__(
+        self,
+        attention: Any,
+        norm: Norm,
+        scale: Tensor,
+        shift: Tensor,
+        /,
+        **tensors: Tensor,
+    ) -> None:
+        super().__init__(**tensors)
+        convs = attention.conv1, attention.conv2, attention.conv3
+        *weights, weight = (rows_of(conv) for conv in convs)
+        *biases, bias = (conv.bias for conv in convs)
+        self.features = Pointwise(
+            torch.cat([*weights, weight * scale[:, None]]),
+            torch.cat([*biases, bias * scale + shift]),
+            norm,
+        )
+        self.sizes = [conv.out_channels for conv in convs]
+        self.kernel_size = attention.kernel_size
+
+
+class _Pairwise(_Attention):
+    """Sums softmax(w2 relu(w1 a + table)) * beta over the footprint.
+
+    Here a = relu(scale * (phi_i - psi_j) + shift), and the table holds what
+    the positions add at each tap.
+    """
+
+    def __init__(
+        self, attention: Any, norm: Norm, output_norm: nn.Module
+    ) -> None:
+        norm1, _, conv1, norm2, _, conv2 = attention.conv_w
+        (scale, shift), (scale2, shift2) = affine(norm1), affine(norm2)
+        w1 = rows_of(conv1) * scale2[:, None]
+        relation = len(w1)
+        super().__init__(
+            attention,
+            norm,
+            *affine(output_norm),
+            scale=scale[:relation],
+            shift=shift[:relation],
+            w1=w1[:, :relation],
+            w2=rows_of(conv2),  # The softmax does not see the bias.
+            position=rows_of(attention.conv_p).T * -scale[relation:],
+            position_shift=shift[relation:],
+            position_w1=w1[:, relation:].T,
+            table_shift=shift2,
+        )
+        self.cache: tuple[Any, tuple[Tensor, ...]] | None = None
+
+    def forward(self, x: Tensor) -> Tensor:
+        features = self.features(x)
+        return torch.ops.san.pairwise_core(
+            features, *self.mapping(features), self.kernel_size
+        )
+
+    def mapping(self, features: Tensor) -> tuple[Tensor, ...]:
+        """Scale, shift, table, w1 and w2 for images of this size."""
+        if torch.compiler.is_compiling():
+            return self.make_mapping(features)
+        kind = type(features)  # A fake tensor leaves nothing to a real one.
+        key = kind, features.shape[2:], features.dtype, features.device
+        cache = self.cache
+        if cache is None or cache[0] != key:
+            # Usable in any mode later.
+            with torch.inference_mode(False), torch.no_grad():
+                cache = key, self.make_mapping(features)
+            self.cache = cache
+        return cache[1]
+
+    def make_mapping(self, features: Tensor) -> tuple[Tensor, ...]:
+        size, device = self.kernel_size, features.device
+        taps = torch.arange(size, dtype=torch.float64, device=device)
+        # Rows and columns of an image go from -1 to 1.
+        rows, columns = (
+            (taps - size // 2) * (2 / max(length - 1, 1))
+            for length in features.shape[2:]
+        )
+        offsets = [columns.repeat(size), rows.repeat_interleave(size)]
+        position, w1 = self.position.double(), self.position_w1.double()
+        with torch.autocast(device.type, enabled=False):
+            a = torch.stack(offsets, dim=1) @ position + self.position_shift
+            table = a.relu() @ w1 + self.table_shift
+        dtype = compute_dtype(features.dtype)
+        mapping = self.scale, self.shift, table, self.w1, self.w2
+        return tuple(t.to(dtype) for t in mapping)
+
+
+class _Patchwise(_Attention):
+    """Sums (w2 relu(w1 a + hidden_shift) + bias) * beta over the footprint.
+
+    Here a = relu(scale * (phi, psi at all taps) + shift).
+    """
+
+    def __init__(
+        self, attention: Any, norm: Norm, output_norm: nn.Module
+    ) -> None:
+        out_scale, out_shift = affine(output_norm)
+        norm1, _, conv1, norm2, _, conv2 = attention.conv_w
+        (scale, shift), (scale2, shift2) = affine(norm1), affine(norm2)
+        size, groups = attention.kernel_size, conv1.out_channels
+        super().__init__(
+            attention,
+            norm,
+            out_scale,
+            torch.zeros_like(out_shift),
+            scale=scale.view(1, -1, 1, 1),
+            shift=shift.view(1, -1, 1, 1),
+            w1=per_pixel(rows_of(conv1) * scale2[:, None]),
+            hidden_shift=per_pixel(shift2),
+            w2=conv2.weight.view(groups, size, size, groups),
+            bias=conv2.bias.view(1, groups, size, size),
+            out_shift=per_pixel(out_shift),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        features = self.features(x)
+        dtype = compute_dtype(features.dtype)
+        phi, psi, beta = features.to(dtype).split(self.sizes, dim=1)
+        constants = self.scale, self.shift, self.w1, self.w2, self.bias
+        scale, shift, w1, w2, bias = (t.to(dtype) for t in constants)
+        hidden = torch.ops.san.patchwise_hidden(
+            phi, psi, scale, shift, w1, self.kernel_size
+        )
+        hidden = hidden.add_(self.hidden_shift).relu_()
+        y = torch.ops.san.patchwise_core(hidden, beta, w2, bias)
+        return y.add_(self.out_shift).to(features.dtype)

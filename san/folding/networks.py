@@ -1,0 +1,142 @@
+"""Folds every batch norm of a network into its peers.
+
+Done is what is exact in real numbers and pays; the rest stays a norm:
+
+- A norm after a convolution joins the convolution (ResNet).
+- A norm before the pooling moves behind it, to a quarter of the pixels. A
+  maximum commutes with scales of positive sign only, so channels of negative
+  scale are negated in everything that writes or reads them (SAN).
+- bn2 of a bottleneck joins conv3. The weights of pairwise attention add up to
+  one, so the shift joins too; patchwise attention adds it itself.
+- The norms of a mapping join its matrices and its table of offsets.
+- A bottleneck adds to its input in place, and the bias that it leaves out
+  waits in the shifts of the norms that read the sum. This sum has several
+  readers, so bn1 stays: as scale, shift and ReLU.
+
+The first convolution, its norm's sign and the first pooling are one layer,
+so that no image of full size with many channels is ever there.
+"""
+
+import copy
+import itertools
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+from san.folding.attention import Bottleneck
+from san.folding.layers import (
+    ImageNorm,
+    Input,
+    Norm,
+    Pointwise,
+    PooledPointwise,
+    affine,
+    rows_of,
+    unsupported,
+)
+from san.networks import SAN, ResNet
+
+
+@torch.inference_mode(False)
+@torch.no_grad()
+def fold_for_inference(model: nn.Module) -> nn.Module:
+    """A copy of a network that computes the same without batch norms.
+
+    Args:
+      model: a SAN of pairwise or patchwise attention or a ResNet, in either
+        mode. It stays as it is.
+
+    Returns:
+      A module with the outputs of model.eval() up to rounding. It stays in
+      eval mode; its weights are constants. That of a SAN computes as the
+      backend "fused" does whatever set_attention_backend says.
+
+    Raises:
+      ValueError: if the model is none of these, or one of its norms has no
+        running statistics.
+    """
+    network = copy.deepcopy(model).eval().requires_grad_(False)
+    if not isinstance(network, SAN | ResNet):
+        raise unsupported(model)
+    for module in network.modules():
+        if isinstance(module, _BatchNorm):
+            affine(module)
+    is_san = isinstance(network, SAN)
+    return _Folded(_fold_san(network) if is_san else _fold_resnet(network))
+
+
+class _Folded(nn.Module):
+    """A network that stays in eval mode."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+        self.eval()
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.network(images)
+
+    def train(self, mode: bool = True) -> "_Folded":
+        if mode:
+            raise RuntimeError(
+                "fold_for_inference: a folded model must stay in eval mode, "
+                "got train(True); train the model that it was made from"
+            )
+        return super().train(False)
+
+
+def _fold_resnet(network: nn.Module) -> nn.Module:
+    for module in list(network.modules()):
+        if isinstance(module, nn.ReLU):
+            module.inplace = True
+        for (name, conv), (norm_name, norm) in itertools.pairwise(
+            list(module.named_children())
+        ):
+            if isinstance(conv, nn.Conv2d) and isinstance(norm, _BatchNorm):
+                setattr(module, name, fuse_conv_bn_eval(conv, norm))
+                setattr(module, norm_name, nn.Identity())
+    return network
+
+
+def _fold_san(network: Any) -> nn.Module:
+    scale, shift = affine(network.bn_in)
+    sign = _sign(scale)
+    stem = PooledPointwise(rows_of(network.conv_in) * sign[:, None])
+    norm = Norm(scale * sign, shift)
+    layers: list[nn.Module] = [Input(), stem]
+    for stage in range(network.num_stages):
+        if stage > 0:
+            layers.append(network.pool)  # Before the norm.
+        names = f"conv{stage}", f"layer{stage}", f"bn{stage}"
+        stages, norm = _fold_stage(norm, *map(network.get_submodule, names))
+        layers += stages
+    layers.append(ImageNorm(norm.scale, norm.shift))
+    folded = nn.Sequential(*layers).to(network.fc.weight.dtype)
+    return nn.Sequential(folded, network.avgpool, nn.Flatten(), network.fc)
+
+
+def _fold_stage(
+    norm: Norm, conv: Any, blocks: Any, next_norm: Any
+) -> tuple[list[nn.Module], Norm]:
+    """The norm, the convolution and the blocks; then the next norm.
+
+    What they hand on has the sign of the next norm's scale and lacks the
+    biases of the blocks before.
+    """
+    scale, shift = affine(next_norm)
+    sign = _sign(scale)
+    missing = torch.zeros_like(scale)
+    layers: list[nn.Module] = [
+        Pointwise(rows_of(conv) * sign[:, None], norm=norm)
+    ]
+    for block in blocks:
+        layers.append(Bottleneck(block, sign, missing))
+        missing = missing + block.conv.bias
+    return layers, Norm(scale * sign, shift + scale * missing)
+
+
+def _sign(scale: Tensor) -> Tensor:
+    return torch.where(scale < 0, -1.0, 1.0)
