@@ -1,6 +1,6 @@
-// The steps of one pixel of the fused pairwise attention, forward and backward,
-// as loops over the pixels of its footprint. In an unnamed namespace: one copy
-// per instruction set.
+// The forward steps of one pixel of the fused pairwise attention, as loops over
+// the pixels of its footprint. In an unnamed namespace: one copy per
+// instruction set.
 #ifndef CUDA_KERNELS_FUSED_PAIRWISE_PIXEL_H_
 #define CUDA_KERNELS_FUSED_PAIRWISE_PIXEL_H_
 
@@ -92,14 +92,6 @@ struct Pixel {
                  depth * width, init, b.pitch, to, to_pitch, with_relu});
   }
 
-  // sum += transpose(a) * g over the taps: [depth_a, columns of g].
-  void add_outer(const A* a, int64_t rows, const A* g, int64_t columns, A* sum,
-                 int64_t sum_pitch, bool upper = false) const {
-    multiply<A>({rows, columns, taps, a, 1, b.pitch, g, b.pitch,
-                 panel_width<A>(columns), sum, sum_pitch, sum, sum_pitch, false,
-                 upper});
-  }
-
   void hidden() const {
     map(b.a, R, p.w1, R, rows_of(p.table, b.z), b.z, b.pitch, true);
   }
@@ -164,13 +156,6 @@ struct Pixel {
       sum += e;
     }
     return sum;
-  }
-
-  void normalise() const {
-    for (int64_t g = 0; g < period(); g += L)
-      for (int64_t i = g; i < flat(); i += period())
-        fast::store<L>(b.weights + i, fast::load<L>(b.weights + i) *
-                                          fast::load<L>(b.inverse + g));
   }
 
   // ---- Aggregation. Channel c of the value uses weight c mod G. A block is
@@ -262,141 +247,6 @@ struct Pixel {
   }
 
   int64_t index_of_output() const { return index * M; }
-
-  // grad_weights[tap, g] = sum of grad_output * value over the group, and the
-  // value's gradient takes weight * grad_output.
-  void aggregate_backward(const A* grad_output, A* grad_features) const {
-    for (int64_t i = 0; i < flat(); i += L)
-      fast::store<L>(b.grad_weights + i, V{});
-    const A* own = grad_output + index_of_output();
-    for_each_block([&](auto block) {
-      constexpr int kVectors = block.kCount;
-      using W = typename decltype(block)::V;
-      W g[kVectors];
-      for (int v = 0; v < kVectors; ++v) g[v] = block.load(own, v);
-      view.for_each([&](int64_t tap, int64_t pixel, int64_t) {
-        const A* value = feature(pixel) + 2 * R;
-        A* grad_value = grad_features + (image + pixel) * F + 2 * R;
-        const auto w = block.weights(b.weights + tap * b.groups);
-        W sum = {};
-        for (int v = 0; v < kVectors; ++v) {
-          sum += g[v] * block.load(value, v);
-          block.store(grad_value, v, block.load(grad_value, v) + w * g[v]);
-        }
-        block.add_to(b.grad_weights + tap * b.groups, sum, G);
-      });
-    });
-  }
-
-  // grad_logits = weights * (grad_weights - their weighted sum)
-  void soften_backward() const {
-    for (int64_t g = 0; g < period(); g += L) {
-      V sum = {};
-      for (int64_t i = g; i < flat(); i += period())
-        sum += fast::load<L>(b.weights + i) * fast::load<L>(b.grad_weights + i);
-      fast::store<L>(b.group_sums + g,
-                     fold(sum, [](V x, V y) { return x + y; }));
-    }
-    for (int64_t tap = 0; tap < taps; ++tap)
-      for (int64_t g = 0; g < b.groups; g += L) {
-        const int64_t i = tap * b.groups + g;
-        fast::store<L>(
-            b.grad_logits + tap * b.pitch + g,
-            fast::load<L>(b.weights + i) * (fast::load<L>(b.grad_weights + i) -
-                                            fast::load<L>(b.group_sums + g)));
-      }
-  }
-
-  // Gradient through a relu with result `active`; its rows are summed per
-  // offset in `table`. `grad` may be `active`.
-  void hidden_backward(const A* active, A* grad, A* table) const {
-    for (int64_t i = 0; i < R; i += L)
-      view.for_each([&](int64_t tap, int64_t, int64_t offset) {
-        const V z = fast::load<L>(active + tap * b.pitch + i);
-        V g = fast::load<L>(grad + tap * b.pitch + i);
-        g = z > 0 ? g : V{};
-        fast::store<L>(grad + tap * b.pitch + i, g);
-        A* sum = table + offset * b.pitch + i;
-        fast::store<L>(sum, fast::load<L>(sum) + g);
-      });
-  }
-
-  // Spreads grad_a, through the relation's relu, over phi, psi, scale and
-  // shift.
-  void relate_backward(const A* grad_a, bool weighted, A* grad_features,
-                       const MappingGradients<A>& sums) const {
-    fast::for_each_vector<A>(R, [&](auto lanes, int64_t i) {
-      constexpr int kLanes = lanes_of<A, decltype(lanes)>();
-      const auto scale = lanes.load(p.scale + i);
-      const auto phi = lanes.load(p.features + index * F + i);
-      Vector<A, kLanes> sum = {}, scale_sum = {};
-      view.for_each([&](int64_t tap, int64_t pixel, int64_t) {
-        const auto a = fast::load<kLanes>(b.a + tap * b.pitch + i);
-        auto g = fast::load<kLanes>(grad_a + tap * b.pitch + i);
-        g = a > 0 ? g : Vector<A, kLanes>{};
-        if (weighted) g *= count_of(tap);
-        sum += g;
-        scale_sum += g * (phi - lanes.load(feature(pixel) + R + i));
-        A* grad_psi = grad_features + (image + pixel) * F + R + i;
-        lanes.store(grad_psi, lanes.load(grad_psi) - scale * g);
-      });
-      lanes.store(grad_features + index * F + i, scale * sum);
-      lanes.store(sums.shift + i, lanes.load(sums.shift + i) + sum);
-      lanes.store(sums.scale + i, lanes.load(sums.scale + i) + scale_sum);
-    });
-  }
-
-  // Adds d = phi - psi - centre and its squares to two rows of sums.
-  void add_difference(A* sums) const {
-    fast::for_each_vector<A>(R, [&](auto lanes, int64_t i) {
-      const auto own =
-          lanes.load(p.features + index * F + i) - lanes.load(p.centre + i);
-      const A* psi = feature(0) + R + i;
-      auto first = own - own, second = own - own;
-      view.for_each([&](int64_t tap, int64_t pixel, int64_t) {
-        const auto d = own - lanes.load(psi + pixel * F);
-        const auto counted = d * count_of(tap);
-        first += counted;
-        second += counted * d;
-      });
-      lanes.store(sums + i, lanes.load(sums + i) + first);
-      lanes.store(sums + b.pitch + i, lanes.load(sums + b.pitch + i) + second);
-    });
-  }
-
-  // Spreads constant + slope * (phi - psi) over phi and psi.
-  void add_difference_backward(A* grad_features) const {
-    fast::for_each_vector<A>(R, [&](auto lanes, int64_t i) {
-      const auto slope = lanes.load(p.table + b.pitch + i);
-      const auto own = lanes.load(p.features + index * F + i) * slope +
-                       lanes.load(p.table + i);
-      auto sum = own - own;
-      view.for_each([&](int64_t tap, int64_t pixel, int64_t) {
-        const auto psi = lanes.load(feature(pixel) + R + i);
-        const auto g = (own - slope * psi) * count_of(tap);
-        sum += g;
-        A* grad = grad_features + (image + pixel) * F + R + i;
-        lanes.store(grad, lanes.load(grad) - g);
-      });
-      lanes.store(grad_features + index * F + i, sum);
-    });
-  }
-
-  // Centres a, sums it per offset and as an outer product.
-  void add_moments(const MappingGradients<A>& sums) const {
-    for (int64_t i = 0; i < R; i += L) {
-      const V centre = fast::load<L>(p.centre + i);
-      view.for_each([&](int64_t tap, int64_t, int64_t offset) {
-        const V c = fast::load<L>(b.a + tap * b.pitch + i) - centre;
-        const V counted = c * count_of(tap);
-        fast::store<L>(b.a + tap * b.pitch + i, c);
-        fast::store<L>(b.z + tap * b.pitch + i, counted);
-        A* sum = sums.table + offset * b.pitch + i;
-        fast::store<L>(sum, fast::load<L>(sum) + counted);
-      });
-    }
-    add_outer(b.a, R, b.z, R, sums.w1, b.pitch, true);
-  }
 
   const PairwiseProblem<A>& p;
   const PairwiseShape& s;

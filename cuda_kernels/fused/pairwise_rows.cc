@@ -2,7 +2,7 @@
 // outside.
 #include "cuda_kernels/fused/pairwise_rows.h"
 
-#include "cuda_kernels/fused/pairwise_pixel.h"
+#include "cuda_kernels/fused/pairwise_pixel_backward.h"
 #include "cuda_kernels/fused/pairwise_strip.h"
 
 namespace san::fused {
@@ -56,7 +56,7 @@ void backward(const PairwiseProblem<A>& problem, int64_t n, int64_t h,
               const MappingGradients<A>& sums) {
   const Buffers<A> b(problem.shape, scratch);
   for (int64_t w = 0; w < problem.shape.width; ++w) {
-    const Pixel<A> pixel(problem, b, n, h, w);
+    const BackwardPixel<A> pixel(problem, b, n, h, w);
     const int64_t R = pixel.R, G = pixel.G;
     pixel.relate();
     pixel.hidden();
@@ -83,7 +83,7 @@ void difference(const PairwiseProblem<A>& problem, int64_t n, int64_t h,
                 A* scratch, const MappingGradients<A>& sums) {
   const Buffers<A> b(problem.shape, scratch);
   for (int64_t w = 0; w < problem.shape.width; ++w)
-    Pixel<A>(problem, b, n, h, w).add_difference(sums.table);
+    BackwardPixel<A>(problem, b, n, h, w).add_difference(sums.table);
 }
 
 template <typename A>
@@ -91,7 +91,8 @@ void difference_backward(const PairwiseProblem<A>& problem, int64_t n,
                          int64_t h, A* scratch, A* grad_features) {
   const Buffers<A> b(problem.shape, scratch);
   for (int64_t w = 0; w < problem.shape.width; ++w)
-    Pixel<A>(problem, b, n, h, w).add_difference_backward(grad_features);
+    BackwardPixel<A>(problem, b, n, h, w)
+        .add_difference_backward(grad_features);
 }
 
 template <typename A>
@@ -99,7 +100,7 @@ void moments(const PairwiseProblem<A>& problem, int64_t n, int64_t h,
              A* scratch, const MappingGradients<A>& sums) {
   const Buffers<A> b(problem.shape, scratch);
   for (int64_t w = 0; w < problem.shape.width; ++w) {
-    const Pixel<A> pixel(problem, b, n, h, w);
+    const BackwardPixel<A> pixel(problem, b, n, h, w);
     pixel.relate();
     pixel.add_moments(sums);
   }
@@ -111,7 +112,7 @@ void moments_backward(const PairwiseProblem<A>& problem, int64_t n, int64_t h,
                       const MappingGradients<A>& sums) {
   const Buffers<A> b(problem.shape, scratch);
   for (int64_t w = 0; w < problem.shape.width; ++w) {
-    const Pixel<A> pixel(problem, b, n, h, w);
+    const BackwardPixel<A> pixel(problem, b, n, h, w);
     pixel.relate();
     pixel.map(b.a, pixel.R, problem.w1, pixel.R,
               pixel.rows_of(problem.table, b.grad_a), b.grad_a, b.pitch, false);
