@@ -9,17 +9,20 @@ from san.attention import PairwiseAttention, PatchwiseAttention
 from san.backend import attention_backend, set_attention_backend
 from san.checkpoints import load_published_checkpoint
 from san.cost import Cost, count_cost
+from san.cuda_graph import CapturedNetwork, capture_for_inference
 from san.folding import fold_for_inference
 from san.networks import SAN, Bottleneck, ResNet, create_model, list_models
 
 __all__ = [
     "SAN",
     "Bottleneck",
+    "CapturedNetwork",
     "Cost",
     "PairwiseAttention",
     "PatchwiseAttention",
     "ResNet",
     "attention_backend",
+    "capture_for_inference",
     "count_cost",
     "create_model",
     "fold_for_inference",

@@ -27,6 +27,8 @@ IMAGES = [
     (2, 5, 4, 1),
     (1, 3, 20, 3),
 ]
+# Several bands of rows and strips of pixels, each with a rest.
+WIDE = (2, 9, 31, 7)
 
 
 @pytest.fixture(params=cuda_kernels.instruction_sets())
@@ -99,7 +101,7 @@ def expected_output(inputs, image):
     return output.reshape(*features.shape[:3], -1)
 
 
-@pytest.mark.parametrize("image", IMAGES)
+@pytest.mark.parametrize("image", [*IMAGES, WIDE])
 @pytest.mark.parametrize("channels", CHANNELS)
 @pytest.mark.parametrize(
     ("dtype", "tolerance"), [("float64", 1e-12), ("float32", 2e-5)]
@@ -112,25 +114,30 @@ def test_forward(instruction_set, channels, image, dtype, tolerance):
     np.testing.assert_allclose(output, expected, 0, tolerance)
 
 
-def test_large_logits_do_not_overflow(instruction_set):
-    image = (1, 4, 5, 3)
+@pytest.mark.parametrize("width", [5, 16])
+def test_large_logits_do_not_overflow(instruction_set, width):
+    image = (1, 4, width, 3)
     inputs = make_inputs((4, 2, 4), image, "float32")
     inputs[5] *= 1e4
     expected = expected_output([x.astype("float64") for x in inputs], image)
-    output = np.empty((1, 4, 5, 4), "float32")
+    output = np.empty((1, 4, width, 4), "float32")
     cuda_kernels.pairwise_forward(*inputs, output, kernel_size=3)
     np.testing.assert_allclose(output, expected, 0, 1e-3)
 
 
-def test_not_a_number_is_passed_on(instruction_set):
-    inputs = make_inputs((4, 2, 4), (1, 1, 7, 3), "float32")
-    inputs[0][0, 0, 3, 0] = np.nan
-    output = np.empty((1, 1, 7, 4), "float32")
+@pytest.mark.parametrize(
+    ("channel", "seen_by"),
+    [(0, [3]), (5, [2, 3, 4]), (8, [2, 3, 4])],
+    ids=["phi", "psi", "beta"],
+)
+@pytest.mark.parametrize("width", [7, 16])
+def test_not_a_number_is_passed_on(instruction_set, width, channel, seen_by):
+    inputs = make_inputs((4, 2, 4), (1, 1, width, 3), "float32")
+    inputs[0][0, 0, 3, channel] = np.nan
+    output = np.empty((1, 1, width, 4), "float32")
     cuda_kernels.pairwise_forward(*inputs, output, kernel_size=3)
-    assert (
-        np.isnan(output[0, 0]).any(1).tolist()
-        == [False] * 3 + [True] + [False] * 3
-    )
+    spoilt = np.isnan(output[0, 0]).any(1)
+    assert np.flatnonzero(spoilt).tolist() == seen_by
 
 
 @pytest.mark.parametrize("image", IMAGES)

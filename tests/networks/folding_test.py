@@ -6,6 +6,7 @@ import pathlib
 import pytest
 import torch
 from torch import nn
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn.modules.batchnorm import _BatchNorm
 
 import san
@@ -104,6 +105,39 @@ def test_a_table_belongs_to_one_size_and_dtype(kind):
         expected = folded(images)
         output = folded.double()(images.double())
     torch.testing.assert_close(output.float(), expected)
+
+
+@pytest.mark.parametrize("kind", SMALL)
+def test_images_of_several_pieces(kind):
+    # More rows than one band of the first layer has, and more pixels than
+    # one piece of the first norm, both with a rest.
+    images = torch.randn(3, 3, 67, 261)
+    assert_same_outputs(small_san(kind), images)
+    transposed = images.transpose(2, 3)
+    assert_same_outputs(small_san(kind), transposed)
+
+
+@pytest.mark.parametrize("kind", SMALL)
+def test_no_images(kind):
+    images = torch.randn(0, 3, 32, 32)
+    assert san.fold_for_inference(small_san(kind))(images).shape == (0, 4)
+
+
+@pytest.mark.parametrize("kind", SMALL)
+def test_any_device(kind):
+    folded = san.fold_for_inference(small_san(kind)).to("meta")
+    output = folded(torch.empty(2, 3, 32, 64, device="meta"))
+    assert output.shape == (2, 4)
+    assert output.device.type == "meta"
+
+
+def test_real_images_after_fake_ones():
+    model = small_san("pair")
+    folded = san.fold_for_inference(model)
+    images = torch.randn(1, 3, 32, 32)
+    with FakeTensorMode(allow_non_fake_inputs=True) as mode:
+        folded(mode.from_tensor(images))
+    assert_same_outputs(model, images, folded)
 
 
 @pytest.mark.parametrize("kind", SMALL)

@@ -1,0 +1,104 @@
+"""Inference of small batches on a GPU without the time that launches take.
+
+A network of many small kernels spends its time on starting them. A CUDA graph
+starts all of them at once, for one shape of images.
+"""
+
+import torch
+from torch import Tensor, nn
+
+_OP = "capture_for_inference"
+# Of its first calls a network may allocate, tune and fill caches.
+_WARM_UP_CALLS = 3
+
+
+def capture_for_inference(
+    model: nn.Module, example_images: Tensor
+) -> "CapturedNetwork":
+    """Records what a network does on a GPU, to be played again.
+
+    Best for batches so small that the GPU waits for the CPU; a large batch
+    gains nothing.
+
+    Args:
+      model: any network on a GPU in eval mode, such as what
+        fold_for_inference gives. Its parameters are read where they are:
+        values changed in place count from then on, moved ones do not.
+      example_images: [N, C, H, W] on the same GPU; images of later calls
+        have its shape and dtype.
+
+    Returns:
+      A callable with the outputs of model(images), without gradients.
+
+    Raises:
+      ValueError: if the images are not on a CUDA device, or the model is in
+        training mode.
+      RuntimeError: if there is no CUDA device.
+    """
+    if example_images.device.type != "cuda":
+        raise ValueError(
+            f"{_OP}: example_images must be on a CUDA device, "
+            f"got {example_images.device}"
+        )
+    if model.training:
+        raise ValueError(
+            f"{_OP}: model must be in eval mode, got training mode; "
+            "call model.eval()"
+        )
+    if not torch.cuda.is_available():
+        raise RuntimeError(f"{_OP}: a CUDA device must be available, got none")
+    return CapturedNetwork(model, example_images)
+
+
+class CapturedNetwork:
+    """A network as a CUDA graph, for images of one shape, dtype and device.
+
+    Made by capture_for_inference.
+    """
+
+    def __init__(self, model: nn.Module, example_images: Tensor) -> None:
+        self._model = model  # The graph reads its parameters.
+        self._graph = torch.cuda.CUDAGraph()
+        with torch.cuda.device(example_images.device), torch.inference_mode():
+            self._images = example_images.clone()
+            _warm_up(model, self._images)
+            with torch.cuda.graph(self._graph):
+                self._output = model(self._images)
+
+    @torch.inference_mode()
+    def __call__(self, images: Tensor) -> Tensor:
+        """The output of the network, in memory of its own.
+
+        Args:
+          images: of the shape, dtype and device of the example.
+
+        Raises:
+          ValueError: if they are anything else.
+        """
+        require_same_kind(images, self._images)
+        with torch.cuda.device(images.device):
+            self._images.copy_(images)
+            self._graph.replay()
+            return self._output.clone()
+
+
+def require_same_kind(images: Tensor, example: Tensor) -> None:
+    """Raises ValueError unless the images could stand for the example."""
+    for name in ("shape", "dtype", "device"):
+        expected, got = getattr(example, name), getattr(images, name)
+        if name == "shape":
+            expected, got = list(expected), list(got)
+        if expected != got:
+            raise ValueError(
+                f"{_OP}: images must have {name} {expected}, got {got}"
+            )
+
+
+def _warm_up(model: nn.Module, images: Tensor) -> None:
+    """Calls the network on a stream of its own, as capturing asks for."""
+    stream = torch.cuda.Stream()
+    stream.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(stream):
+        for _ in range(_WARM_UP_CALLS):
+            model(images)
+    torch.cuda.current_stream().wait_stream(stream)
