@@ -25,10 +25,10 @@ from san.ops.pairwise_core import compute_dtype
 class Bottleneck(Constants):
     """x + expand(relu(attend(norm(x)))), written over x."""
 
-    def __init__(self, block: Any, sign: Tensor, missing: Tensor) -> None:
-        super().__init__(weight=rows_of(block.conv) * sign[:, None])
+    def __init__(self, block: Any, missing: Tensor) -> None:
+        super().__init__(weight=rows_of(block.conv))
         scale, shift = affine(block.bn1)
-        norm = Norm(scale * sign, shift + scale * missing)
+        norm = Norm(scale, shift + scale * missing)
         is_pair = isinstance(block.sam, PairwiseAttention)
         if not is_pair and not isinstance(block.sam, PatchwiseAttention):
             raise unsupported(block.sam)

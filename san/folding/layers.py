@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from san.ops.batch_statistics import Moments, scale_and_shift
+from san.ops.pairwise_core import compute_dtype
 
 # A piece has this many elements, 1 MB in float32, but no fewer pixels than a
 # matrix product is fast with. Measured.
@@ -33,31 +34,41 @@ class Constants(nn.Module):
         def __getattr__(self, name: str) -> Any: ...
 
 
-class Input(nn.Module):
-    """Images in channels-last, as every layer hands them on."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Maps [N, C, H, W] to the same."""
-        return x.contiguous(memory_format=torch.channels_last)
-
-
 class Norm(Constants):
-    """relu(scale * x + shift), of channels in the last dimension."""
+    """max(0, scale * x + shift), pooled by the maximum of pool x pool."""
 
-    def __init__(self, scale: Tensor, shift: Tensor) -> None:
+    def __init__(self, scale: Tensor, shift: Tensor, pool: int = 1) -> None:
         super().__init__(scale=scale, shift=shift)
+        self.pool = pool
 
     def forward(self, x: Tensor) -> Tensor:
-        """Maps [..., C] to the same shape."""
-        return torch.addcmul(self.shift, x, self.scale).relu_()
+        """Maps [N, C, H, W] to [N, C, H // pool, W // pool]."""
+        if takes_gradient(x) or x.device.type != "cpu":
+            shift, scale = per_pixel(self.shift), per_pixel(self.scale)
+            y = torch.addcmul(shift, x, scale).relu_()
+            return F.max_pool2d(y, self.pool) if self.pool > 1 else y
+        dtype = compute_dtype(x.dtype)
+        scale, shift = self.scale.to(dtype), self.shift.to(dtype)
+        return torch.ops.san.affine_relu(x, scale, shift, self.pool)
 
 
-class ImageNorm(Norm):
-    """The same of an image."""
+class Stem(Constants):
+    """max(0, weight x + shift), pooled by the maximum of 2 x 2."""
+
+    def __init__(self, weight: Tensor, shift: Tensor) -> None:
+        super().__init__(weight=weight, shift=shift)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Maps [N, C, H, W] to the same shape."""
-        return super().forward(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+        """Maps [N, C, H, W] to [N, len(weight), H // 2, W // 2]."""
+        dtype = compute_dtype(x.dtype)
+        y, weight, shift = (t.to(dtype) for t in (x, self.weight, self.shift))
+        if x.device.type == "cpu":
+            y = torch.ops.san.stem(y, weight, shift)
+        else:
+            y = y.contiguous(memory_format=torch.channels_last)
+            y = F.conv2d(y, weight[..., None, None], shift)
+            y = F.max_pool2d(y, 2).relu_()
+        return y.to(self.weight.dtype)
 
 
 class Pointwise(Constants):
@@ -74,17 +85,15 @@ class Pointwise(Constants):
 
     def forward(self, x: Tensor) -> Tensor:
         """Maps [N, C, H, W] to another number of channels."""
-        x = x.permute(0, 2, 3, 1)
-        if self.norm is None:
-            y = F.linear(x, self.weight, self.bias)
-        elif can_work_in_pieces(x):
-            y = self._in_pieces(x, self.norm)
-        else:
-            y = F.linear(self.norm(x), self.weight, self.bias)
+        if self.norm is not None:
+            if can_work_in_pieces(x):
+                return self._in_pieces(x.permute(0, 2, 3, 1), self.norm)
+            x = self.norm(x)
+        y = F.linear(x.permute(0, 2, 3, 1), self.weight, self.bias)
         return y.permute(0, 3, 1, 2)
 
     def _in_pieces(self, x: Tensor, norm: Norm) -> Tensor:
-        """[N, H, W, C]: the norm's result stays in the cache."""
+        """Of [N, H, W, C]: the norm's result stays in the cache."""
         channels, columns = x.shape[-1], self.weight.shape[0]
         y = x.new_empty((*x.shape[:3], columns))
         pixels = max(_LEAST_PIECE_PIXELS, _PIECE_ELEMENTS // channels)
@@ -93,42 +102,17 @@ class Pointwise(Constants):
             y.view(-1, columns).split(pixels),
             strict=True,
         ):
+            rows = norm(source.T[None, :, None])[0, :, 0].T
             if self.bias is None:
-                torch.mm(norm(source), self.weight.T, out=target)
+                torch.mm(rows, self.weight.T, out=target)
             else:
-                torch.addmm(self.bias, norm(source), self.weight.T, out=target)
-        return y
-
-
-class PooledPointwise(Constants):
-    """The maximum of a 1x1 convolution over 2 x 2 pixels."""
-
-    def __init__(self, weight: Tensor) -> None:
-        super().__init__(weight=weight)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Maps [N, C, H, W] to [N, len(weight), H // 2, W // 2]."""
-        height, width = (size // 2 * 2 for size in x.shape[2:])
-        x = x.permute(0, 2, 3, 1)[:, :height, :width]
-        if can_work_in_pieces(x):
-            y = self._in_bands(x)
-        else:
-            y = _pooled_columns(_pooled_rows(F.linear(x, self.weight)))
+                torch.addmm(self.bias, rows, self.weight.T, out=target)
         return y.permute(0, 3, 1, 2)
 
-    def _in_bands(self, x: Tensor) -> Tensor:
-        """[N, H, W, C]: the unpooled image is never there as a whole."""
-        batch, height, width, _ = x.shape
-        channels = self.weight.shape[0]
-        y = x.new_empty((batch, height // 2, width // 2, channels))
-        rows = max(1, _PIECE_ELEMENTS // (4 * width * channels))
-        for image, pooled in zip(x, y, strict=True):
-            for source, target in zip(
-                image.split(2 * rows), pooled.split(rows), strict=True
-            ):
-                band = _pooled_rows(F.linear(source, self.weight)[None])
-                _pooled_columns(band, out=target[None])
-        return y
+
+def takes_gradient(x: Tensor) -> bool:
+    """Whether the results of x are to be differentiated."""
+    return torch.is_grad_enabled() and x.requires_grad
 
 
 def can_work_in_pieces(x: Tensor) -> bool:
@@ -138,7 +122,7 @@ def can_work_in_pieces(x: Tensor) -> bool:
         and x.numel() > 0
         and not torch.compiler.is_compiling()
         and not torch.is_autocast_enabled("cpu")
-        and not (torch.is_grad_enabled() and x.requires_grad)
+        and not takes_gradient(x)
     )
 
 
@@ -163,14 +147,6 @@ def unsupported(module: nn.Module) -> ValueError:
         "fold_for_inference: model must be a SAN of PairwiseAttention or "
         f"PatchwiseAttention or a ResNet, got {type(module).__name__}"
     )
-
-
-def _pooled_rows(x: Tensor) -> Tensor:
-    return torch.maximum(x[:, 0::2], x[:, 1::2])
-
-
-def _pooled_columns(x: Tensor, out: Tensor | None = None) -> Tensor:
-    return torch.maximum(x[:, :, 0::2], x[:, :, 1::2], out=out)
 
 
 def _no_moments() -> Moments:

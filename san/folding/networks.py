@@ -3,18 +3,14 @@
 Done is what is exact in real numbers and pays; the rest stays a norm:
 
 - A norm after a convolution joins the convolution (ResNet).
-- A norm before the pooling moves behind it, to a quarter of the pixels. A
-  maximum commutes with scales of positive sign only, so channels of negative
-  scale are negated in everything that writes or reads them (SAN).
+- The norm of the first convolution joins it, and the pooling makes one layer
+  of the three, so that no image of full size with many channels is ever there.
 - bn2 of a bottleneck joins conv3. The weights of pairwise attention add up to
   one, so the shift joins too; patchwise attention adds it itself.
 - The norms of a mapping join its matrices and its table of offsets.
 - A bottleneck adds to its input in place, and the bias that it leaves out
   waits in the shifts of the norms that read the sum. This sum has several
   readers, so bn1 stays: as scale, shift and ReLU.
-
-The first convolution, its norm's sign and the first pooling are one layer,
-so that no image of full size with many channels is ever there.
 """
 
 import copy
@@ -28,11 +24,9 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from san.folding.attention import Bottleneck
 from san.folding.layers import (
-    ImageNorm,
-    Input,
     Norm,
     Pointwise,
-    PooledPointwise,
+    Stem,
     affine,
     rows_of,
     unsupported,
@@ -103,40 +97,29 @@ def _fold_resnet(network: nn.Module) -> nn.Module:
 
 def _fold_san(network: Any) -> nn.Module:
     scale, shift = affine(network.bn_in)
-    sign = _sign(scale)
-    stem = PooledPointwise(rows_of(network.conv_in) * sign[:, None])
-    norm = Norm(scale * sign, shift)
-    layers: list[nn.Module] = [Input(), stem]
+    layers: list[nn.Module] = [
+        Stem(rows_of(network.conv_in) * scale[:, None], shift)
+    ]
+    last = network.num_stages - 1
     for stage in range(network.num_stages):
-        if stage > 0:
-            layers.append(network.pool)  # Before the norm.
         names = f"conv{stage}", f"layer{stage}", f"bn{stage}"
-        stages, norm = _fold_stage(norm, *map(network.get_submodule, names))
-        layers += stages
-    layers.append(ImageNorm(norm.scale, norm.shift))
+        pool = 1 if stage == last else 2
+        layers += _fold_stage(*map(network.get_submodule, names), pool)
     folded = nn.Sequential(*layers).to(network.fc.weight.dtype)
     return nn.Sequential(folded, network.avgpool, nn.Flatten(), network.fc)
 
 
 def _fold_stage(
-    norm: Norm, conv: Any, blocks: Any, next_norm: Any
-) -> tuple[list[nn.Module], Norm]:
-    """The norm, the convolution and the blocks; then the next norm.
+    conv: Any, blocks: Any, norm: Any, pool: int
+) -> list[nn.Module]:
+    """The convolution, the blocks, and the norm with what pools it.
 
-    What they hand on has the sign of the next norm's scale and lacks the
-    biases of the blocks before.
+    What the blocks hand on lacks the biases of the blocks before.
     """
-    scale, shift = affine(next_norm)
-    sign = _sign(scale)
+    layers: list[nn.Module] = [Pointwise(rows_of(conv))]
+    scale, shift = affine(norm)
     missing = torch.zeros_like(scale)
-    layers: list[nn.Module] = [
-        Pointwise(rows_of(conv) * sign[:, None], norm=norm)
-    ]
     for block in blocks:
-        layers.append(Bottleneck(block, sign, missing))
+        layers.append(Bottleneck(block, missing))
         missing = missing + block.conv.bias
-    return layers, Norm(scale * sign, shift + scale * missing)
-
-
-def _sign(scale: Tensor) -> Tensor:
-    return torch.where(scale < 0, -1.0, 1.0)
+    return [*layers, Norm(scale, shift + scale * missing, pool)]

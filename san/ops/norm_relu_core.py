@@ -170,6 +170,14 @@ def _norm_relu(x: Tensor, *norm_and_pool: Any) -> Tensor:
     return _run_forward(_image(x), Norm(*norm), pool).permute(0, 3, 1, 2)
 
 
+def _affine_relu(x: Tensor, scale: Tensor, shift: Tensor, pool: int) -> Tensor:
+    image = _image(x)
+    output = _windows(image, pool)
+    scale, shift = _vector(scale, image), _vector(shift, image)
+    cuda_kernels.norm_relu_forward(image, scale, shift, output, pool=pool)
+    return output.permute(0, 3, 1, 2)
+
+
 def _fake_norm_relu(x: Tensor, *norm_and_pool: Any) -> Tensor:
     image = x.permute(0, 2, 3, 1)
     return _windows(image, norm_and_pool[-1]).permute(0, 3, 1, 2)
@@ -289,6 +297,12 @@ define(
     "channel_moments(Tensor x) -> (Tensor, Tensor)",
     _channel_moments,
     fake=_fake_channel_moments,
+)
+# For inference: without a derivative.
+define(
+    "affine_relu(Tensor x, Tensor scale, Tensor shift, int pool) -> Tensor",
+    _affine_relu,
+    fake=_fake_norm_relu,
 )
 define(
     f"norm_relu(Tensor x, {_NORM_SCHEMA}, int pool) -> Tensor",
