@@ -103,8 +103,9 @@ def _fold_san(network: Any) -> nn.Module:
     last = network.num_stages - 1
     for stage in range(network.num_stages):
         names = f"conv{stage}", f"layer{stage}", f"bn{stage}"
+        conv, blocks, norm = map(network.get_submodule, names)
         pool = 1 if stage == last else 2
-        layers += _fold_stage(*map(network.get_submodule, names), pool)
+        layers += _fold_stage(conv, blocks, norm, pool)
     folded = nn.Sequential(*layers).to(network.fc.weight.dtype)
     return nn.Sequential(folded, network.avgpool, nn.Flatten(), network.fc)
 
