@@ -82,14 +82,51 @@ def test_a_wrong_result_is_reported_and_not_timed():
 def test_a_result_that_is_not_a_number_is_wrong():
     nan = torch.tensor(math.nan)
     assert errors.largest_error(nan, torch.tensor(1.0)) == math.inf
-    assert errors.norm_error(nan, torch.tensor(1.0)) == math.inf
+    assert errors.step_error(nan, torch.tensor(1.0)) == math.inf
     assert errors.largest_error(torch.ones(2), torch.ones(3)) == math.inf
 
 
 def test_errors_are_relative_to_the_reference():
     a, b = torch.tensor([3.0, 10.0]), torch.tensor([4.0, 10.0])
     assert errors.largest_error(a, b) == pytest.approx(0.1)
-    assert errors.norm_error(a, b) == pytest.approx(1 / math.sqrt(116))
+
+
+def test_a_gradient_may_be_further_off_than_a_value():
+    value, one, ten = (torch.tensor([x, 0.0]) for x in (2.0, 1.0, 10.0))
+    reference = [value, one, ten]
+    gradients = [value, 1.1 * one, ten]
+    assert errors.step_error(gradients, reference) == pytest.approx(
+        0.1 / math.sqrt(2)
+    )
+    assert errors.step_error([1.1 * value, one, ten], reference) == (
+        pytest.approx(100)
+    )
+
+
+def test_a_gradient_that_cancels_counts_beside_the_others():
+    reference = [torch.ones(1), torch.ones(1), torch.tensor([1e-15])]
+    rounding = [torch.ones(1), torch.ones(1), torch.tensor([1e-8])]
+    assert errors.step_error(rounding, reference) < 1e-4
+
+
+def off_by(error):
+    return Contender("ours", lambda: torch.tensor([1 + error]))
+
+
+@pytest.mark.parametrize(
+    ("ours", "eager", "wrong"),
+    [(0.04, 0.01, False), (0.06, 0.01, True), (0.2, 0.19, True)],
+)
+def test_a_yardstick_says_how_far_rounding_goes(ours, eager, wrong):
+    case = Case(
+        work="one",
+        ours=off_by(ours),
+        peers=[dataclasses.replace(off_by(eager), name="eager")],
+        reference=lambda: torch.ones(1),
+        yardstick="eager",
+    )
+    row, *_ = case.measure(CPU)
+    assert row.wrong == wrong
 
 
 def test_a_slow_peer_has_one_turn():

@@ -1,9 +1,10 @@
 """The ways in which san computes its attention."""
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 
 import san
+from tools.benchmark.measurement import Settings
 
 OURS = "fused"
 # Ours and what is a peer of it.
@@ -13,3 +14,14 @@ BACKENDS = (OURS, "unfused", "reference")
 def chooser(backend: str) -> Callable[[], None]:
     """What makes every attention block compute in this way from then on."""
     return functools.partial(san.set_attention_backend, backend)
+
+
+def chosen(settings: Settings) -> Sequence[str]:
+    """Those that there is time for; ours comes first."""
+    return [b for b in BACKENDS if b not in skipped(settings)]
+
+
+def skipped(settings: Settings) -> Mapping[str, str]:
+    """Reason by name of those that there is no time for."""
+    reason = "--quick leaves it out; it is as slow as eager"
+    return {"reference": reason} if settings.quick else {}

@@ -15,7 +15,7 @@ from torch import nn
 import san
 from tools.benchmark import backends, targets
 from tools.benchmark.eager_network import CORES, draw_norms
-from tools.benchmark.errors import largest_error, norm_error
+from tools.benchmark.errors import largest_error, step_error
 from tools.benchmark.measurement import Case, Contender, Entry, Settings
 from tools.benchmark.operators import BATCH, LAYERS, Layer
 
@@ -121,16 +121,18 @@ def _case(
         Contender(
             backend, run(copy.deepcopy(ours), inputs), backends.chooser(backend)
         )
-        for backend in backends.BACKENDS
+        for backend in backends.chosen(settings)
     ]
     return Case(
         work=work,
         ours=contenders[0],
         peers=[*contenders[1:], Contender("eager", run(eager, inputs))],
         reference=_in_float64(run, copy.deepcopy(eager), inputs),
-        tolerance=1e-4 if mode == "inference" else 1e-3,
-        error=largest_error if mode == "inference" else norm_error,
+        # In training a few of 10**7 inputs of ReLUs flip; see step_error.
+        tolerance=1e-4 if mode == "inference" else 1e-2,
+        error=largest_error if mode == "inference" else step_error,
         threads=_TARGET_THREADS if mode == "inference" else None,
+        skipped=backends.skipped(settings),
     )
 
 
