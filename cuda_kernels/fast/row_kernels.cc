@@ -2,6 +2,7 @@
 // table at the end is visible outside.
 #include "cuda_kernels/fast/row_kernels.h"
 
+#include <algorithm>
 #include <type_traits>
 
 #include "cuda_kernels/fast/vectors.h"
@@ -109,22 +110,50 @@ void add(const T* from, Accumulator<T>* to, int64_t count) {
   });
 }
 
-template <typename T>
-void subtract(const Accumulator<T>* a, const Accumulator<T>* b, int64_t b_pitch,
-              T* out, int64_t rows, int64_t columns) {
-  for (int64_t r = 0; r < rows; ++r, a += columns, b += b_pitch, out += columns)
-    for_each_vector<Accumulator<T>>(columns, [&](auto lanes, int64_t i) {
-      lanes.store(out + i, lanes.load(a + i) - lanes.load(b + i));
+template <typename A>
+void gather_rows(const A* from, int64_t pitch, A* to, int64_t rows,
+                 int64_t columns) {
+  for (int64_t r = 0; r < rows; ++r, from += pitch, to += columns)
+    for_each_vector<A>(columns, [&](auto lanes, int64_t i) {
+      lanes.store(to + i, lanes.load(from + i));
+    });
+}
+
+template <typename A>
+void scatter_rows(const A* from, A* to, int64_t pitch, int64_t rows,
+                  int64_t columns) {
+  for (int64_t r = 0; r < rows; ++r, from += columns, to += pitch)
+    for_each_vector<A>(columns, [&](auto lanes, int64_t i) {
+      lanes.store(to + i, lanes.load(to + i) + lanes.load(from + i));
     });
 }
 
 template <typename T>
-void take(const T* g, Accumulator<T>* b, int64_t b_pitch, int64_t rows,
-          int64_t columns) {
-  for (int64_t r = 0; r < rows; ++r, g += columns, b += b_pitch)
-    for_each_vector<Accumulator<T>>(columns, [&](auto lanes, int64_t i) {
-      lanes.store(b + i, lanes.load(b + i) - lanes.load(g + i));
-    });
+void subtract(const Accumulator<T>* a, const Accumulator<T>* b, T* out,
+              int64_t count, bool streamed) {
+  const auto subtract_lanes = [&](auto lanes, int64_t i) {
+    return lanes.load(a + i) - lanes.load(b + i);
+  };
+  const auto subtract_plainly = [&](auto lanes, int64_t i) {
+    lanes.store(out + i, subtract_lanes(lanes, i));
+  };
+  if (!streamed)
+    return for_each_vector<Accumulator<T>>(count, subtract_plainly);
+  const int64_t head = std::min(count, unaligned_elements(out));
+  for_each_vector<Accumulator<T>>(head, subtract_plainly);
+  a += head, b += head, out += head;
+  for_each_vector<Accumulator<T>>(count - head, [&](auto lanes, int64_t i) {
+    lanes.stream(out + i, subtract_lanes(lanes, i));
+  });
+}
+
+template <typename T>
+void spread(const T* g, Accumulator<T>* a, Accumulator<T>* b, int64_t count) {
+  for_each_vector<Accumulator<T>>(count, [&](auto lanes, int64_t i) {
+    const auto gradient = lanes.load(g + i);
+    lanes.store(a + i, lanes.load(a + i) + gradient);
+    lanes.store(b + i, lanes.load(b + i) - gradient);
+  });
 }
 
 }  // namespace
@@ -139,8 +168,10 @@ void take(const T* g, Accumulator<T>* b, int64_t b_pitch, int64_t rows,
 
 template <typename T>
 RowKernels<T> SAN_TABLE() {
-  return {load_row<T>, store_row<T>, weighted_sum<T>, channel_sum<T>,
-          add<T>,      subtract<T>,  take<T>};
+  using A = Accumulator<T>;
+  return {load_row<T>, store_row<T>,   weighted_sum<T>, channel_sum<T>,
+          add<T>,      gather_rows<A>, scatter_rows<A>, subtract<T>,
+          end_stream,  spread<T>};
 }
 
 template RowKernels<float> SAN_TABLE();

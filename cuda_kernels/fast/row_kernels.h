@@ -49,12 +49,19 @@ struct RowKernels {
   void (*channel_sum)(const ChannelSum<T>&);
   // to[i] += from[i]
   void (*add)(const T* from, A* to, int64_t count);
-  // out[r, i] = a[r, i] - b[r * b_pitch + i]; a and out are dense
-  void (*subtract)(const A* a, const A* b, int64_t b_pitch, T* out,
-                   int64_t rows, int64_t columns);
-  // b[r * b_pitch + i] -= g[r, i]; g is dense
-  void (*take)(const T* g, A* b, int64_t b_pitch, int64_t rows,
-               int64_t columns);
+  // Rows of `columns` elements, `pitch` apart, to dense ones and back:
+  // to[r, i] = from[r * pitch + i] and to[r * pitch + i] += from[r, i]
+  void (*gather_rows)(const A* from, int64_t pitch, A* to, int64_t rows,
+                      int64_t columns);
+  void (*scatter_rows)(const A* from, A* to, int64_t pitch, int64_t rows,
+                       int64_t columns);
+  // out[i] = a[i] - b[i]; `streamed`: past the caches, where others may read it
+  // after end_stream().
+  void (*subtract)(const A* a, const A* b, T* out, int64_t count,
+                   bool streamed);
+  void (*end_stream)();
+  // a[i] += g[i], b[i] -= g[i]
+  void (*spread)(const T* g, A* a, A* b, int64_t count);
 };
 
 // The table for the instruction set in use: the best that the processor has,

@@ -1,11 +1,16 @@
 // Fast subtraction2 on the CPU.
 //
 // Idea. The output is K times larger than what it is made from, so the kernel
-// is a well-fed stream: per plane, the padded image and the centres are copied
-// to scratch, where they stay in cache while each tap's P outputs are written
-// (or their gradients read) front to back, once.
+// is a well-fed stream. Per plane and tap column, the padded image is copied to
+// scratch shifted by that column and cut to the output's width. There each tap
+// is one run of P adjacent elements, as the centres and the outputs are: no
+// vector is cut off at the end of a row, and outputs that no cache would hold
+// go past the caches, which need not read what is overwritten.
 //
 // N batch, C channels, a plane is one (n, c); K taps, P outputs.
+//
+// Memory plan, per job: the padded image, its shifted copy and the centres, all
+// in the second cache.
 //
 // Who owns what. A job is a plane, with everything that is written for it. The
 // gradients are summed in scratch, tap after tap, then folded back onto the
@@ -19,25 +24,68 @@
 namespace san::fast {
 namespace {
 
+// Outputs of at least this many bytes, in runs of at least so many, are written
+// past the caches. Shorter runs would break up too many lines.
+constexpr int64_t kStreamedBytes = 32 << 20, kStreamedRunBytes = 1024;
+
 // One plane's padded image, and how centres and taps are found in it.
 struct Plane {
   explicit Plane(const Window& window)
       : window(window),
         padded(window),
-        tap_offsets(padded.tap_offsets()),
+        column_offsets(padded.column_offsets()),
         rows(PaddedRows::span(window.rows, window.rows.outputs)),
-        row_step(window.rows.stride * padded.pitch()),
-        centre(window.rows.centre_tap() * window.columns.taps +
-               window.columns.centre_tap()) {}
+        phase_rows((rows - 1) / window.rows.stride + 1) {}
 
   static bool fits(const Window& window) {
     const __int128 rows = PaddedRows::span(window.rows, window.rows.outputs);
-    return rows * PaddedRows::pitch(window) + window.outputs() +
+    return rows * (PaddedRows::pitch(window) + window.columns.outputs) +
+               window.columns.outputs * window.rows.stride + window.outputs() +
                window.pixels() <=
            kMostScratch;
   }
 
   int64_t elements() const { return rows * padded.pitch(); }
+  int64_t shifted_elements() const {
+    return phase_rows * window.rows.stride * window.columns.outputs;
+  }
+
+  // Where the run of a tap row begins in a shifted copy. Rows of one phase
+  // (rows r, r + stride, ...) lie side by side there.
+  int64_t run_of(int64_t kh) const {
+    const int64_t r = kh * window.rows.dilation, stride = window.rows.stride;
+    return (r % stride * phase_rows + r / stride) * window.columns.outputs;
+  }
+
+  // Calls f(padded, shifted, rows) for each phase: where tap column kw of the
+  // outputs begins in both, and how many rows there are.
+  template <typename F>
+  void for_each_phase(int64_t kw, F f) const {
+    const int64_t stride = window.rows.stride;
+    for (int64_t phase = 0; phase < std::min(stride, rows); ++phase)
+      f(phase * padded.pitch() + column_offsets[kw],
+        phase * phase_rows * window.columns.outputs,
+        (rows - phase - 1) / stride + 1);
+  }
+
+  // shifted = padded, as tap column kw sees it.
+  template <typename T>
+  void shift(const Accumulator<T>* from, int64_t kw, Accumulator<T>* to) const {
+    for_each_phase(kw, [&](int64_t begin, int64_t to_begin, int64_t count) {
+      row_kernels<T>().gather_rows(from + begin, step(), to + to_begin, count,
+                                   window.columns.outputs);
+    });
+  }
+
+  // The transpose: padded += shifted.
+  template <typename T>
+  void unshift(const Accumulator<T>* from, int64_t kw,
+               Accumulator<T>* to) const {
+    for_each_phase(kw, [&](int64_t begin, int64_t from_begin, int64_t count) {
+      row_kernels<T>().scatter_rows(from + from_begin, to + begin, step(),
+                                    count, window.columns.outputs);
+    });
+  }
 
   // Adds the padded image to the image of accumulators behind it in scratch and
   // stores that.
@@ -55,36 +103,48 @@ struct Plane {
 
   Window window;
   PaddedRows padded;
-  std::vector<int64_t> tap_offsets;
-  int64_t rows, row_step, centre;
+  std::vector<int64_t> column_offsets;
+  int64_t rows, phase_rows;
+
+ private:
+  int64_t step() const { return window.rows.stride * padded.pitch(); }
 };
 
 template <typename T>
 void forward(const SubtractionForward& task) {
   using A = Accumulator<T>;
   const Plane plane(task.window);
+  const Axis& rows = task.window.rows;
+  const Axis& columns = task.window.columns;
   const int64_t outputs = task.window.outputs();
   const int64_t pixels = task.window.pixels();
-  const int64_t rows = task.window.rows.outputs;
-  const int64_t columns = task.window.columns.outputs;
+  const int64_t written = task.window.taps() * outputs;
+  const int64_t run_bytes = outputs * int64_t{sizeof(T)};
+  const bool streamed =
+      run_bytes >= kStreamedRunBytes &&
+      task.planes * task.window.taps() * run_bytes >= kStreamedBytes;
+  const RowKernels<T>& kernels = row_kernels<T>();
   for_each_job<A>(
-      task.planes, plane.elements() + outputs, [&](int64_t job, A* padded) {
-        A* centres = padded + plane.elements();
+      task.planes, plane.elements() + plane.shifted_elements() + outputs,
+      [&](int64_t job, A* padded) {
+        A* shifted = padded + plane.elements();
+        A* centres = shifted + plane.shifted_elements();
         const T* a = static_cast<const T*>(task.a) + job * pixels;
         const T* b = static_cast<const T*>(task.b) + job * pixels;
-        T* out =
-            static_cast<T*>(task.output) + job * plane.window.taps() * outputs;
+        T* out = static_cast<T*>(task.output) + job * written;
         plane.padded.fill(a, 0, 1, 0, plane.rows, padded, 0);
-        const A* centre = padded + plane.tap_offsets[plane.centre];
-        for (int64_t ho = 0; ho < rows; ++ho)
-          std::copy_n(centre + ho * plane.row_step, columns,
-                      centres + ho * columns);
+        plane.template shift<T>(padded, columns.centre_tap(), shifted);
+        std::copy_n(shifted + plane.run_of(rows.centre_tap()), outputs,
+                    centres);
         plane.padded.fill(b, 0, 1, 0, plane.rows, padded, 0);
-        for (const int64_t tap : plane.tap_offsets) {
-          row_kernels<T>().subtract(centres, padded + tap, plane.row_step, out,
-                                    rows, columns);
-          out += outputs;
+        for (int64_t kw = 0; kw < columns.taps; ++kw) {
+          plane.template shift<T>(padded, kw, shifted);
+          for (int64_t kh = 0; kh < rows.taps; ++kh)
+            kernels.subtract(centres, shifted + plane.run_of(kh),
+                             out + (kh * columns.taps + kw) * outputs, outputs,
+                             streamed);
         }
+        if (streamed) kernels.end_stream();
       });
 }
 
@@ -92,32 +152,38 @@ template <typename T>
 void backward(const SubtractionBackward& task) {
   using A = Accumulator<T>;
   const Plane plane(task.window);
+  const Axis& rows = task.window.rows;
+  const Axis& columns = task.window.columns;
   const int64_t outputs = task.window.outputs();
   const int64_t pixels = task.window.pixels();
-  const int64_t rows = task.window.rows.outputs;
-  const int64_t columns = task.window.columns.outputs;
+  const RowKernels<T>& kernels = row_kernels<T>();
   for_each_job<A>(
-      task.planes, plane.elements() + outputs + pixels,
+      task.planes,
+      plane.elements() + plane.shifted_elements() + outputs + pixels,
       [&](int64_t job, A* padded) {
-        A* centres = padded + plane.elements();
+        A* shifted = padded + plane.elements();
+        A* centres = shifted + plane.shifted_elements();
         A* image = centres + outputs;
         const T* g = static_cast<const T*>(task.grad_output) +
-                     job * plane.window.taps() * outputs;
-        std::fill_n(padded, plane.elements() + outputs, A(0));
-        for (const int64_t tap : plane.tap_offsets) {
-          row_kernels<T>().add(g, centres, outputs);
-          row_kernels<T>().take(g, padded + tap, plane.row_step, rows, columns);
-          g += outputs;
+                     job * task.window.taps() * outputs;
+        std::fill_n(padded, plane.elements(), A(0));
+        std::fill_n(centres, outputs, A(0));
+        for (int64_t kw = 0; kw < columns.taps; ++kw) {
+          std::fill_n(shifted, plane.shifted_elements(), A(0));
+          for (int64_t kh = 0; kh < rows.taps; ++kh)
+            kernels.spread(g + (kh * columns.taps + kw) * outputs, centres,
+                           shifted + plane.run_of(kh), outputs);
+          plane.template unshift<T>(shifted, kw, padded);
         }
         if (task.grad_b)
           plane.fold(padded, image,
                      static_cast<T*>(task.grad_b) + job * pixels);
         if (!task.grad_a) return;
         std::fill_n(padded, plane.elements(), A(0));
-        A* centre = padded + plane.tap_offsets[plane.centre];
-        for (int64_t ho = 0; ho < rows; ++ho)
-          std::copy_n(centres + ho * columns, columns,
-                      centre + ho * plane.row_step);
+        std::fill_n(shifted, plane.shifted_elements(), A(0));
+        std::copy_n(centres, outputs,
+                    shifted + plane.run_of(rows.centre_tap()));
+        plane.template unshift<T>(shifted, columns.centre_tap(), padded);
         plane.fold(padded, image, static_cast<T*>(task.grad_a) + job * pixels);
       });
 }

@@ -115,6 +115,43 @@ inline void store(float16* to, Vector<float, L> v) {
   for (int i = 0; i < L; ++i) to[i] = float16::round(v[i]);
 }
 
+// Stores past the caches, without reading the line that is overwritten. `to` is
+// aligned to the vector; end_stream() comes before anyone may read it.
+template <int L, typename T, typename V>
+inline void stream(T* to, V v) {
+#ifdef __AVX2__
+  T elements[L];
+  store<L>(elements, v);
+  char* address = reinterpret_cast<char*>(to);
+#ifdef __AVX512F__
+  if constexpr (sizeof elements == 64)
+    return _mm512_stream_si512(reinterpret_cast<__m512i*>(address),
+                               (__m512i)bits_at<8, int64_t>(elements));
+#endif
+  if constexpr (sizeof elements == 32)
+    return _mm256_stream_si256(reinterpret_cast<__m256i*>(address),
+                               (__m256i)bits_at<4, int64_t>(elements));
+  if constexpr (sizeof elements == 16)
+    return _mm_stream_si128(reinterpret_cast<__m128i*>(address),
+                            (__m128i)bits_at<2, int64_t>(elements));
+#endif
+  store<L>(to, v);
+}
+
+inline void end_stream() {
+#ifdef __AVX2__
+  _mm_sfence();
+#endif
+}
+
+// Elements before the first one that stream() takes, in wide vectors.
+template <typename T>
+inline int64_t unaligned_elements(const T* from) {
+  constexpr uintptr_t kBytes = kWideBytes / sizeof(Accumulator<T>) * sizeof(T);
+  const auto address = reinterpret_cast<uintptr_t>(from);
+  return static_cast<int64_t>((kBytes - address % kBytes) % kBytes / sizeof(T));
+}
+
 // L lanes in memory as a kernel's loop sees them: all of them ...
 template <typename A, int L>
 struct AllLanes {
@@ -127,6 +164,10 @@ struct AllLanes {
   template <typename T>
   void store(T* to, V v) const {
     fast::store<L>(to, v);
+  }
+  template <typename T>
+  void stream(T* to, V v) const {
+    fast::stream<L>(to, v);
   }
 };
 
@@ -147,6 +188,10 @@ struct FirstLanes {
     T elements[16];
     fast::store<L>(elements, v);
     copy(elements, to);
+  }
+  template <typename T>
+  void stream(T* to, V v) const {
+    store(to, v);
   }
   template <typename T>
   void copy(const T* from, T* to) const {

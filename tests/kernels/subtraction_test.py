@@ -103,6 +103,26 @@ def test_narrow_types_round_only_once(size, dtype, path):
 
 
 @pytest.mark.parametrize("path", PATHS)
+@pytest.mark.parametrize("dtype", ["float32", "float64", "float16"])
+def test_outputs_larger_than_a_cache(dtype, path):
+    """They are written past it, from any element on."""
+    window = Window(7, padding=3)
+    side = {"float64": 42, "float32": 65, "float16": 97}[dtype]
+    a, b = random_arrays(*[(1, 56, side, side - 2)] * 2, dtype=dtype)
+    shape = (1, 56, 49, a[0, 0].size)
+    outputs = []
+    for options in ({"implementation": "simple"}, use_path(path)):
+        memory = np.full(a[0].size * 49 + 1, np.nan, dtype)
+        assert memory.nbytes > 32 * 2**20
+        outputs.append(memory[1:].reshape(shape))
+        cuda_kernels.subtraction2_forward(
+            a, b, outputs[-1], **options, **window.options
+        )
+        assert np.isnan(memory[0])
+    assert np.array_equal(*outputs)
+
+
+@pytest.mark.parametrize("path", PATHS)
 def test_one_gradient_alone_leaves_nothing_else(path):
     a, b, grad_output = arrays((5, 6), PLAIN)
     options = {**use_path(path), **PLAIN.options}

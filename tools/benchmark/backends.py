@@ -16,12 +16,21 @@ def chooser(backend: str) -> Callable[[], None]:
     return functools.partial(san.set_attention_backend, backend)
 
 
-def chosen(settings: Settings) -> Sequence[str]:
+def chosen(settings: Settings, *slow: str) -> Sequence[str]:
     """Those that there is time for; ours comes first."""
-    return [b for b in BACKENDS if b not in skipped(settings)]
+    return [b for b in BACKENDS if b not in skipped(settings, *slow)]
 
 
-def skipped(settings: Settings) -> Mapping[str, str]:
-    """Reason by name of those that there is no time for."""
-    reason = "--quick leaves it out; it is as slow as eager"
-    return {"reference": reason} if settings.quick else {}
+def skipped(settings: Settings, *slow: str) -> Mapping[str, str]:
+    """Reason by name of those that there is no time for.
+
+    Args:
+      settings: where `quick` is.
+      slow: names besides that of the slowest.
+    """
+    if not settings.quick:
+        return {}
+    return {
+        name: "--quick leaves it out; eager is measured"
+        for name in (*slow, "reference")
+    }

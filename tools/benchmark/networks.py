@@ -127,7 +127,7 @@ def _case(
     make = _inference if mode == "inference" else _training_step
     contenders = [
         make(backend, copy.deepcopy(ours), images)
-        for backend in backends.chosen(settings)
+        for backend in backends.chosen(settings, "unfused")
     ]
     if mode == "inference":
         contenders = _folded(ours, images) + contenders
@@ -142,7 +142,7 @@ def _case(
         reference=peer.run,
         tolerance=1e-3,
         with_default_malloc=("eager",) if has_target else (),
-        skipped=backends.skipped(settings),
+        skipped=backends.skipped(settings, "unfused"),
     )
     if mode == "inference":
         return case
