@@ -50,6 +50,14 @@ struct Plane {
     return phase_rows * window.rows.stride * window.columns.outputs;
   }
 
+  // In the padded image: from one output row to the next, and where the centre
+  // of the first window is.
+  int64_t step() const { return window.rows.stride * padded.pitch(); }
+  int64_t centre() const {
+    return window.rows.centre_tap() * window.rows.dilation * padded.pitch() +
+           column_offsets[window.columns.centre_tap()];
+  }
+
   // Where the run of a tap row begins in a shifted copy. Rows of one phase
   // (rows r, r + stride, ...) lie side by side there.
   int64_t run_of(int64_t kh) const {
@@ -105,9 +113,6 @@ struct Plane {
   PaddedRows padded;
   std::vector<int64_t> column_offsets;
   int64_t rows, phase_rows;
-
- private:
-  int64_t step() const { return window.rows.stride * padded.pitch(); }
 };
 
 template <typename T>
@@ -133,9 +138,8 @@ void forward(const SubtractionForward& task) {
         const T* b = static_cast<const T*>(task.b) + job * pixels;
         T* out = static_cast<T*>(task.output) + job * written;
         plane.padded.fill(a, 0, 1, 0, plane.rows, padded, 0);
-        plane.template shift<T>(padded, columns.centre_tap(), shifted);
-        std::copy_n(shifted + plane.run_of(rows.centre_tap()), outputs,
-                    centres);
+        kernels.gather_rows(padded + plane.centre(), plane.step(), centres,
+                            rows.outputs, columns.outputs);
         plane.padded.fill(b, 0, 1, 0, plane.rows, padded, 0);
         for (int64_t kw = 0; kw < columns.taps; ++kw) {
           plane.template shift<T>(padded, kw, shifted);
@@ -180,10 +184,8 @@ void backward(const SubtractionBackward& task) {
                      static_cast<T*>(task.grad_b) + job * pixels);
         if (!task.grad_a) return;
         std::fill_n(padded, plane.elements(), A(0));
-        std::fill_n(shifted, plane.shifted_elements(), A(0));
-        std::copy_n(centres, outputs,
-                    shifted + plane.run_of(rows.centre_tap()));
-        plane.template unshift<T>(shifted, columns.centre_tap(), padded);
+        kernels.scatter_rows(centres, padded + plane.centre(), plane.step(),
+                             rows.outputs, columns.outputs);
         plane.fold(padded, image, static_cast<T*>(task.grad_a) + job * pixels);
       });
 }

@@ -1,15 +1,28 @@
 """Plots: the ratios of a report, or how cost grows. SVG or PNG."""
 
+import math
+import statistics
 from collections.abc import Sequence
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from tools.benchmark import growth
 from tools.benchmark.rows import Row
 
 _OURS = "#1b6ca8"
+_WITHOUT_TARGET = "#9db8cc"
 _PEER = "#c05640"
+_FIRST_RATIO = 0.1  # A logarithm has no place for 0.
+_TITLES = {
+    "ops": "Operators",
+    "core": "The attention core",
+    "models": "Whole networks",
+    "input": "Input pipeline",
+    "startup": "Start, first calls and equal bits",
+    "growth": "The pairwise core in training: how its cost grows",
+}
 
 
 def draw(path: str, section: str, rows: Sequence[Row]) -> None:
@@ -21,38 +34,79 @@ def draw(path: str, section: str, rows: Sequence[Row]) -> None:
       rows: what was measured.
     """
     figure = _growth(rows) if section == "growth" else _ratios(rows)
-    figure.savefig(path, bbox_inches="tight")
+    figure.suptitle(_TITLES[section], fontsize=11)
+    figure.savefig(path, bbox_inches="tight", dpi=120)
 
 
 def _ratios(rows: Sequence[Row]) -> Figure:
     """A bar from 1 to each median, its range, floor and attainable."""
     shown = [row for row in rows if row.ratios][::-1]
-    figure = Figure(figsize=(9, 1 + 0.24 * len(shown)))
+    figure = Figure(figsize=(9, 1.6 + 0.24 * len(shown)), layout="constrained")
     axes = figure.subplots()
     for place, row in enumerate(shown):
-        low, high = min(row.ratios), max(row.ratios)
-        colour = _OURS if row.target else "#9db8cc"
-        axes.barh(place, row.median - 1, left=1, height=0.6, color=colour)
-        axes.plot([low, high], [place, place], color="black", lw=0.8)
-        if row.target:
-            for value, mark in (
-                (row.target.floor, "|"),
-                (row.target.attainable, "d"),
-            ):
-                axes.plot(value, place, mark, color=_PEER, ms=7)
+        _bar(axes, place, row)
     axes.set_yticks(
         range(len(shown)), [f"{row.work} / {row.peer}" for row in shown]
     )
     axes.tick_params(axis="y", labelsize=7)
     axes.set_xscale("log")
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:g}x"))
+    axes.xaxis.set_minor_formatter(NullFormatter())
+    low, high = axes.get_xlim()
+    axes.set_xlim(low, high * 1.5)  # Room for the figures.
+    axes.set_ylim(-0.6, len(shown) - 0.4)
     axes.axvline(1, color="black", lw=0.8)
-    axes.set_xlabel("ratio: median and range; | floor, ♦ attainable")
-    axes.margins(y=0.01)
+    axes.grid(axis="x", color="#dddddd", lw=0.6)
+    axes.set_axisbelow(True)
+    axes.set_xlabel(
+        "gain over the peer, or cost where less is better: median and range"
+    )
+    _legend(axes)
     return figure
 
 
+def _bar(axes: Axes, place: int, row: Row) -> None:
+    ratios = [max(ratio, _FIRST_RATIO) for ratio in row.ratios]
+    median = statistics.median(ratios)
+    colour = _OURS if row.target else _WITHOUT_TARGET
+    axes.barh(place, median - 1, left=1, height=0.6, color=colour)
+    axes.plot([min(ratios), max(ratios)], [place, place], color="black", lw=0.8)
+    right = max(1.0, *ratios)
+    if row.target:
+        for value, mark in (
+            (row.target.floor, "|"),
+            (row.target.attainable, "d"),
+        ):
+            if value > 0:
+                axes.plot(value, place, mark, color=_PEER, ms=6)
+                right = max(right, value)
+    axes.annotate(
+        f"{row.median:.3g}x",
+        (right, place),
+        xytext=(5, 0),
+        textcoords="offset points",
+        va="center",
+        fontsize=6.5,
+    )
+
+
+def _legend(axes: Axes) -> None:
+    for mark, label in (("|", "floor"), ("d", "attainable")):
+        axes.plot([], [], mark, color=_PEER, ms=6, label=label)
+    axes.barh(math.nan, math.nan, color=_OURS, label="has a target")
+    axes.barh(math.nan, math.nan, color=_WITHOUT_TARGET, label="has none")
+    axes.legend(
+        loc="lower center",
+        bbox_to_anchor=(0.5, 1.0),
+        ncols=4,
+        fontsize=7,
+        frameon=False,
+    )
+
+
 def _growth(rows: Sequence[Row]) -> Figure:
-    figure = Figure(figsize=(12, 3.5))
+    figure = Figure(figsize=(12, 3.8), layout="constrained")
     panels = figure.subplots(1, 3)
     _panel(
         panels[0],
@@ -64,8 +118,18 @@ def _growth(rows: Sequence[Row]) -> Figure:
         panels[2],
         *(rows, growth.FOOTPRINT_WORK, "footprint", "MB saved per image"),
     )
-    panels[0].legend()
-    figure.tight_layout()
+    for panel, title in zip(
+        panels,
+        (
+            "over the batch, 28 x 28 pixels: ideally flat",
+            "over the pixels: ideally a line through zero",
+            "saved for backward: ideally flat",
+        ),
+        strict=True,
+    ):
+        panel.set_title(title, fontsize=9)
+        panel.grid(color="#dddddd", lw=0.6)
+    panels[0].legend(fontsize=8)
     return figure
 
 
