@@ -72,8 +72,14 @@ def _workspace(image: Tensor) -> tuple[int, torch.dtype]:
 
 
 def _run_forward(image: Tensor, norm: Norm, pool: int) -> Tensor:
-    output = _windows(image, pool)
     scale, shift, _ = norm.affine()
+    return _run_affine(image, scale, shift, pool)
+
+
+def _run_affine(
+    image: Tensor, scale: Tensor, shift: Tensor, pool: int
+) -> Tensor:
+    output = _windows(image, pool)
     run_fused(
         cuda_kernels.norm_relu_forward,
         image,
@@ -171,11 +177,7 @@ def _norm_relu(x: Tensor, *norm_and_pool: Any) -> Tensor:
 
 
 def _affine_relu(x: Tensor, scale: Tensor, shift: Tensor, pool: int) -> Tensor:
-    image = _image(x)
-    output = _windows(image, pool)
-    scale, shift = _vector(scale, image), _vector(shift, image)
-    cuda_kernels.norm_relu_forward(image, scale, shift, output, pool=pool)
-    return output.permute(0, 3, 1, 2)
+    return _run_affine(_image(x), scale, shift, pool).permute(0, 3, 1, 2)
 
 
 def _fake_norm_relu(x: Tensor, *norm_and_pool: Any) -> Tensor:
