@@ -79,6 +79,7 @@ def pairwise_forward(
     output: Tensor,
     *,
     kernel_size: int,
+    stream: int = 0,
 ) -> None: ...
 def pairwise_backward(
     grad_output: Tensor,
@@ -96,6 +97,8 @@ def pairwise_backward(
     grad_w2: Tensor,
     *,
     kernel_size: int,
+    workspace: Tensor | None = None,
+    stream: int = 0,
 ) -> None: ...
 def pairwise_difference(
     features: Tensor,
@@ -104,6 +107,8 @@ def pairwise_difference(
     second: Tensor,
     *,
     kernel_size: int,
+    workspace: Tensor | None = None,
+    stream: int = 0,
 ) -> None: ...
 def pairwise_difference_backward(
     features: Tensor,
@@ -112,6 +117,7 @@ def pairwise_difference_backward(
     grad_features: Tensor,
     *,
     kernel_size: int,
+    stream: int = 0,
 ) -> None: ...
 def pairwise_moments(
     features: Tensor,
@@ -122,6 +128,8 @@ def pairwise_moments(
     second: Tensor,
     *,
     kernel_size: int,
+    workspace: Tensor | None = None,
+    stream: int = 0,
 ) -> None: ...
 def pairwise_moments_backward(
     grad_first: Tensor,
@@ -134,7 +142,17 @@ def pairwise_moments_backward(
     grad_shift: Tensor,
     *,
     kernel_size: int,
+    workspace: Tensor | None = None,
+    stream: int = 0,
 ) -> None: ...
+def pairwise_workspace(
+    name: str,
+    features: Tensor,
+    relation_channels: int,
+    weight_channels: int,
+    *,
+    kernel_size: int,
+) -> int: ...
 def patchwise_hidden_forward(
     phi: Tensor,
     psi: Tensor,

@@ -7,7 +7,7 @@
 namespace san {
 
 // Adds pairwise_forward, pairwise_difference, pairwise_moments and the backward
-// of each to the module.
+// of each to the module, and what workspace they need on CUDA.
 void define_fused_pairwise(pybind11::module_& module);
 
 }  // namespace san

@@ -206,6 +206,18 @@ void Tensor::require_same_kind(const Tensor& other) const {
     reject(std::string("have the dtype of ") + other.name_ + ", " +
                type_text(other.type_),
            type_text(type_));
+  require_device_of(other);
+}
+
+void Tensor::require_kind(ScalarType type, const Tensor& other) const {
+  if (type_ != type)
+    reject(std::string("be ") + type_text(type) + " where " + other.name_ +
+               " is " + type_text(other.type_),
+           type_text(type_));
+  require_device_of(other);
+}
+
+void Tensor::require_device_of(const Tensor& other) const {
   if (device_.type != other.device_.type || device_.id != other.device_.id)
     reject(std::string("be on the device of ") + other.name_ + ", " +
                device_text(other.device_),

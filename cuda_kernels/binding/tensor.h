@@ -30,6 +30,9 @@ class Tensor {
   void require_shape_of(const Tensor& other) const;
   // Throws ValueError unless type and device are those of `other`.
   void require_same_kind(const Tensor& other) const;
+  // Throws ValueError unless the type is `type`, whatever that of `other`, and
+  // the device that of `other`.
+  void require_kind(ScalarType type, const Tensor& other) const;
   // Throws ValueError if the two share memory.
   void require_apart_from(const Tensor& other) const;
 
@@ -47,6 +50,7 @@ class Tensor {
 
  private:
   const dlpack::Tensor& open(pybind11::handle object, Access access);
+  void require_device_of(const Tensor& other) const;
   void read_type(const dlpack::Tensor& tensor);
   void read_device(const dlpack::Tensor& tensor);
   void read_shape(const dlpack::Tensor& tensor);

@@ -1,6 +1,6 @@
 // Tasks of the fused pairwise attention: everything between the three 1x1
 // convolutions and the block's output, without a tensor that has K taps.
-// Callers have checked everything. CPU, float32 and float64.
+// Callers have checked everything.
 //
 // N batch, H W image, k odd footprint, K = k * k, R relation channels, G weight
 // channels, M value channels (a multiple of G), F = 2 R + M.
@@ -17,6 +17,10 @@
 // holds already, at that pixel's own offset (mirroring never adds distance), so
 // the sums go over the footprint cut off at the image's border, and a pixel
 // that several taps show counts several times. No padding is ever made.
+//
+// On the CPU all tensors are float32 or all are float64. On CUDA features,
+// output and their gradients can be of a half type, `type`, too; then all other
+// tensors are float32, and so is the arithmetic.
 #ifndef CUDA_KERNELS_FUSED_PAIRWISE_H_
 #define CUDA_KERNELS_FUSED_PAIRWISE_H_
 
@@ -103,6 +107,17 @@ void run_on_cpu(const PairwiseDifference& task);
 void run_on_cpu(const PairwiseDifferenceBackward& task);
 void run_on_cpu(const PairwiseMoments& task);
 void run_on_cpu(const PairwiseMomentsBackward& task);
+
+// `stream` is a cudaStream_t of the current device; `workspace` has room for
+// workspace_elements(task) doubles, see pairwise_workspace.h. Throws
+// std::invalid_argument for more channels than fit a block's shared memory.
+void run_on_cuda(const PairwiseForward& task, void* stream);
+void run_on_cuda(const PairwiseBackward& task, void* workspace, void* stream);
+void run_on_cuda(const PairwiseDifference& task, void* workspace, void* stream);
+void run_on_cuda(const PairwiseDifferenceBackward& task, void* stream);
+void run_on_cuda(const PairwiseMoments& task, void* workspace, void* stream);
+void run_on_cuda(const PairwiseMomentsBackward& task, void* workspace,
+                 void* stream);
 
 }  // namespace san::fused
 

@@ -1,0 +1,128 @@
+"""The fused pairwise attention on CUDA, run thread by thread, against the CPU.
+
+The kernels of the CPU are held against the definition in
+tests/kernels/fused_pairwise_test.py; these compute the same from the same
+arguments.
+"""
+
+import numpy as np
+import pytest
+
+import cuda_kernels
+from tests.emulated_cuda import kernels
+from tests.kernels.cases import random_arrays
+
+# R, G, M and N, H, W, footprint: channels that fill whole vectors and such
+# that do not, G above R, weights too large for shared memory; images smaller
+# than the footprint, tiles over several images, a partial last tile, several
+# chunks of taps, a footprint of one tap.
+CASES = [
+    ((1, 1, 1), (1, 1, 1, 3)),
+    ((4, 2, 16), (2, 5, 9, 3)),
+    ((6, 3, 24), (2, 2, 3, 7)),
+    ((7, 5, 10), (1, 9, 11, 5)),
+    ((16, 8, 64), (3, 3, 5, 7)),
+    ((20, 12, 24), (2, 5, 4, 1)),
+    ((3, 16, 48), (1, 3, 20, 3)),
+    ((33, 32, 32), (1, 1, 6, 11)),
+    ((4, 2, 8), (1, 15, 13, 3)),
+    ((140, 40, 80), (1, 2, 3, 3)),
+]
+# float64, where w1 and w2 are read from global memory, and float32.
+TOLERANCES = {"float64": 1e-12, "float32": 2e-5}
+TYPES = pytest.mark.parametrize("dtype", TOLERANCES)
+
+
+@pytest.fixture(params=["ascending", "descending"], autouse=True)
+def order(request, monkeypatch):
+    monkeypatch.setenv("EMULATED_CUDA_ORDER", request.param)
+
+
+def make_inputs(channels, image, dtype="float64"):
+    """features, scale, shift, table, w1 and w2."""
+    relation, groups, value = channels
+    batch, height, width, kernel_size = image
+    shapes = [
+        (batch, height, width, 2 * relation + value),
+        (1, 1, 1, relation),
+        (1, 1, 1, relation),
+        (1, 1, kernel_size**2, relation),
+        (1, 1, relation, relation),
+        (1, 1, groups, relation),
+    ]
+    inputs = random_arrays(*shapes, dtype=dtype)
+    for matrix in inputs[4:]:
+        matrix /= relation**0.5
+    return inputs
+
+
+def calls(channels, image, dtype="float64"):
+    """The arguments of each function: what it reads, and what it writes."""
+    inputs = make_inputs(channels, image, dtype)
+    features, scale, shift, table, w1, _ = inputs
+    output = (*features.shape[:3], channels[2])
+    seeds, first, second, centre = random_arrays(
+        output, table.shape, w1.shape, scale.shape, dtype=dtype
+    )
+    second += second.transpose(0, 1, 3, 2)
+    sums = [np.empty(x.shape) for x in (table, w1)]
+    vectors = [np.empty(scale.shape) for _ in range(2)]
+    like = np.empty_like
+    return {
+        "pairwise_forward": (inputs, [like(seeds)]),
+        "pairwise_backward": ([seeds, *inputs], [*map(like, inputs)]),
+        "pairwise_difference": ([features, centre], vectors),
+        "pairwise_difference_backward": (
+            [features, scale, shift],
+            [like(features)],
+        ),
+        "pairwise_moments": ([features, scale, shift, centre], sums),
+        "pairwise_moments_backward": (
+            [first, second, features, scale, shift],
+            [like(features), like(scale), like(shift)],
+        ),
+    }
+
+
+OPS = list(calls((1, 1, 1), (1, 1, 1, 1)))
+
+
+def workspace(op, inputs, channels, image):
+    """The keyword of the workspace, full of NaN, where there is one."""
+    if op in ("pairwise_forward", "pairwise_difference_backward"):
+        return {}
+    wide = 2 * channels[0] + channels[2]
+    (features,) = (x for x in inputs if x.shape == (*image[:3], wide))
+    elements = kernels.pairwise_workspace(
+        op, features, channels[0], channels[1], kernel_size=image[3]
+    )
+    return {"workspace": np.full((1, 1, 1, elements), np.nan)}
+
+
+def run(module, op, arguments, channels, image):
+    """The results of one function."""
+    inputs, outputs = arguments
+    outputs = [np.full_like(x, np.nan) for x in outputs]
+    more = {}
+    if module is kernels:
+        more = workspace(op, inputs, channels, image)
+    getattr(module, op)(*inputs, *outputs, kernel_size=image[3], **more)
+    return outputs
+
+
+def assert_close(results, expected, tolerance):
+    for result, value in zip(results, expected, strict=True):
+        atol = tolerance * (1 + np.abs(value).max(initial=0))
+        np.testing.assert_allclose(result, value, rtol=0, atol=atol)
+
+
+@TYPES
+@pytest.mark.parametrize(("channels", "image"), CASES)
+@pytest.mark.parametrize("op", OPS)
+def test_is_that_of_the_cpu(op, channels, image, dtype):
+    arguments = calls(channels, image, dtype)[op]
+    results = run(kernels, op, arguments, channels, image)
+    exact = calls(channels, image)[op]
+    exact[0][:] = [x.astype("float64") for x in arguments[0]]
+    expected = run(cuda_kernels, op, exact, channels, image)
+    assert_close(results, expected, TOLERANCES[dtype])
