@@ -36,8 +36,8 @@ def pairwise_attention(
     the batch norms use and track the statistics of the K taps exactly.
 
     Args:
-      features: [N, 2 R + M, H, W] on the CPU: phi, psi and beta side by side.
-        Fastest in channels-last.
+      features: [N, 2 R + M, H, W]: phi, psi and beta side by side. Fastest
+        in channels-last.
       position: 1x1 convolution of 2 channels (column, row) to 2.
       mapping: gamma: BN(R + 2), ReLU, 1x1 without bias to R, BN(R), ReLU,
         1x1 to G; M is a multiple of G.
@@ -120,11 +120,11 @@ def _position_differences(
 def _tap_shares(features: Tensor, kernel_size: int) -> Tensor:
     """The share of each offset among all taps of all pixels: [K, 1]."""
     rows, columns = (
-        pairwise_core.window_counts(size, kernel_size).sum(0)
+        pairwise_core.window_counts(size, kernel_size, features.device).sum(0)
         for size in features.shape[2:]
     )
     shares = (rows[:, None] * columns).flatten()
-    return (shares / shares.sum())[:, None].to(features.device)
+    return (shares / shares.sum())[:, None]
 
 
 def _first_norm(
@@ -202,8 +202,8 @@ def _check(
             "be float32, float64, float16 or bfloat16",
             f"{features.dtype}",
         )
-    if features.device.type != "cpu":
-        _fail("features", "be on the CPU", f"{features.device}")
+    if features.device.type not in ("cpu", "cuda"):
+        _fail("features", "be on the CPU or a GPU", f"{features.device}")
     height, width = features.shape[2:]
     if height < 1 or width < 1:
         _fail(

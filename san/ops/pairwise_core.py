@@ -9,34 +9,37 @@ Shape letters: N batch, R relation channels, G weight channels, M value
 channels, F feature channels, K taps, H W image.
 """
 
-from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
 
 import cuda_kernels
+from san.ops.pairwise_call import (
+    compute_dtype,
+    dense_image,
+    like_image,
+    matrix,
+    run,
+)
 from san.ops.registration import define
 
 
-def compute_dtype(dtype: torch.dtype) -> torch.dtype:
-    """What features of this dtype are computed in: half types in float32."""
-    return torch.float32 if dtype.itemsize < 4 else dtype
-
-
-def window_counts(size: int, kernel_size: int) -> Tensor:
+def window_counts(
+    size: int, kernel_size: int, device: torch.device | None = None
+) -> Tensor:
     """How often output i shows pixel i + j - kernel_size // 2: [size, j].
 
     Reflect padding shows a pixel several times, but only pixels that the
     footprint holds anyway.
     """
     reach = kernel_size // 2
-    output = torch.arange(size)[:, None]
-    position = output + torch.arange(-reach, reach + 1)
+    output = torch.arange(size, device=device)[:, None]
+    position = output + torch.arange(-reach, reach + 1, device=device)
     period = max(2 * (size - 1), 1)
     phase = position % period
     pixel = torch.where(phase < size, phase, period - phase)
-    counts = torch.zeros(size, kernel_size, dtype=torch.float64)
+    counts = output.new_zeros((size, kernel_size), dtype=torch.float64)
     ones = counts.new_ones(1).expand(size, kernel_size)
     return counts.scatter_add(1, pixel - output + reach, ones)
 
@@ -54,13 +57,13 @@ def _core(
     w2: Tensor,
     kernel_size: int,
 ) -> Tensor:
-    image = _dense_image(features)
+    image = dense_image(features)
     value_channels = features.shape[1] - 2 * scale.shape[0]
     output = image.new_empty((*image.shape[:3], value_channels))
-    _run(
+    run(
         cuda_kernels.pairwise_forward,
         image,
-        *map(_matrix, (scale, shift, table, w1, w2)),
+        *map(matrix, (scale, shift, table, w1, w2)),
         output,
         kernel_size=kernel_size,
     )
@@ -85,18 +88,19 @@ def _core_backward(
     w2: Tensor,
     kernel_size: int,
 ) -> tuple[Tensor, ...]:
-    image = _dense_image(features)
-    mapping = [_matrix(t) for t in (scale, shift, table, w1, w2)]
+    image = dense_image(features)
+    mapping = [matrix(t) for t in (scale, shift, table, w1, w2)]
     grad_image = torch.empty_like(image)
     grads = [torch.empty_like(t) for t in mapping]
-    _run(
+    run(
         cuda_kernels.pairwise_backward,
-        _dense_image(grad_output),
+        dense_image(grad_output),
         image,
         *mapping,
         grad_image,
         *grads,
         kernel_size=kernel_size,
+        workspace=(image, *w2.shape[::-1]),
     )
     return (
         grad_image.to(features.dtype).permute(0, 3, 1, 2),
@@ -109,7 +113,7 @@ def _fake_core_backward(
     grad_output: Tensor, features: Tensor, *mapping: Any
 ) -> tuple[Tensor, ...]:
     *tensors, _ = mapping
-    return (_like_image(features), *(torch.empty_like(t) for t in tensors))
+    return (like_image(features), *(torch.empty_like(t) for t in tensors))
 
 
 # ---- Moments of c = a - centre over all pixels and taps.
@@ -123,11 +127,13 @@ def _moments(
     kernel_size: int,
 ) -> tuple[Tensor, Tensor]:
     first, second = _fake_moments(features, scale, shift, centre, kernel_size)
-    _run(
+    image = dense_image(features)
+    run(
         cuda_kernels.pairwise_moments,
-        _dense_image(features),
-        *map(_matrix, (scale, shift, centre, first, second)),
+        image,
+        *map(matrix, (scale, shift, centre, first, second)),
         kernel_size=kernel_size,
+        workspace=(image, scale.shape[0], 1),
     )
     return first, second
 
@@ -158,20 +164,21 @@ def _moments_backward(
     # d(first, second) = grad_first + grad_second (a - centre), both ways.
     grad_second = grad_second + grad_second.T
     grad_first = grad_first - grad_second @ centre.double()
-    image = _dense_image(features)
+    image = dense_image(features)
     grad_image = torch.empty_like(image)
     grad_scale, grad_shift = torch.empty_like(scale), torch.empty_like(shift)
-    _run(
+    run(
         cuda_kernels.pairwise_moments_backward,
-        _matrix(grad_first.to(image.dtype)),
-        _matrix(grad_second.to(image.dtype)),
+        matrix(grad_first.to(scale.dtype)),
+        matrix(grad_second.to(scale.dtype)),
         image,
-        _matrix(scale),
-        _matrix(shift),
+        matrix(scale),
+        matrix(shift),
         grad_image,
-        _matrix(grad_scale),
-        _matrix(grad_shift),
+        matrix(grad_scale),
+        matrix(grad_shift),
         kernel_size=kernel_size,
+        workspace=(image, scale.shape[0], 1),
     )
     grad_features = grad_image.to(features.dtype).permute(0, 3, 1, 2)
     return grad_features, grad_scale, grad_shift
@@ -186,7 +193,7 @@ def _fake_moments_backward(
     *rest: Tensor | int,
 ) -> tuple[Tensor, Tensor, Tensor]:
     return (
-        _like_image(features),
+        like_image(features),
         torch.empty_like(scale),
         torch.empty_like(shift),
     )
@@ -198,16 +205,19 @@ def _fake_moments_backward(
 def _difference_moments(
     features: Tensor, relation_channels: int, kernel_size: int
 ) -> tuple[Tensor, Tensor]:
-    image = _dense_image(features)
-    means = image[..., : 2 * relation_channels].mean((0, 1, 2))
+    image = dense_image(features)
+    means = image[..., : 2 * relation_channels].mean(
+        (0, 1, 2), dtype=compute_dtype(image.dtype)
+    )
     # Near the mean of the difference, so that the squares do not cancel.
     centre = means[:relation_channels] - means[relation_channels:]
     sums = centre.new_empty((2, relation_channels), dtype=torch.float64)
-    _run(
+    run(
         cuda_kernels.pairwise_difference,
         image,
-        *map(_matrix, (centre, sums[0], sums[1])),
+        *map(matrix, (centre, sums[0], sums[1])),
         kernel_size=kernel_size,
+        workspace=(image, relation_channels, 1),
     )
     mean, square = sums / (image[..., 0].numel() * kernel_size**2)
     return mean + centre, square - mean**2
@@ -227,15 +237,15 @@ def _difference_moments_backward(
     mean: Tensor,
     kernel_size: int,
 ) -> Tensor:
-    image = _dense_image(features)
+    image = dense_image(features)
     count = image[..., 0].numel() * kernel_size**2
     slope = 2 * grad_variance / count
     constant = grad_mean / count - slope * mean
     grad_image = torch.empty_like(image)
-    _run(
+    run(
         cuda_kernels.pairwise_difference_backward,
         image,
-        *(_matrix(t.to(image.dtype)) for t in (constant, slope)),
+        *(matrix(t.to(compute_dtype(image.dtype))) for t in (constant, slope)),
         grad_image,
         kernel_size=kernel_size,
     )
@@ -245,34 +255,7 @@ def _difference_moments_backward(
 def _fake_difference_moments_backward(
     grad_mean: Tensor, grad_variance: Tensor, features: Tensor, *rest: Any
 ) -> Tensor:
-    return _like_image(features)
-
-
-# ---- What they share.
-
-
-def _dense_image(image: Tensor) -> Tensor:
-    """[N, C, H, W] of any strides as a dense [N, H, W, C] to compute on."""
-    image = image.detach().permute(0, 2, 3, 1)
-    return image.to(compute_dtype(image.dtype)).contiguous()
-
-
-def _like_image(image: Tensor) -> Tensor:
-    batch, channels, height, width = image.shape
-    like = image.new_empty((batch, height, width, channels))
-    return like.permute(0, 3, 1, 2)
-
-
-def _matrix(tensor: Tensor) -> Tensor:
-    """A vector or matrix as the kernels take it: four dimensions, dense."""
-    columns = tensor.shape[-1]
-    return tensor.detach().contiguous().view(1, 1, -1, columns)
-
-
-def _run(
-    kernel: Callable[..., None], *tensors: Tensor, kernel_size: int
-) -> None:
-    kernel(*tensors, kernel_size=kernel_size)
+    return like_image(features)
 
 
 def _once(*args: Any) -> None:

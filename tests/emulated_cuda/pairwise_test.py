@@ -28,7 +28,7 @@ CASES = [
     ((4, 2, 8), (1, 15, 13, 3)),
     ((140, 40, 80), (1, 2, 3, 3)),
 ]
-# float64, where w1 and w2 are read from global memory, and float32.
+# With 140 channels w1 and w2 fit shared memory in float32 only.
 TOLERANCES = {"float64": 1e-12, "float32": 2e-5}
 TYPES = pytest.mark.parametrize("dtype", TOLERANCES)
 
@@ -67,7 +67,7 @@ def calls(channels, image, dtype="float64"):
     second += second.transpose(0, 1, 3, 2)
     sums = [np.empty(x.shape) for x in (table, w1)]
     vectors = [np.empty(scale.shape) for _ in range(2)]
-    like = np.empty_like
+    like = np.zeros_like
     return {
         "pairwise_forward": (inputs, [like(seeds)]),
         "pairwise_backward": ([seeds, *inputs], [*map(like, inputs)]),
@@ -126,3 +126,108 @@ def test_is_that_of_the_cpu(op, channels, image, dtype):
     exact[0][:] = [x.astype("float64") for x in arguments[0]]
     expected = run(cuda_kernels, op, exact, channels, image)
     assert_close(results, expected, TOLERANCES[dtype])
+
+
+@pytest.mark.parametrize("op", OPS)
+def test_same_bits_in_every_order(op, monkeypatch):
+    channels, image = (7, 5, 10), (2, 5, 4, 5)
+    arguments = calls(channels, image, "float32")[op]
+    results = []
+    for order in ("ascending", "descending", "ascending"):
+        monkeypatch.setenv("EMULATED_CUDA_ORDER", order)
+        results.append(run(kernels, op, arguments, channels, image))
+    for other in results[1:]:
+        assert all(map(np.array_equal, results[0], other))
+
+
+@pytest.mark.parametrize("op", ["pairwise_difference", "pairwise_moments"])
+def test_blocks_go_on_to_further_tiles(op):
+    channels, image = (1, 1, 1), (1, 130, 130, 7)
+    arguments = calls(channels, image)[op]
+    results = run(kernels, op, arguments, channels, image)
+    expected = run(cuda_kernels, op, arguments, channels, image)
+    assert_close(results, expected, 1e-12)
+
+
+@pytest.mark.parametrize("op", OPS)
+def test_half_types_are_computed_in_float32(op):
+    channels, image = (6, 3, 24), (1, 5, 4, 3)
+    arguments = calls(channels, image, "float32")[op]
+    images = (*image[:3], 2 * 6 + 24), (*image[:3], 24)
+    half, same = (
+        [
+            [x.astype(dtype) if x.shape in images else x for x in side]
+            for side in arguments
+        ]
+        for dtype in ("float16", "float32")
+    )
+    same[0] = [x.astype("float32") for x in half[0]]
+    results = run(kernels, op, half, channels, image)
+    expected = run(kernels, op, same, channels, image)
+    for result, value in zip(results, expected, strict=True):
+        np.testing.assert_array_equal(result, value.astype(result.dtype))
+
+
+@pytest.mark.parametrize("op", OPS)
+def test_no_images(op):
+    channels, image = (4, 2, 8), (0, 3, 4, 3)
+    arguments = calls(channels, image)[op]
+    for result in run(kernels, op, arguments, channels, image):
+        assert not result.any()
+
+
+def test_large_logits_do_not_overflow():
+    channels, image = (4, 2, 4), (1, 4, 5, 3)
+    arguments = calls(channels, image, "float32")["pairwise_forward"]
+    arguments[0][5] *= 1e4
+    results = run(kernels, "pairwise_forward", arguments, channels, image)
+    arguments[0][:] = [x.astype("float64") for x in arguments[0]]
+    exact = calls(channels, image)["pairwise_forward"][1]
+    expected = run(
+        cuda_kernels,
+        "pairwise_forward",
+        (arguments[0], exact),
+        channels,
+        image,
+    )
+    np.testing.assert_allclose(results[0], expected[0], 0, 1e-3)
+
+
+def test_not_a_number_is_passed_on():
+    channels, image = (4, 2, 4), (1, 1, 7, 3)
+    arguments = calls(channels, image)["pairwise_forward"]
+    arguments[0][0][0, 0, 3, 0] = np.nan
+    (output,) = run(kernels, "pairwise_forward", arguments, channels, image)
+    assert (
+        np.isnan(output[0, 0]).any(1).tolist()
+        == [False] * 3 + [True] + [False] * 3
+    )
+
+
+@pytest.mark.parametrize(
+    ("workspace", "message"),
+    [
+        (None, "workspace must be a tensor"),
+        (np.empty((1, 1, 1, 5)), r"must have shape .1, 1, 1, pairwise_works"),
+        (np.empty((1, 1, 1, 5), "float32"), "must be float64 where features"),
+    ],
+)
+def test_workspace_errors(workspace, message):
+    inputs, outputs = calls((4, 2, 8), (1, 3, 4, 3))["pairwise_backward"]
+    with pytest.raises(ValueError, match=f"^pairwise_backward: .*{message}"):
+        kernels.pairwise_backward(
+            *inputs, *outputs, kernel_size=3, workspace=workspace
+        )
+
+
+def test_too_many_channels_for_a_block():
+    channels, image = (20000, 1, 1), (1, 1, 1, 1)
+    arrays = [np.zeros((1, 1, 1, n)) for n in (40001, 20000, 20000)]
+    with pytest.raises(ValueError, match="channels must leave room in a"):
+        run(
+            kernels,
+            "pairwise_difference_backward",
+            (arrays, arrays[:1]),
+            channels,
+            image,
+        )
