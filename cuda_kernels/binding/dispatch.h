@@ -13,26 +13,31 @@
 
 namespace san {
 
-// The overload of run_on_cpu or run_on_cuda beside the task. `stream` is a
-// cudaStream_t as a number. Throws ValueError if the build has no
-// CUDA kernels for tensors like `like`.
-template <typename Task>
+// Calls the overload of run_on_cpu or run_on_cuda beside the task; `more` is
+// what run_on_cuda takes beyond task and stream. Throws ValueError if the build
+// has no CUDA kernels for tensors like `like`.
+template <typename Task, typename... More>
 void run_fused(const char* op, const Tensor& like, const Task& task,
-               uintptr_t stream) {
+               void* stream, More... more) {
   if (!like.on_cuda()) {
     const pybind11::gil_scoped_release without_gil;
     return run_on_cpu(task);
   }
 #ifdef SAN_NO_CUDA
-  (void)task, (void)stream;
+  (void)stream;
   fail(op, "tensors", "be on the CPU, for this build has no CUDA kernels",
        "cuda:" + std::to_string(like.device_id()));
 #else
   (void)op;
   const pybind11::gil_scoped_release without_gil;
   const CudaDeviceGuard guard(like.device_id());
-  run_on_cuda(task, reinterpret_cast<void*>(stream));
+  run_on_cuda(task, more..., stream);
 #endif
+}
+
+// A cudaStream_t as Python hands it over.
+inline void* stream_of(uintptr_t number) {
+  return reinterpret_cast<void*>(number);
 }
 
 // The memory [1, 1, 1, n] of the type given that a task on CUDA needs for its
@@ -43,12 +48,7 @@ inline void* checked_workspace(const char* op, pybind11::handle object,
                                const std::vector<const Tensor*>& others) {
   if (!like.on_cuda()) return nullptr;
   const Tensor workspace(op, "workspace", object, Access::kWrite);
-  if (workspace.type() != type || workspace.on_cuda() != like.on_cuda() ||
-      workspace.device_id() != like.device_id())
-    fail(op, "workspace",
-         "be on the device of the other tensors and of their "
-         "accumulator's type",
-         "another device or type");
+  workspace.require_kind(type, like);
   if (workspace.size(3) < elements)
     fail(op, "workspace",
          "have shape [1, 1, 1, n] with n of at least " +

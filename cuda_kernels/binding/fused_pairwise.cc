@@ -5,9 +5,10 @@
 #include <initializer_list>
 #include <string>
 #include <utility>
+#include <vector>
 
+#include "cuda_kernels/binding/dispatch.h"
 #include "cuda_kernels/binding/fused_pairwise_arguments.h"
-#include "cuda_kernels/cuda_device.h"
 #include "cuda_kernels/fused/pairwise_workspace.h"
 
 namespace py = pybind11;
@@ -22,26 +23,15 @@ using fused::PairwiseShape;
 template <typename Task>
 void* workspace_of(const PairwiseCall& call, const Features& features,
                    py::handle object, const Task& task,
-                   std::initializer_list<const Tensor*> others) {
-  if (!features.on_cuda()) return nullptr;
-  const Tensor workspace(call.op, "workspace", object, Access::kWrite);
-  workspace.require_kind(ScalarType::kFloat64, features);
-  workspace.require_shape("[1, 1, 1, pairwise_workspace(...)]",
-                          {1, 1, 1, fused::workspace_elements(task)});
-  require_apart(workspace, others);
-  return workspace.data();
+                   const std::vector<const Tensor*>& others) {
+  return checked_workspace(call.op, object, fused::workspace_elements(task),
+                           ScalarType::kFloat64, features, others);
 }
 
-// Runs a task where its features are; `more` is its workspace, if it has one.
 template <typename Task, typename... More>
 void run(const PairwiseCall& call, const Features& features, const Task& task,
-         More... more) {
-  const py::gil_scoped_release without_gil;
-  if (!features.on_cuda()) return fused::run_on_cpu(task);
-#ifndef SAN_NO_CUDA
-  const CudaDeviceGuard guard(features.device_id());
-  fused::run_on_cuda(task, more..., call.stream);
-#endif
+         More... workspace) {
+  run_fused(call.op, features, task, call.stream, workspace...);
 }
 
 void forward(py::handle features, py::handle scale, py::handle shift,

@@ -50,11 +50,6 @@ class Features : public Tensor {
  public:
   Features(const PairwiseCall& call, pybind11::handle object)
       : Tensor(call.op, "features", object, Access::kRead), op_(call.op) {
-#ifdef SAN_NO_CUDA
-    if (on_cuda())
-      fail(op_, "features", "be on the CPU, for this build has no CUDA kernels",
-           "cuda:" + std::to_string(device_id()));
-#endif
     if (!on_cuda() && half())
       fail(op_, "features", "be float32 or float64 on the CPU", "a half type");
     if (size(1) < 1 || size(2) < 1)

@@ -4,9 +4,7 @@
 #include <string>
 #include <vector>
 
-#include "cuda_kernels/binding/errors.h"
-#include "cuda_kernels/binding/tensor.h"
-#include "cuda_kernels/cuda_device.h"
+#include "cuda_kernels/binding/dispatch.h"
 #include "cuda_kernels/fused/patchwise.h"
 
 namespace py = pybind11;
@@ -15,6 +13,12 @@ namespace san {
 namespace {
 
 // Keeps every position far inside 64 bits.
+using fused::kLargestFootprint;
+using fused::PatchwiseCoreBackward;
+using fused::PatchwiseCoreForward;
+using fused::PatchwiseHiddenBackward;
+using fused::PatchwiseHiddenForward;
+
 constexpr int64_t kLargestSide = int64_t{1} << 30;
 
 // What all tensors of an op have in common with `image`, its first one.
@@ -26,27 +30,6 @@ void check_kind(const char* op, const Tensor& image,
   for (const Tensor* other : others) other->require_same_kind(image);
 }
 
-// Runs a checked task where `like` lies; `stream` is a cudaStream_t as a
-// number.
-template <typename Task>
-void run(const char* op, const Tensor& like, const Task& task,
-         uintptr_t stream) {
-  if (!like.on_cuda()) {
-    const py::gil_scoped_release without_gil;
-    return fused::run_on_cpu(task);
-  }
-#ifdef SAN_NO_CUDA
-  (void)task, (void)stream;
-  fail(op, "tensors", "be on the CPU, for this build has no CUDA kernels",
-       "cuda:" + std::to_string(like.device_id()));
-#else
-  (void)op;
-  const py::gil_scoped_release without_gil;
-  const CudaDeviceGuard guard(like.device_id());
-  fused::run_on_cuda(task, reinterpret_cast<void*>(stream));
-#endif
-}
-
 // What a backward pass needs on CUDA; nothing where there are no kernels.
 template <typename Task>
 int64_t workspace_size(const Task& task) {
@@ -56,23 +39,6 @@ int64_t workspace_size(const Task& task) {
 #else
   return fused::workspace_elements(task);
 #endif
-}
-
-// The memory of a backward pass, whose outputs and inputs are `others`; null on
-// the CPU.
-template <typename Task>
-void* checked_workspace(const char* op, const Task& task, py::handle object,
-                        const Tensor& like, std::vector<const Tensor*> others) {
-  if (!like.on_cuda()) return nullptr;
-  const int64_t size = workspace_size(task);
-  const Tensor workspace(op, "workspace", object, Access::kWrite);
-  workspace.require_same_kind(like);
-  if (workspace.size(3) < size)
-    fail(op, "workspace",
-         "have shape [1, 1, 1, n] with n of at least " + std::to_string(size),
-         std::to_string(workspace.size(3)));
-  for (const Tensor* other : others) workspace.require_apart_from(*other);
-  return workspace.data();
 }
 
 void check_outputs(const std::vector<const Tensor*>& outputs,
@@ -152,7 +118,7 @@ void hidden_forward(py::handle phi_object, py::handle psi_object,
       hidden_task(op, phi, psi, scale, shift, weight, hidden, kernel_size);
   check_outputs({&hidden}, {&phi, &psi, &scale, &shift, &weight});
   if (hidden.empty()) return;
-  run(op, hidden, task, stream);
+  run_fused(op, hidden, task, stream_of(stream));
 }
 
 void hidden_backward(py::handle grad_object, py::handle phi_object,
@@ -193,11 +159,11 @@ void hidden_backward(py::handle grad_object, py::handle phi_object,
   grad_shift.require_shape_of(shift);
   grad_weight.require_shape_of(weight);
   check_outputs(grads, {&grad, &phi, &psi, &scale, &shift, &weight});
-  task.workspace =
-      checked_workspace(op, task.forward, workspace, psi,
-                        {&grad, &phi, &psi, &scale, &shift, &weight, &grad_phi,
-                         &grad_psi, &grad_scale, &grad_shift, &grad_weight});
-  run(op, psi, task, stream);
+  task.workspace = checked_workspace(
+      op, workspace, workspace_size(task.forward), psi.type(), psi,
+      {&grad, &phi, &psi, &scale, &shift, &weight, &grad_phi, &grad_psi,
+       &grad_scale, &grad_shift, &grad_weight});
+  run_fused(op, psi, task, stream_of(stream));
 }
 
 PatchwiseCoreForward core_task(const char* op, const Tensor& hidden,
@@ -236,7 +202,7 @@ void core_forward(py::handle hidden_object, py::handle value_object,
       core_task(op, hidden, value, weight, bias, output);
   check_outputs({&output}, {&hidden, &value, &weight, &bias});
   if (output.empty()) return;
-  run(op, output, task, stream);
+  run_fused(op, output, task, stream_of(stream));
 }
 
 void core_backward(py::handle grad_object, py::handle hidden_object,
@@ -272,11 +238,11 @@ void core_backward(py::handle grad_object, py::handle hidden_object,
   grad_bias.require_shape_of(bias);
   check_outputs({&grad_hidden, &grad_value, &grad_weight, &grad_bias},
                 {&grad, &hidden, &value, &weight, &bias});
-  task.workspace =
-      checked_workspace(op, task.forward, workspace, value,
-                        {&grad, &hidden, &value, &weight, &bias, &grad_hidden,
-                         &grad_value, &grad_weight, &grad_bias});
-  run(op, value, task, stream);
+  task.workspace = checked_workspace(
+      op, workspace, workspace_size(task.forward), value.type(), value,
+      {&grad, &hidden, &value, &weight, &bias, &grad_hidden, &grad_value,
+       &grad_weight, &grad_bias});
+  run_fused(op, value, task, stream_of(stream));
 }
 
 // The workspaces of the backward passes, in elements.

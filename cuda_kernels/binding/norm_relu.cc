@@ -93,7 +93,7 @@ void channel_moments(py::handle x_object, py::handle mean_object,
             fused::ChannelMoments{
                 x.type(), x.shape(), x.data(), sums(mean), sums(variance),
                 partial_sums(op, workspace, 2, x, C, {&x, &mean, &variance})},
-            stream);
+            stream_of(stream));
 }
 
 // x, scale, shift and pool, which all directions share.
@@ -131,7 +131,7 @@ void forward(py::handle x, py::handle scale, py::handle shift,
   const Tensor output = norm.windows("output", output_object, Access::kWrite);
   require_apart({&output}, {&norm.x, &norm.scale, &norm.shift});
   run_fused(norm.op, norm.x, fused::NormReluForward{norm.task(), output.data()},
-            stream);
+            stream_of(stream));
 }
 
 void backward_sums(py::handle grad_object, py::handle x, py::handle scale,
@@ -162,7 +162,7 @@ void backward_sums(py::handle grad_object, py::handle x, py::handle scale,
                 norm.task(), grad.data(), mean.data(), sums(sum), sums(moment),
                 output ? output->data() : nullptr,
                 partial_sums(op, workspace, 2, norm.x, norm.C, others)},
-            stream);
+            stream_of(stream));
 }
 
 void backward(py::handle grad_object, py::handle x, py::handle scale,
@@ -184,7 +184,7 @@ void backward(py::handle grad_object, py::handle x, py::handle scale,
   run_fused(norm.op, norm.x,
             fused::NormReluBackward{norm.task(), grad.data(), constant.data(),
                                     slope.data(), grad_x.data()},
-            stream);
+            stream_of(stream));
 }
 
 // Images, weight and shift of the stem.
@@ -221,7 +221,8 @@ void stem_forward(py::handle x, py::handle weight, py::handle shift,
   const Tensor output(in.op, "output", output_object, Access::kWrite);
   in.x.require_windows(output, 2, in.C);
   require_apart({&output}, {&in.x, &in.weight, &in.shift});
-  run_fused(in.op, in.x, fused::StemForward{in.task(), output.data()}, stream);
+  run_fused(in.op, in.x, fused::StemForward{in.task(), output.data()},
+            stream_of(stream));
 }
 
 void stem_backward(py::handle grad_object, py::handle x, py::handle weight,
@@ -253,7 +254,7 @@ void stem_backward(py::handle grad_object, py::handle x, py::handle weight,
                 in.task(), grad.data(), grad_x ? grad_x->data() : nullptr,
                 sums(grad_weight), sums(grad_shift),
                 partial_sums(op, workspace, in.I + 1, in.x, in.C, others)},
-            stream);
+            stream_of(stream));
 }
 
 }  // namespace

@@ -22,7 +22,7 @@
 #include "cuda_kernels/scalar_types.h"
 #include "cuda_kernels/window.h"
 
-namespace san {
+namespace san::fused {
 
 constexpr int64_t kLargestFootprint = 127;
 
@@ -70,7 +70,6 @@ struct PatchwiseCoreBackward {
   void* workspace;  // on CUDA: workspace_elements of the task's type
 };
 
-namespace fused {
 void run_on_cpu(const PatchwiseHiddenForward& task);
 void run_on_cpu(const PatchwiseHiddenBackward& task);
 void run_on_cpu(const PatchwiseCoreForward& task);
@@ -87,8 +86,6 @@ void run_on_cuda(const PatchwiseCoreBackward& task, void* stream);
 // read.
 int64_t workspace_elements(const PatchwiseHiddenForward& task);
 int64_t workspace_elements(const PatchwiseCoreForward& task);
-}  // namespace fused
-
-}  // namespace san
+}  // namespace san::fused
 
 #endif  // CUDA_KERNELS_FUSED_PATCHWISE_H_

@@ -19,7 +19,7 @@ from san.folding.layers import (
     rows_of,
     unsupported,
 )
-from san.ops.pairwise_core import compute_dtype
+from san.ops.fused_call import compute_dtype
 
 
 class Bottleneck(Constants):

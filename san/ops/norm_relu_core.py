@@ -6,6 +6,7 @@ cuda_kernels/fused/norm_relu.h. Each saves its input alone.
 Shape letters: N batch, C channels, O output channels, H W image.
 """
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
@@ -13,8 +14,13 @@ import torch.distributed as dist
 from torch import Tensor
 
 import cuda_kernels
-from san.ops.pairwise_core import compute_dtype
-from san.ops.registration import define, run_fused
+from san.ops.fused_call import (
+    compute_dtype,
+    dense_image,
+    like_image,
+    run_fused,
+)
+from san.ops.registration import define
 
 
 class Norm(NamedTuple):
@@ -49,11 +55,6 @@ _NORM_SCHEMA = (
 )
 
 
-def _image(x: Tensor) -> Tensor:
-    """Dense [N, H, W, C] of [N, C, H, W]; a copy unless in channels-last."""
-    return x.detach().permute(0, 2, 3, 1).contiguous()
-
-
 def _vector(v: Tensor, x: Tensor) -> Tensor:
     """[C] as the kernels take it beside x."""
     return v.to(compute_dtype(x.dtype)).view(1, 1, 1, -1)
@@ -65,10 +66,9 @@ def _windows(image: Tensor, pool: int) -> Tensor:
     return image.new_empty((batch, height // pool, width // pool, channels))
 
 
-def _workspace(image: Tensor) -> tuple[int, torch.dtype]:
+def _workspace(image: Tensor) -> Callable[[], int]:
     """What two sums per channel need."""
-    size = cuda_kernels.norm_relu_workspace(2, image.shape[3])
-    return size, torch.float64
+    return lambda: cuda_kernels.norm_relu_workspace(2, image.shape[3])
 
 
 def _run_forward(image: Tensor, norm: Norm, pool: int) -> Tensor:
@@ -155,7 +155,7 @@ def _run_backward(
 def _channel_moments(x: Tensor) -> tuple[Tensor, Tensor]:
     mean, variance = _fake_channel_moments(x)
     shape = 1, 1, 1, -1
-    image = _image(x)
+    image = dense_image(x)
     run_fused(
         cuda_kernels.channel_moments,
         image,
@@ -173,11 +173,11 @@ def _fake_channel_moments(x: Tensor) -> tuple[Tensor, Tensor]:
 
 def _norm_relu(x: Tensor, *norm_and_pool: Any) -> Tensor:
     *norm, pool = norm_and_pool
-    return _run_forward(_image(x), Norm(*norm), pool).permute(0, 3, 1, 2)
+    return _run_forward(dense_image(x), Norm(*norm), pool).permute(0, 3, 1, 2)
 
 
 def _affine_relu(x: Tensor, scale: Tensor, shift: Tensor, pool: int) -> Tensor:
-    return _run_affine(_image(x), scale, shift, pool).permute(0, 3, 1, 2)
+    return _run_affine(dense_image(x), scale, shift, pool).permute(0, 3, 1, 2)
 
 
 def _fake_norm_relu(x: Tensor, *norm_and_pool: Any) -> Tensor:
@@ -189,33 +189,30 @@ def _norm_relu_backward(
     grad: Tensor, x: Tensor, *norm_and_pool: Any
 ) -> tuple[Tensor, ...]:
     *norm, pool = norm_and_pool
-    grads = _image(grad).clone() if pool == 1 else _image(grad)
-    return _run_backward(grads, _image(x), Norm(*norm), pool)
-
-
-def _like_image(x: Tensor) -> Tensor:
-    """An empty tensor like x in channels-last."""
-    return torch.empty_like(x, memory_format=torch.channels_last)
+    grads = dense_image(grad).clone() if pool == 1 else dense_image(grad)
+    return _run_backward(grads, dense_image(x), Norm(*norm), pool)
 
 
 def _fake_norm_relu_backward(
     grad: Tensor, x: Tensor, gamma: Tensor, beta: Tensor, *rest: Any
 ) -> tuple[Tensor, ...]:
-    return _like_image(x), torch.empty_like(gamma), torch.empty_like(beta)
+    return like_image(x), torch.empty_like(gamma), torch.empty_like(beta)
 
 
 def _linear(x: Tensor, *inputs: Any) -> Tensor:
     *norm, weight, bias, residual = inputs
-    image = _image(x)
+    image = dense_image(x)
     active = _run_forward(image, Norm(*norm), 1).flatten(0, 2)
     active = active.to(weight.dtype)
     shape = (*image.shape[:3], len(weight))
     if residual is None:
         rows = torch.addmm(bias, active, weight.T)
     elif residual.dtype == weight.dtype:
-        rows = (_image(residual).flatten(0, 2) + bias).addmm_(active, weight.T)
+        rows = (dense_image(residual).flatten(0, 2) + bias).addmm_(
+            active, weight.T
+        )
     else:
-        rows = _image(residual).flatten(0, 2) + torch.addmm(
+        rows = dense_image(residual).flatten(0, 2) + torch.addmm(
             bias, active, weight.T
         )
     return rows.view(shape).permute(0, 3, 1, 2)
@@ -235,8 +232,8 @@ def _linear_backward(
     grad: Tensor, x: Tensor, *norm_and_weight: Any
 ) -> tuple[Tensor, ...]:
     *norm, weight = norm_and_weight
-    image = _image(x)
-    rows = _image(grad).flatten(0, 2).to(weight.dtype)
+    image = dense_image(x)
+    rows = dense_image(grad).flatten(0, 2).to(weight.dtype)
     active = torch.empty_like(image)
     grads = _run_backward(
         (rows @ weight).to(x.dtype).view(image.shape),

@@ -9,18 +9,19 @@ Shape letters: N batch, R relation channels, G weight channels, M value
 channels, F feature channels, K taps, H W image.
 """
 
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
 import cuda_kernels
-from san.ops.pairwise_call import (
+from san.ops.fused_call import (
     compute_dtype,
     dense_image,
     like_image,
     matrix,
-    run,
+    run_fused,
 )
 from san.ops.registration import define
 
@@ -44,6 +45,23 @@ def window_counts(
     return counts.scatter_add(1, pixel - output + reach, ones)
 
 
+def _image(features: Tensor) -> Tensor:
+    """Those of CUDA read and write half types themselves."""
+    image = dense_image(features)
+    if image.device.type == "cpu":
+        image = image.to(compute_dtype(image.dtype))
+    return image
+
+
+def _workspace(
+    kernel: str, image: Tensor, channels: Sequence[int], kernel_size: int
+) -> Callable[[], int]:
+    """What pairwise_<kernel> needs for R and G channels."""
+    return lambda: cuda_kernels.pairwise_workspace(
+        f"pairwise_{kernel}", image, *channels, kernel_size=kernel_size
+    )
+
+
 # ---- out = sum over taps of softmax(w2 relu(w1 a + table)) * beta, with
 # a = relu(scale * (phi - psi) + shift)
 
@@ -57,10 +75,10 @@ def _core(
     w2: Tensor,
     kernel_size: int,
 ) -> Tensor:
-    image = dense_image(features)
+    image = _image(features)
     value_channels = features.shape[1] - 2 * scale.shape[0]
     output = image.new_empty((*image.shape[:3], value_channels))
-    run(
+    run_fused(
         cuda_kernels.pairwise_forward,
         image,
         *map(matrix, (scale, shift, table, w1, w2)),
@@ -88,19 +106,19 @@ def _core_backward(
     w2: Tensor,
     kernel_size: int,
 ) -> tuple[Tensor, ...]:
-    image = dense_image(features)
+    image = _image(features)
     mapping = [matrix(t) for t in (scale, shift, table, w1, w2)]
     grad_image = torch.empty_like(image)
     grads = [torch.empty_like(t) for t in mapping]
-    run(
+    run_fused(
         cuda_kernels.pairwise_backward,
-        dense_image(grad_output),
+        _image(grad_output),
         image,
         *mapping,
         grad_image,
         *grads,
         kernel_size=kernel_size,
-        workspace=(image, *w2.shape[::-1]),
+        workspace=_workspace("backward", image, w2.shape[::-1], kernel_size),
     )
     return (
         grad_image.to(features.dtype).permute(0, 3, 1, 2),
@@ -127,13 +145,15 @@ def _moments(
     kernel_size: int,
 ) -> tuple[Tensor, Tensor]:
     first, second = _fake_moments(features, scale, shift, centre, kernel_size)
-    image = dense_image(features)
-    run(
+    image = _image(features)
+    run_fused(
         cuda_kernels.pairwise_moments,
         image,
         *map(matrix, (scale, shift, centre, first, second)),
         kernel_size=kernel_size,
-        workspace=(image, scale.shape[0], 1),
+        workspace=_workspace(
+            "moments", image, (scale.shape[0], 1), kernel_size
+        ),
     )
     return first, second
 
@@ -164,10 +184,10 @@ def _moments_backward(
     # d(first, second) = grad_first + grad_second (a - centre), both ways.
     grad_second = grad_second + grad_second.T
     grad_first = grad_first - grad_second @ centre.double()
-    image = dense_image(features)
+    image = _image(features)
     grad_image = torch.empty_like(image)
     grad_scale, grad_shift = torch.empty_like(scale), torch.empty_like(shift)
-    run(
+    run_fused(
         cuda_kernels.pairwise_moments_backward,
         matrix(grad_first.to(scale.dtype)),
         matrix(grad_second.to(scale.dtype)),
@@ -178,7 +198,9 @@ def _moments_backward(
         matrix(grad_scale),
         matrix(grad_shift),
         kernel_size=kernel_size,
-        workspace=(image, scale.shape[0], 1),
+        workspace=_workspace(
+            "moments_backward", image, (scale.shape[0], 1), kernel_size
+        ),
     )
     grad_features = grad_image.to(features.dtype).permute(0, 3, 1, 2)
     return grad_features, grad_scale, grad_shift
@@ -205,19 +227,21 @@ def _fake_moments_backward(
 def _difference_moments(
     features: Tensor, relation_channels: int, kernel_size: int
 ) -> tuple[Tensor, Tensor]:
-    image = dense_image(features)
+    image = _image(features)
     means = image[..., : 2 * relation_channels].mean(
         (0, 1, 2), dtype=compute_dtype(image.dtype)
     )
     # Near the mean of the difference, so that the squares do not cancel.
     centre = means[:relation_channels] - means[relation_channels:]
     sums = centre.new_empty((2, relation_channels), dtype=torch.float64)
-    run(
+    run_fused(
         cuda_kernels.pairwise_difference,
         image,
         *map(matrix, (centre, sums[0], sums[1])),
         kernel_size=kernel_size,
-        workspace=(image, relation_channels, 1),
+        workspace=_workspace(
+            "difference", image, (relation_channels, 1), kernel_size
+        ),
     )
     mean, square = sums / (image[..., 0].numel() * kernel_size**2)
     return mean + centre, square - mean**2
@@ -237,12 +261,12 @@ def _difference_moments_backward(
     mean: Tensor,
     kernel_size: int,
 ) -> Tensor:
-    image = dense_image(features)
+    image = _image(features)
     count = image[..., 0].numel() * kernel_size**2
     slope = 2 * grad_variance / count
     constant = grad_mean / count - slope * mean
     grad_image = torch.empty_like(image)
-    run(
+    run_fused(
         cuda_kernels.pairwise_difference_backward,
         image,
         *(matrix(t.to(compute_dtype(image.dtype))) for t in (constant, slope)),
@@ -258,13 +282,6 @@ def _fake_difference_moments_backward(
     return like_image(features)
 
 
-def _once(*args: Any) -> None:
-    raise NotImplementedError(
-        "pairwise_attention: its gradient must not be differentiated again; "
-        'use san.set_attention_backend("reference")'
-    )
-
-
 def _save_inputs(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
     *tensors, ctx.kernel_size = inputs
     ctx.save_for_backward(*tensors)
@@ -273,10 +290,6 @@ def _save_inputs(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
 def _save_difference(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
     features, _, ctx.kernel_size = inputs
     ctx.save_for_backward(features, output[0])
-
-
-def _save_nothing(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
-    pass
 
 
 def _differentiate_core(ctx: Any, grad_output: Tensor) -> Any:
@@ -316,8 +329,6 @@ define(
     "-> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)",
     _core_backward,
     fake=_fake_core_backward,
-    backward=_once,
-    setup_context=_save_nothing,
 )
 define(
     f"pairwise_moments({_TENSORS}, Tensor centre, int kernel_size) "
@@ -333,8 +344,6 @@ define(
     "-> (Tensor, Tensor, Tensor)",
     _moments_backward,
     fake=_fake_moments_backward,
-    backward=_once,
-    setup_context=_save_nothing,
 )
 define(
     "pairwise_difference_moments(Tensor features, int relation_channels, "
@@ -350,6 +359,4 @@ define(
     "-> Tensor",
     _difference_moments_backward,
     fake=_fake_difference_moments_backward,
-    backward=_once,
-    setup_context=_save_nothing,
 )

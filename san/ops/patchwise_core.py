@@ -11,48 +11,26 @@ Shape letters: N batch, R relation channels, G weight channels, C value
 channels, H W image, k footprint, K = k * k taps, P = H * W pixels.
 """
 
-from collections.abc import Callable
 from typing import Any
 
 import torch
 
 import cuda_kernels
+from san.ops.fused_call import run_fused
 from san.ops.registration import define
 
 
-def _run(
-    kernel: Callable[..., None], *tensors: torch.Tensor, **options: Any
-) -> None:
-    """Calls a kernel on dense views or copies, on the current stream.
-
-    The outputs among the tensors have to be dense already.
-    """
-    dense = [t.detach().contiguous() for t in tensors]
-    device = dense[0].device
-    if device.type == "cpu":
-        kernel(*dense, **options)
-        return
-    with torch.cuda.device(device):
-        stream = torch.cuda.current_stream().cuda_stream
-        kernel(*dense, **options, stream=stream)
-
-
-def _workspace(
-    size: Callable[..., int], image: torch.Tensor, **sizes: int
-) -> torch.Tensor | None:
-    """What a backward kernel needs beside its arguments, on CUDA."""
-    if image.device.type == "cpu":
-        return None
-    return image.new_empty((1, 1, 1, size(*image.shape, **sizes)))
+def _dense(*tensors: torch.Tensor) -> list[torch.Tensor]:
+    """Dense views or copies; an output has to be dense already."""
+    return [t.detach().contiguous() for t in tensors]
 
 
 def _hidden_forward(phi: torch.Tensor, *inputs: Any) -> torch.Tensor:
     *tensors, kernel_size = inputs
     hidden = _fake_hidden_forward(phi, *inputs)
-    _run(
+    run_fused(
         cuda_kernels.patchwise_hidden_forward,
-        phi,
-        *tensors,
+        *_dense(phi, *tensors),
         hidden,
         kernel_size=kernel_size,
     )
@@ -72,12 +50,9 @@ def _core_forward(
     bias: torch.Tensor,
 ) -> torch.Tensor:
     output = _fake_core_forward(hidden, value, weight, bias)
-    _run(
+    run_fused(
         cuda_kernels.patchwise_core_forward,
-        hidden,
-        value,
-        weight,
-        bias,
+        *_dense(hidden, value, weight, bias),
         output,
     )
     return output
@@ -104,19 +79,17 @@ def _hidden_backward(
 ) -> tuple[torch.Tensor, ...]:
     *tensors, kernel_size = inputs
     grads = _fake_backward(grad, *tensors)
-    workspace = _workspace(
-        cuda_kernels.patchwise_hidden_workspace,
-        tensors[0],
-        weight_channels=grad.shape[1],
-        kernel_size=kernel_size,
-    )
-    _run(
+    run_fused(
         cuda_kernels.patchwise_hidden_backward,
-        grad,
-        *tensors,
+        *_dense(grad, *tensors),
         *grads,
+        workspace=lambda: cuda_kernels.patchwise_hidden_workspace(
+            *tensors[0].shape,
+            weight_channels=grad.shape[1],
+            kernel_size=kernel_size,
+        ),
+        workspace_dtype=grad.dtype,
         kernel_size=kernel_size,
-        workspace=workspace,
     )
     return grads
 
@@ -126,18 +99,16 @@ def _core_backward(
 ) -> tuple[torch.Tensor, ...]:
     grads = _fake_backward(grad, *inputs)
     _, value, weight, _ = inputs
-    workspace = _workspace(
-        cuda_kernels.patchwise_core_workspace,
-        value,
-        weight_channels=weight.shape[0],
-        kernel_size=weight.shape[1],
-    )
-    _run(
+    run_fused(
         cuda_kernels.patchwise_core_backward,
-        grad,
-        *inputs,
+        *_dense(grad, *inputs),
         *grads,
-        workspace=workspace,
+        workspace=lambda: cuda_kernels.patchwise_core_workspace(
+            *value.shape,
+            weight_channels=weight.shape[0],
+            kernel_size=weight.shape[1],
+        ),
+        workspace_dtype=grad.dtype,
     )
     return grads
 
@@ -162,12 +133,6 @@ def _differentiate_core(ctx: Any, grad: torch.Tensor) -> Any:
     return torch.ops.san.patchwise_core_backward(grad, *ctx.saved_tensors)
 
 
-def _no_second_derivative(ctx: Any, *grads: torch.Tensor) -> Any:
-    raise NotImplementedError(
-        "patchwise_attention: the fused operator is differentiable once"
-    )
-
-
 define(
     "patchwise_hidden(Tensor phi, Tensor psi, Tensor scale, Tensor shift, "
     "Tensor weight, int kernel_size) -> Tensor",
@@ -182,8 +147,6 @@ define(
     "-> (Tensor, Tensor, Tensor, Tensor, Tensor)",
     _hidden_backward,
     fake=_fake_backward,
-    backward=_no_second_derivative,
-    setup_context=_save_hidden_inputs,
 )
 define(
     "patchwise_core(Tensor hidden, Tensor value, Tensor weight, Tensor bias) "
@@ -198,6 +161,4 @@ define(
     "Tensor weight, Tensor bias) -> (Tensor, Tensor, Tensor, Tensor)",
     _core_backward,
     fake=_fake_backward,
-    backward=_no_second_derivative,
-    setup_context=_save_inputs,
 )

@@ -53,7 +53,8 @@ def define(
 def _last_derivative(name: str) -> Callable[..., Any]:
     def refuse(ctx: Any, *grads: torch.Tensor) -> Any:
         raise NotImplementedError(
-            f"{name}: the fused operators are differentiable once"
+            f"{name}: its gradient must not be differentiated again; use "
+            'san.set_attention_backend("reference")'
         )
 
     return refuse
@@ -77,35 +78,6 @@ def run_kernel(
     with torch.cuda.device(device):
         stream = torch.cuda.current_stream().cuda_stream
         kernel(*dense, **window._asdict(), stream=stream)
-
-
-def run_fused(
-    kernel: Callable[..., None],
-    *tensors: torch.Tensor | None,
-    workspace: tuple[int, torch.dtype] | None = None,
-    **options: int,
-) -> None:
-    """Calls a fused kernel, on CUDA on the current stream.
-
-    Args:
-      kernel: a function of cuda_kernels.
-      *tensors: its tensors, dense; outputs among them are written.
-      workspace: elements and dtype of the memory that it needs on CUDA.
-      **options: its other arguments.
-    """
-    device = next(t.device for t in tensors if t is not None)
-    if device.type == "cpu":
-        kernel(*tensors, **options)
-        return
-    memory = {}
-    if workspace is not None:
-        size, dtype = workspace
-        memory["workspace"] = torch.empty(
-            (1, 1, 1, size), dtype=dtype, device=device
-        )
-    with torch.cuda.device(device):
-        stream = torch.cuda.current_stream().cuda_stream
-        kernel(*tensors, **options, **memory, stream=stream)
 
 
 def register_autocast(name: str) -> None:

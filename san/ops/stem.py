@@ -14,7 +14,8 @@ from torch import Tensor, nn
 
 import cuda_kernels
 from san.ops.batch_statistics import Moments, scale_and_shift
-from san.ops.registration import define, run_fused
+from san.ops.fused_call import dense_image, matrix, run_fused
+from san.ops.registration import define
 
 
 def stem(images: Tensor, conv: nn.Conv2d, norm: nn.BatchNorm2d) -> Tensor:
@@ -61,22 +62,13 @@ def _moments(x: Tensor, weight: Tensor) -> Moments:
     return Moments(len(pixels), weight @ mean, variance)
 
 
-def _image(x: Tensor) -> Tensor:
-    return x.detach().permute(0, 2, 3, 1).contiguous()
-
-
-def _matrix(t: Tensor) -> Tensor:
-    """A vector or a matrix as the kernels take it."""
-    return t.detach().contiguous().view(1, 1, -1, t.shape[-1])
-
-
 def _forward(x: Tensor, weight: Tensor, shift: Tensor) -> Tensor:
     output = _fake_forward(x, weight, shift)
     run_fused(
         cuda_kernels.stem_forward,
-        _image(x),
-        _matrix(weight),
-        _matrix(shift),
+        dense_image(x),
+        matrix(weight),
+        matrix(shift),
         output.permute(0, 2, 3, 1),
     )
     return output
@@ -91,23 +83,24 @@ def _fake_forward(x: Tensor, weight: Tensor, shift: Tensor) -> Tensor:
 def _backward(
     grad: Tensor, x: Tensor, weight: Tensor, shift: Tensor, needs_x: bool
 ) -> tuple[Tensor, Tensor, Tensor]:
-    image = _image(x)
+    image = dense_image(x)
     grad_image = image.new_empty(image.shape if needs_x else (0, 0, 0, 0))
     grad_weight, grad_shift = (
         torch.empty_like(t, dtype=torch.float64) for t in (weight, shift)
     )
     channels, inputs = weight.shape
-    size = cuda_kernels.norm_relu_workspace(inputs + 1, channels)
     run_fused(
         cuda_kernels.stem_backward,
-        _image(grad),
+        dense_image(grad),
         image,
-        _matrix(weight),
-        _matrix(shift),
+        matrix(weight),
+        matrix(shift),
         grad_image if needs_x else None,
-        _matrix(grad_weight),
-        _matrix(grad_shift),
-        workspace=(size, torch.float64),
+        matrix(grad_weight),
+        matrix(grad_shift),
+        workspace=lambda: cuda_kernels.norm_relu_workspace(
+            inputs + 1, channels
+        ),
     )
     return (
         grad_image.permute(0, 3, 1, 2),

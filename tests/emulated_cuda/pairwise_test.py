@@ -208,7 +208,10 @@ def test_not_a_number_is_passed_on():
     ("workspace", "message"),
     [
         (None, "workspace must be a tensor"),
-        (np.empty((1, 1, 1, 5)), r"must have shape .1, 1, 1, pairwise_works"),
+        (
+            np.empty((1, 1, 1, 5)),
+            r"must have shape .1, 1, 1, n. with n of at least",
+        ),
         (np.empty((1, 1, 1, 5), "float32"), "must be float64 where features"),
     ],
 )

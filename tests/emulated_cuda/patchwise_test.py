@@ -141,7 +141,7 @@ def test_no_images(op):
         ),
         (
             {"workspace": np.zeros((1, 1, 1, 5), "float32")},
-            "must have the dtype of",
+            "must be float64 where",
         ),
     ],
 )

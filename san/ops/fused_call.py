@@ -1,0 +1,63 @@
+"""How the fused operators call their kernels.
+
+Tensors as the kernels take them, the stream, and the memory that kernels on
+CUDA need beside their results.
+"""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+
+def compute_dtype(dtype: torch.dtype) -> torch.dtype:
+    """What tensors of this dtype are computed in: half types in float32."""
+    return torch.float32 if dtype.itemsize < 4 else dtype
+
+
+def dense_image(image: Tensor) -> Tensor:
+    """[N, C, H, W] as a dense [N, H, W, C]; a copy unless in channels-last."""
+    return image.detach().permute(0, 2, 3, 1).contiguous()
+
+
+def like_image(image: Tensor) -> Tensor:
+    """Like [N, C, H, W], in channels-last; without values."""
+    batch, channels, height, width = image.shape
+    like = image.new_empty((batch, height, width, channels))
+    return like.permute(0, 3, 1, 2)
+
+
+def matrix(tensor: Tensor) -> Tensor:
+    """A vector or matrix as the kernels take it: four dimensions, dense."""
+    columns = tensor.shape[-1]
+    return tensor.detach().contiguous().view(1, 1, -1, columns)
+
+
+def run_fused(
+    kernel: Callable[..., None],
+    *tensors: Tensor | None,
+    workspace: Callable[[], int] | None = None,
+    workspace_dtype: torch.dtype = torch.float64,
+    **options: int,
+) -> None:
+    """Calls a kernel, on CUDA on the current stream of the tensors' device.
+
+    Args:
+      kernel: a function of cuda_kernels.
+      *tensors: what it reads and writes, dense.
+      workspace: how many elements of memory it needs on CUDA, if any.
+      workspace_dtype: their dtype.
+      **options: its other arguments.
+    """
+    device = next(t.device for t in tensors if t is not None)
+    if device.type == "cpu":
+        kernel(*tensors, **options)
+        return
+    memory = {}
+    with torch.cuda.device(device):
+        if workspace is not None:
+            memory["workspace"] = torch.empty(
+                (1, 1, 1, workspace()), dtype=workspace_dtype, device=device
+            )
+        stream = torch.cuda.current_stream().cuda_stream
+        kernel(*tensors, **options, **memory, stream=stream)
