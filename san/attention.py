@@ -64,7 +64,7 @@ class Attention(nn.Module):
         raise NotImplementedError
 
     def extra_repr(self) -> str:
-        """Footprint, and how images on the CPU are computed."""
+        """Footprint, and how images are computed."""
         return f"kernel_size={self.kernel_size}, backend={attention_backend()}"
 
 

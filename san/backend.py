@@ -19,10 +19,10 @@ def set_attention_backend(name: str = "fused") -> None:
     """Chooses how every attention block computes from now on.
 
     Args:
-      name: "fused" (operators that keep no tensor of K taps per pixel; where
-        there are none, as on CUDA, the unfused ones), "unfused" (the
-        operators of san.ops one by one) or "reference" (the same in plain
-        PyTorch).
+      name: "fused" (operators that keep no tensor of K taps per pixel and of
+        the layers around them only the input), "unfused" (the operators of
+        san.ops and torch's layers one by one) or "reference" (the same in
+        plain PyTorch).
 
     Raises:
       ValueError: if the name is none of these.
@@ -44,4 +44,4 @@ def attention_backend() -> str:
 
 def runs_fused(x: torch.Tensor) -> bool:
     """Whether a layer computes on this image by the fused operators."""
-    return _backend == "fused" and x.device.type == "cpu"
+    return _backend == "fused" and x.device.type in ("cpu", "cuda")
