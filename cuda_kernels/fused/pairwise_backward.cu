@@ -86,7 +86,7 @@ __global__ void __launch_bounds__(kThreads, kBlocks<T>)
     block.relate_own(problem.scale, problem.shift);
     clear_relation_sums(block);
     if (own == Own::kQ) clear(block.b.value, t.pixels() * t.M);
-    for (int tap = 0; tap < t.taps; tap += t.chunk) {
+    for (int tap = block.begin_tap; tap < block.end_tap; tap += t.chunk) {
       __syncthreads();
       block.place(tap);
       __syncthreads();

@@ -92,6 +92,7 @@ struct Block {
 
   __device__ void begin(int64_t tile) {
     first = tile << t.pixel_bits;
+    limit_taps();
     for_each_cell(t.pixels(), t.kernel_size, [&](int p, int tap) {
       const bool inside = first + p < t.count;
       const int64_t at = (first + p) % (t.height * t.width);
@@ -101,6 +102,24 @@ struct Block {
       b.column_counts[p * t.kernel_size + tap] =
           inside ? shows(t.width, at % t.width, distance) : 0;
     });
+  }
+
+  // Leaves out lines of taps that lie outside the image for the whole tile.
+  __device__ void limit_taps() {
+    const int64_t last =
+        (first + t.pixels() < t.count ? first + t.pixels() : t.count) - 1;
+    const int64_t image = t.height * t.width;
+    const int k = t.kernel_size, reach = k / 2;
+    int64_t above = reach, below = reach;  // lines that the offsets reach
+    if (first / image == last / image) {
+      const int64_t highest = first % image / t.width;
+      const int64_t lowest = last % image / t.width;
+      const int64_t up = lowest, down = t.height - 1 - highest;
+      above = own == Own::kP ? up : down;
+      below = own == Own::kP ? down : up;
+    }
+    begin_tap = above < reach ? static_cast<int>(reach - above) * k : 0;
+    end_tap = below < reach ? static_cast<int>(reach + below + 1) * k : k * k;
   }
 
   // How many taps show the other pixel of a pair at this distance.
@@ -368,7 +387,8 @@ struct Block {
   const T* features;
   Buffers<A, Needs> b;
   int64_t first = 0;  // pixel of the tile
-  int tap = 0;        // of the chunk
+  int begin_tap = 0, end_tap = 0;
+  int tap = 0;  // of the chunk
 };
 
 }  // namespace san::fused

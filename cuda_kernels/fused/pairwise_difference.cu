@@ -45,7 +45,7 @@ __global__ void __launch_bounds__(kThreads, kBlocks<T>)
     block.begin(tile);
     clear(first, t.pixels() * t.R);
     clear(second, t.pixels() * t.R);
-    for (int tap = 0; tap < t.taps; tap += t.chunk) {
+    for (int tap = block.begin_tap; tap < block.end_tap; tap += t.chunk) {
       __syncthreads();
       block.place(tap);
       __syncthreads();
@@ -103,7 +103,7 @@ __global__ void __launch_bounds__(kThreads, kBlocks<T>)
   for (int64_t tile = blockIdx.x; tile < t.tiles(); tile += gridDim.x) {
     block.begin(tile);
     clear(sums, t.pixels() * t.R);
-    for (int tap = 0; tap < t.taps; tap += t.chunk) {
+    for (int tap = block.begin_tap; tap < block.end_tap; tap += t.chunk) {
       __syncthreads();
       block.place(tap);
       __syncthreads();

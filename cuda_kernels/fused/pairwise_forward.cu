@@ -116,7 +116,7 @@ __global__ void __launch_bounds__(kThreads, kBlocks<T>)
     block.begin(tile);
     block.relate_own(problem.scale, problem.shift);
     clear_sums(block);
-    for (int tap = 0; tap < t.taps; tap += t.chunk) {
+    for (int tap = block.begin_tap; tap < block.end_tap; tap += t.chunk) {
       __syncthreads();
       block.place(tap);
       __syncthreads();

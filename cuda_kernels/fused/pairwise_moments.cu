@@ -52,7 +52,7 @@ __global__ void __launch_bounds__(kThreads, kBlocks<T>)
   for (int64_t tile = blockIdx.x; tile < t.tiles(); tile += gridDim.x) {
     block.begin(tile);
     block.relate_own(problem.scale, problem.shift);
-    for (int tap = 0; tap < t.taps; tap += t.chunk) {
+    for (int tap = block.begin_tap; tap < block.end_tap; tap += t.chunk) {
       __syncthreads();
       block.place(tap);
       __syncthreads();
@@ -111,7 +111,7 @@ __global__ void __launch_bounds__(kThreads, kBlocks<T>)
     block.begin(tile);
     block.relate_own(problem.scale, problem.shift);
     clear_relation_sums(block);
-    for (int tap = 0; tap < t.taps; tap += t.chunk) {
+    for (int tap = block.begin_tap; tap < block.end_tap; tap += t.chunk) {
       __syncthreads();
       block.place(tap);
       __syncthreads();

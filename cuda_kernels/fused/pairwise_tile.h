@@ -11,10 +11,11 @@
 //
 // Memory plan, in shared memory: w1 [R, R] and w2 [G, R], if they fit; some
 // buffers of [P * T, pitch]; and [P, R], [P, G] and [P, M] for what is summed
-// over the taps. In layer 1 (R 16, G 8, M 64, float) that is 50 KiB a block, in
-// layer 4 (R 128, G 64, M 512) 165 KiB. R and G are padded with zeros to whole
-// vectors of four; the pitch is an odd number of those, so that rows next to
-// each other lie in different banks.
+// over the taps. Forward in layer 1 (R 16, G 8, M 64, float) that is 44 KiB for
+// 16 pixels, in layer 4 (R 128, G 64, M 512) 142 KiB for 4, backward about
+// twice as much. R and G are padded with zeros to whole vectors of four; the
+// pitch is an odd number of those, so that rows next to each other lie in
+// different banks.
 #ifndef CUDA_KERNELS_FUSED_PAIRWISE_TILE_H_
 #define CUDA_KERNELS_FUSED_PAIRWISE_TILE_H_
 
@@ -148,7 +149,10 @@ Tile choose_tile(const PairwiseShape& s) {
   for (const bool resident : {true, false}) {
     for (int64_t rows = most_rows; narrow && rows >= (resident ? 16 : 4);
          rows /= 2) {
+      // Some eight taps at a time, so that few sums are taken up and put back;
+      // more pixels where there are no more taps, which neighbours share.
       int bits = 4;
+      while (bits > 2 && rows >> bits < 8) --bits;
       while (bits < 6 && (K << (bits + 1)) <= rows) ++bits;
       for (; bits >= 0; --bits) {
         const int64_t most = rows >> bits > 1 ? rows >> bits : 1;
