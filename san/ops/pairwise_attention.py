@@ -66,8 +66,7 @@ def _attend(
     relation = bn2.num_features
     w1 = conv1.weight.flatten(1).double()
     steps = _position_differences(position, features, kernel_size)
-    shares = _tap_shares(features, kernel_size)
-    scale, shift = _first_norm(bn1, features, steps, shares, kernel_size)
+    scale, shift = _first_norm(bn1, features, steps, kernel_size)
     own = slice(0, relation), slice(relation, None)
     table = F.relu(steps * scale[own[1]] + shift[own[1]]) @ w1[:, own[1]].T
     w1, scale, shift = w1[:, own[0]], scale[own[0]], shift[own[0]]
@@ -76,7 +75,7 @@ def _attend(
     # do not cancel.
     centre = torch.zeros_like(scale) if bn1.bias is None else bn1.bias[own[0]]
     scale2, shift2 = _second_norm(
-        bn2, inner, F.relu(centre), w1, table, shares, kernel_size
+        bn2, inner, F.relu(centre), w1, table, kernel_size
     )
     # The softmax does not see a bias; the product keeps it in the graph.
     w2 = conv2.weight.flatten(1).to(dtype)
@@ -128,7 +127,7 @@ def _tap_shares(features: Tensor, kernel_size: int) -> Tensor:
 
 
 def _first_norm(
-    bn: Any, features: Tensor, steps: Tensor, shares: Tensor, kernel_size: int
+    bn: Any, features: Tensor, steps: Tensor, kernel_size: int
 ) -> tuple[Tensor, Tensor]:
     """Scale and shift [R + 2] of the norm of phi - psi and the positions."""
 
@@ -136,6 +135,7 @@ def _first_norm(
         differences = torch.ops.san.pairwise_difference_moments(
             features, bn.num_features - 2, kernel_size
         )
+        shares = _tap_shares(features, kernel_size)
         mean = (shares * steps).sum(0)
         variance = (shares * (steps - mean) ** 2).sum(0)
         return Moments(
@@ -153,7 +153,6 @@ def _second_norm(
     centre: Tensor,
     w1: Tensor,
     table: Tensor,
-    shares: Tensor,
     kernel_size: int,
 ) -> tuple[Tensor, Tensor]:
     """Scale and shift [R] of the norm of h = w1 a + table.
@@ -166,6 +165,7 @@ def _second_norm(
         about = centre.detach().to(inner[1].dtype)
         sums = torch.ops.san.pairwise_moments(*inner, about, kernel_size)
         first, second = (total / count for total in sums)
+        shares = _tap_shares(inner[0], kernel_size)
         mean_a, mean_table = first.sum(0), (shares * table).sum(0)
         covariance = second - mean_a[:, None] * mean_a
         offsets = table - mean_table
