@@ -305,7 +305,11 @@ def test_cores_agree(kind):
     ours, eager = core.make_pair(kind, 64, 5, torch.device("cpu"))
     phi, psi = torch.randn(2, 2, 4, 7, 6)
     beta = torch.randn(2, 16, 7, 6)
-    torch.testing.assert_close(ours(phi, psi, beta), eager(phi, psi, beta))
+    expected = eager(phi, psi, beta)
+    for backend in ("fused", "unfused"):
+        san.set_attention_backend(backend)
+        inputs = core.inputs_of(backend, (phi, psi, beta))
+        torch.testing.assert_close(ours(*inputs), expected)
 
 
 def test_the_tool_measures_and_writes(tmp_path):

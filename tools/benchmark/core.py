@@ -63,29 +63,29 @@ class Core(nn.Module):
         block.conv1, block.conv2, block.conv3 = (Given() for _ in range(3))
         self.block = block
 
-    def forward(
-        self, phi: torch.Tensor, psi: torch.Tensor, beta: torch.Tensor
-    ) -> torch.Tensor:
-        """phi, psi [N, R, H, W] and beta [N, M, H, W] to [N, M, H, W]."""
+    def forward(self, *images: torch.Tensor) -> torch.Tensor:
+        """What inputs_of gives to [N, M, H, W]."""
         block = self.block
-        if isinstance(block, san.PairwiseAttention) and _is_fused(phi):
-            # In the network the three come as one tensor already.
-            features = torch.cat([phi, psi, beta], dim=1)
-            return san.ops.pairwise_attention(
-                features, block.conv_p, block.conv_w, block.kernel_size
-            )
-        for conv, tensor in (
-            (block.conv1, phi),
-            (block.conv2, psi),
-            (block.conv3, beta),
-        ):
-            conv.output = tensor
+        if len(images) == 1:
+            return block.attend(*images)
+        convs = block.conv1, block.conv2, block.conv3
+        for conv, image in zip(convs, images, strict=True):
+            conv.output = image
         # Of its input the block only asks size, type and device.
-        return block(phi)
+        return block(images[0])
 
 
-def _is_fused(x: torch.Tensor) -> bool:
-    return san.attention_backend() == "fused" and x.device.type == "cpu"
+def inputs_of(
+    backend: str, images: Sequence[torch.Tensor]
+) -> list[torch.Tensor]:
+    """phi, psi and beta as they come in a network.
+
+    To a fused block as one tensor in channels-last, else as they are.
+    """
+    if backend != "fused":
+        return list(images)
+    joined = torch.cat(list(images), dim=1)
+    return [joined.contiguous(memory_format=torch.channels_last)]
 
 
 def make_pair(
@@ -116,10 +116,12 @@ def _case(
             layer.channels,
         )
     ]
-    run = _inference if mode == "inference" else _training
+    run = _inference if mode == "inference" else training
     contenders = [
         Contender(
-            backend, run(copy.deepcopy(ours), inputs), backends.chooser(backend)
+            backend,
+            run(copy.deepcopy(ours), inputs_of(backend, inputs)),
+            backends.chooser(backend),
         )
         for backend in backends.chosen(settings)
     ]
@@ -148,7 +150,7 @@ def _inference(
     return run
 
 
-def _training(
+def training(
     core: nn.Module, inputs: Sequence[torch.Tensor]
 ) -> Callable[[], Sequence[torch.Tensor]]:
     """Forward and backward: the output and every gradient."""
@@ -156,15 +158,22 @@ def _training(
     leaves = [t.detach().clone().requires_grad_() for t in inputs]
     leaves += core.parameters()
     generator = torch.Generator().manual_seed(0)
-    seed = torch.randn(inputs[2].shape, generator=generator).to(inputs[2])
+    batch, _, height, width = inputs[0].shape
+    # Of C channels phi and psi have C / 16, beta has C / 4.
+    relation = sum(image.shape[1] for image in inputs) // 6
+    shape = (batch, 4 * relation, height, width)
+    seed = torch.randn(shape, generator=generator).to(inputs[0])
 
     def run() -> Sequence[torch.Tensor]:
-        output = core(*leaves[:3])
+        output = core(*leaves[: len(inputs)])
         # The bias of conv_p cancels: a fused core need not use it.
         grads = torch.autograd.grad(
             output, leaves, seed, materialize_grads=True
         )
-        return [output.detach(), *grads]
+        if len(inputs) > 1:
+            return [output.detach(), *grads]
+        parts = grads[0].split([relation, relation, shape[1]], dim=1)
+        return [output.detach(), *parts, *grads[1:]]
 
     return run
 

@@ -7,14 +7,14 @@ pairwise attention core in training, san's and the eager one's.
 
 import copy
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import nn
 
 import san
 from tools.benchmark import backends
-from tools.benchmark.core import make_pair
+from tools.benchmark.core import inputs_of, make_pair, training
 from tools.benchmark.errors import step_error
 from tools.benchmark.measurement import (
     Case,
@@ -57,13 +57,14 @@ def entries(settings: Settings) -> list[Entry]:
 def _time(work: str, batch: int, side: int, settings: Settings) -> Case:
     cores = make_pair("pair", _CHANNELS, 7, settings.device)
     inputs = _inputs(batch, side, settings.device)
-    ours, eager = (_step(core, inputs) for core in cores)
+    ours = training(cores[0], inputs_of(backends.OURS, inputs))
+    eager = training(cores[1], inputs)
     wide = copy.deepcopy(cores[1]).double()
     return Case(
         work=work,
         ours=Contender("ours", ours, backends.chooser(backends.OURS)),
         peers=[Contender("eager", eager)],
-        reference=_step(wide, [t.detach().double() for t in inputs]),
+        reference=training(wide, [t.double() for t in inputs]),
         tolerance=1e-2,
         error=step_error,
     )
@@ -73,13 +74,14 @@ def _memory(work: str, footprint: int, settings: Settings) -> Quantity:
     cores = make_pair("pair", _CHANNELS, footprint, settings.device)
     inputs = _inputs(1, 28, settings.device)
 
+    def saved(core: nn.Module, inputs: Sequence[torch.Tensor]) -> float:
+        leaves = [t.detach().requires_grad_() for t in inputs]
+        return saved_bytes(functools.partial(core, *leaves), core) / 1e6
+
     def count() -> tuple[float, float]:
         san.set_attention_backend(backends.OURS)
-        ours, eager = (
-            saved_bytes(functools.partial(core, *inputs), core) / 1e6
-            for core in cores
-        )
-        return ours, eager
+        joined = inputs_of(backends.OURS, inputs)
+        return saved(cores[0], joined), saved(cores[1], inputs)
 
     return Quantity(work, "eager", "MB", count)
 
@@ -89,21 +91,6 @@ def _inputs(
 ) -> Sequence[torch.Tensor]:
     generator = torch.Generator().manual_seed(0)
     return [
-        torch.randn((batch, count, side, side), generator=generator)
-        .to(device)
-        .requires_grad_()
+        torch.randn((batch, count, side, side), generator=generator).to(device)
         for count in (_CHANNELS // 16, _CHANNELS // 16, _CHANNELS // 4)
     ]
-
-
-def _step(
-    core: nn.Module, inputs: Sequence[torch.Tensor]
-) -> Callable[[], Sequence[torch.Tensor]]:
-    inputs = [t.detach().requires_grad_() for t in inputs]
-
-    def run() -> Sequence[torch.Tensor]:
-        output = core(*inputs)
-        seed = torch.ones_like(output)
-        return [output.detach(), *torch.autograd.grad(output, inputs, seed)]
-
-    return run
