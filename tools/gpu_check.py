@@ -161,11 +161,12 @@ def read_build_file(path: pathlib.Path) -> tuple[list[str], dict, set[str]]:
       CheckError: the file is not written as expected.
     """
     tree = ast.parse(path.read_text())
-    values = {}
-    for node in tree.body:
-        if isinstance(node, ast.Assign):
-            name = node.targets[0].id.lstrip("_")
-            values[name] = ast.literal_eval(node.value)
+    wanted = {"COPTS", "INSTRUCTION_SETS"}
+    values = {
+        node.targets[0].id: ast.literal_eval(node.value)
+        for node in tree.body
+        if isinstance(node, ast.Assign) and node.targets[0].id in wanted
+    }
     per_set = {
         constant.value
         for comprehension in ast.walk(tree)
@@ -175,7 +176,7 @@ def read_build_file(path: pathlib.Path) -> tuple[list[str], dict, set[str]]:
         if isinstance(constant, ast.Constant)
         and str(constant.value).endswith(".cc")
     }
-    if not {"COPTS", "INSTRUCTION_SETS"} <= values.keys() or not per_set:
+    if values.keys() != wanted or not per_set:
         raise CheckError(f"{path} has no COPTS and INSTRUCTION_SETS to read")
     return values["COPTS"], values["INSTRUCTION_SETS"], per_set
 

@@ -7,6 +7,7 @@ operators: kernels agree with their definitions in plain torch.
 
 import contextlib
 import copy
+import functools
 from typing import NamedTuple
 
 import pytest
@@ -134,11 +135,24 @@ def backend(name):
         san.set_attention_backend(before)
 
 
-def make_block(attention, case):
+BLOCKS = {
+    "pairwise": san.PairwiseAttention,
+    "patchwise": san.PatchwiseAttention,
+    "pairwise bottleneck": functools.partial(
+        san.Bottleneck, san.PairwiseAttention
+    ),
+    "patchwise bottleneck": functools.partial(
+        san.Bottleneck, san.PatchwiseAttention
+    ),
+}
+
+
+def make_block(kind, case):
     """A block in which every normalisation has an effect."""
     torch.manual_seed(case.seed)
-    block = attention(case.channels, case.kernel_size)
-    for norm in (block.conv_w[0], block.conv_w[3]):
+    block = BLOCKS[kind](case.channels, case.kernel_size)
+    norms = [m for m in block.modules() if isinstance(m, nn.BatchNorm2d)]
+    for norm in norms:
         nn.init.uniform_(norm.weight, 0.5, 1.5)
         # Off the kink, where all values of a channel are equal.
         nn.init.uniform_(norm.bias, 0.1, 0.5)
@@ -180,14 +194,12 @@ def root_mean_square(error):
     return error.square().mean().sqrt()
 
 
-@pytest.mark.parametrize(
-    "attention", [san.PairwiseAttention, san.PatchwiseAttention]
-)
+@pytest.mark.parametrize("kind", BLOCKS)
 @sweep(120)
 @given(case=BLOCK_CASES)
-def test_blocks_agree_on_every_backend(attention, case):
-    assume(can_be_normalised(attention, case))
-    block = make_block(attention, case)
+def test_blocks_agree_on_every_backend(kind, case):
+    assume(can_be_normalised(kind, case))
+    block = make_block(kind, case)
     values = random_tensor(
         case.batch,
         case.channels,
@@ -215,14 +227,14 @@ def test_blocks_agree_on_every_backend(attention, case):
         assert_rounded(results, step(block, x, "reference"), exact)
 
 
-def can_be_normalised(attention, case):
+def can_be_normalised(kind, case):
     """Torch, and the blocks with it, refuses one value per channel.
 
-    In training only, and patchwise only: the pairwise mapping normalises over
-    the taps too.
+    In training only, and not where the pairwise mapping alone normalises: it
+    does so over the taps too.
     """
     return not (
-        attention is san.PatchwiseAttention
+        kind != "pairwise"
         and case.training
         and case.batch * case.height * case.width == 1
     )

@@ -166,13 +166,14 @@ def _inference(
 
 
 def _folded(model: nn.Module, images: torch.Tensor) -> list[Contender]:
-    """The network folded for inference, where this version of san can."""
-    if not hasattr(san, "fold_for_inference"):
-        return []
-    backend = backends.OURS
+    """The network folded for inference; a single image as a CUDA graph too."""
     folded = san.fold_for_inference(copy.deepcopy(model).eval())
-    contender = _inference(backend, folded, images)
-    return [Contender("folded", contender.run, contender.prepare)]
+    runs = {"folded": _inference(backends.OURS, folded, images).run}
+    if images.device.type == "cuda" and len(images) == 1:
+        captured = san.capture_for_inference(folded, images)
+        runs = {"folded, CUDA graph": lambda: captured(images), **runs}
+    prepare = _chooser(backends.OURS)
+    return [Contender(name, run, prepare) for name, run in runs.items()]
 
 
 def _training_step(
@@ -260,24 +261,26 @@ def _peak_bytes(model: nn.Module, images: torch.Tensor) -> int:
 
 
 def _launches(settings: Settings) -> Quantity:
-    """CUDA launches of one bottleneck in inference, next to a single one."""
-    block = _networks("san10_pair", settings.device)[0].eval().layer2[0]
-    x = torch.randn(1, 512, 28, 28, device=settings.device)
+    """CUDA launches of a folded network, shared out over its bottlenecks."""
+    network, _ = _networks("san10_pair", settings.device)
+    blocks = sum(isinstance(m, san.Bottleneck) for m in network.modules())
+    folded = san.fold_for_inference(network)
+    images = _images(1, settings.device)
 
     def count() -> tuple[float, float]:
         activities = [torch.profiler.ProfilerActivity.CPU]
         activities.append(torch.profiler.ProfilerActivity.CUDA)
         with torch.inference_mode():
-            block(x)
+            folded(images)
             with torch.profiler.profile(activities=activities) as profile:
-                block(x)
+                folded(images)
                 torch.cuda.synchronize()
         launches = sum(
             event.count
             for event in profile.key_averages()
             if event.key.startswith(("cudaLaunch", "cuLaunch"))
         )
-        return float(launches), 1.0
+        return launches / blocks, 1.0
 
     return Quantity(
         "launches per block", "one launch", "launches", count, gain=False
