@@ -24,7 +24,7 @@ void run_fused(const char* op, const Tensor& like, const Task& task,
     return run_on_cpu(task);
   }
 #ifdef SAN_NO_CUDA
-  (void)stream;
+  (void)stream, ((void)more, ...);
   fail(op, "tensors", "be on the CPU, for this build has no CUDA kernels",
        "cuda:" + std::to_string(like.device_id()));
 #else
