@@ -4,6 +4,10 @@ A network of many small kernels spends its time on starting them. A CUDA graph
 starts all of them at once, for one shape of images.
 """
 
+import contextlib
+import copy
+from collections.abc import Iterator
+
 import torch
 from torch import Tensor, nn
 
@@ -22,8 +26,8 @@ def capture_for_inference(
 
     Args:
       model: any network on a GPU in eval mode, such as what
-        fold_for_inference gives. Its parameters are read where they are:
-        values changed in place count from then on, moved ones do not.
+        fold_for_inference gives. The graph reads a copy of it: later
+        changes and calls of the model leave the graph as it is.
       example_images: [N, C, H, W] on the same GPU; images of later calls
         have its shape and dtype.
 
@@ -57,13 +61,19 @@ class CapturedNetwork:
     """
 
     def __init__(self, model: nn.Module, example_images: Tensor) -> None:
-        self._model = model  # The graph reads its parameters.
+        # The graph reads what the network holds, tables for one size of
+        # images among it: nobody else may call this copy.
+        self._model = copy.deepcopy(model)
         self._graph = torch.cuda.CUDAGraph()
-        with torch.cuda.device(example_images.device), torch.inference_mode():
+        with (
+            torch.cuda.device(example_images.device),
+            torch.inference_mode(),
+            _no_autocast_cache(),
+        ):
             self._images = example_images.clone()
-            _warm_up(model, self._images)
+            _warm_up(self._model, self._images)
             with torch.cuda.graph(self._graph):
-                self._output = model(self._images)
+                self._output = self._model(self._images)
 
     @torch.inference_mode()
     def __call__(self, images: Tensor) -> Tensor:
@@ -92,6 +102,18 @@ def require_same_kind(images: Tensor, example: Tensor) -> None:
             raise ValueError(
                 f"{_OP}: images must have {name} {expected}, got {got}"
             )
+
+
+@contextlib.contextmanager
+def _no_autocast_cache() -> Iterator[None]:
+    """Weights are cast within the graph, not before it and freed after."""
+    enabled = torch.is_autocast_cache_enabled()
+    torch.clear_autocast_cache()
+    torch.set_autocast_cache_enabled(False)
+    try:
+        yield
+    finally:
+        torch.set_autocast_cache_enabled(enabled)
 
 
 def _warm_up(model: nn.Module, images: Tensor) -> None:

@@ -1,5 +1,5 @@
-// Short vectors for row_kernels.cc: loads and stores that convert between a
-// storage type and its accumulator, whole or only the first elements.
+// Short vectors for the CPU's inner loops: loads and stores that convert
+// between a storage type and its accumulator, whole or only the first elements.
 // Arithmetic is the compiler's own vector extension; intrinsics appear only
 // where it has no words: masks and half precision.
 //

@@ -58,7 +58,8 @@ def norm_relu_linear(
       residual: [N, O, H, W] or None.
 
     Returns:
-      [N, O, H, W] in channels-last; in autocast of its dtype.
+      [N, O, H, W] in channels-last; in autocast of its dtype,
+      promoted with that of residual.
 
     Raises:
       ValueError: if an argument is none of the above, with the rule that it
@@ -90,6 +91,9 @@ def _statistics(x: Tensor, norm: Any) -> tuple[Tensor, Tensor, Tensor]:
     """Mean, variance and share."""
 
     def moments() -> Moments:
+        if x.numel() == 0:  # Other processes may have images.
+            none = x.new_zeros(x.shape[1], dtype=torch.float64)
+            return Moments(0, none, none)
         mean, variance = torch.ops.san.channel_moments(x)
         return Moments(x.numel() // x.shape[1], mean, variance)
 

@@ -38,7 +38,7 @@ def stem(images: Tensor, conv: nn.Conv2d, norm: nn.BatchNorm2d) -> Tensor:
       ValueError: if an argument is none of the above, with the rule that it
         breaks.
     """
-    _check(images, conv)
+    _check(images, conv, norm)
     dtype = images.dtype
     compute = torch.promote_types(dtype, torch.float32)
     with torch.autocast(images.device.type, enabled=False):
@@ -146,7 +146,7 @@ define(
 )
 
 
-def _check(images: Any, conv: nn.Conv2d) -> None:
+def _check(images: Any, conv: nn.Conv2d, norm: nn.BatchNorm2d) -> None:
     if not isinstance(images, Tensor) or images.dim() != 4:
         got = list(images.shape) if isinstance(images, Tensor) else images
         raise ValueError(
@@ -156,9 +156,21 @@ def _check(images: Any, conv: nn.Conv2d) -> None:
         raise ValueError(
             f"stem: images must be on the CPU or CUDA, got {images.device}"
         )
-    if conv.kernel_size != (1, 1) or conv.bias is not None:
+    if not images.is_floating_point():
         raise ValueError(
-            f"stem: conv must be a 1x1 convolution without bias, got {conv}"
+            f"stem: images must be of a floating type, got {images.dtype}"
+        )
+    plain = (1, 1), (1, 1), (0, 0), 1
+    sizes = conv.kernel_size, conv.stride, conv.padding, conv.groups
+    if sizes != plain or conv.bias is not None:
+        raise ValueError(
+            "stem: conv must be a 1x1 convolution without bias, stride, "
+            f"padding or groups, got {conv}"
+        )
+    if norm.num_features != conv.out_channels:
+        raise ValueError(
+            f"stem: norm must have the {conv.out_channels} channels of conv, "
+            f"got {norm.num_features}"
         )
     if conv.in_channels != images.shape[1]:
         raise ValueError(

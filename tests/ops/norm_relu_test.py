@@ -310,6 +310,8 @@ def test_errors_name_the_rule():
         norm_relu_linear(x, norm, torch.ones(2, 5), None)
     with pytest.raises(ValueError, match="more than 1 value per channel"):
         norm_relu(x[:1, :, :1, :1], norm)
+    with pytest.raises(ValueError, match="when training, got 0"):
+        norm_relu(x[:0], norm)
     with pytest.raises(NotImplementedError, match="differentiated again"):
         x.requires_grad_()
         (grad,) = torch.autograd.grad(

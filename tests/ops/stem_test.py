@@ -138,6 +138,12 @@ def test_errors_name_the_rule():
         stem(x.to("meta"), conv, norm)
     with pytest.raises(ValueError, match="1x1 convolution without bias"):
         stem(x, nn.Conv2d(3, 4, 1), norm)
+    with pytest.raises(ValueError, match="without bias, stride, padding"):
+        stem(x, nn.Conv2d(3, 4, 1, stride=2, bias=False), norm)
+    with pytest.raises(ValueError, match="norm must have the 4 channels"):
+        stem(x, conv, nn.BatchNorm2d(5))
+    with pytest.raises(ValueError, match=r"floating type, got torch.uint8"):
+        stem(x.byte(), conv, norm)
 
 
 def test_opcheck():
