@@ -1,3 +1,4 @@
+// Checks the arguments of the input's resize and runs it.
 #include "cuda_kernels/binding/square.h"
 
 #include <pybind11/stl.h>
@@ -27,8 +28,9 @@ constexpr char kDoc[] =
     "window is scales[0] by scales[1] pixels of the window; mirrored counts x\n"
     "from the right of the square. Both arrays export the buffer protocol and\n"
     "are dense and row-major: window uint8 [height, width, 3], output float32\n"
-    "[3, side, side], written in place. PIL's antialiased bilinear filter, to\n"
-    "the bit. Runs on the calling thread alone, without the GIL.\n\n"
+    "[3, side, side], written in place. PIL's antialiased bilinear filter, "
+    "rows\n"
+    "first. Runs on the calling thread alone, without the GIL.\n\n"
     "Raises:\n"
     "  ValueError: an argument breaks a rule, which the message names.\n";
 

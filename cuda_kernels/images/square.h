@@ -15,8 +15,8 @@ struct Axis {
 };
 
 // square[c, y, x] = (level[y, x, c] - shift[c]) * factor[c], with the grey
-// levels that PIL's bilinear resize gives, to the bit. `mirrored` turns x
-// round.
+// levels of PIL's bilinear resize: to the bit where PIL takes rows first, else
+// within one level. `mirrored` turns x round.
 struct Square {
   Axis rows, columns;
   bool mirrored;

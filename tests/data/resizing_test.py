@@ -1,3 +1,5 @@
+"""Windows resized, cut and flipped, against PIL's own pixels."""
+
 import numpy as np
 import pytest
 import torch
