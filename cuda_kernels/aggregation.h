@@ -5,11 +5,13 @@
 //       weight[n, c mod G, t, p] * padded(input)[n, c, at(p, t)]
 //
 // N batch, C channels, G weight channels (C is a multiple of G), K taps,
-// P output pixels; input is [N, C, H, W], weight [N, G, K, P], output [N, C,
-// P], all dense, row-major, of one scalar type.
+// P output pixels; input is [N, C, H, W] and output [N, C, P], both and their
+// gradients in one layout, weight [N, G, K, P] in row-major order, all without
+// gaps and of one scalar type.
 #ifndef CUDA_KERNELS_AGGREGATION_H_
 #define CUDA_KERNELS_AGGREGATION_H_
 
+#include "cuda_kernels/layout.h"
 #include "cuda_kernels/scalar_types.h"
 #include "cuda_kernels/window.h"
 
@@ -20,6 +22,14 @@ struct AggregationShape {
   int64_t channels;
   int64_t weight_channels;  // >= 1
   Window window;
+  Layout layout;  // on CUDA kRowMajor
+
+  SAN_HOST_DEVICE ImageIndex input() const {
+    return {channels, window.pixels(), layout};
+  }
+  SAN_HOST_DEVICE ImageIndex output() const {
+    return {channels, window.outputs(), layout};
+  }
 };
 
 struct AggregationForward {

@@ -2,21 +2,33 @@
 //
 //   output[n, c, t, p] = padded(a)[n, c, centre(p)] - padded(b)[n, c, at(p, t)]
 //
-// N batch, C channels, K taps, P output pixels; a and b are [N, C, H, W],
-// output [N, C, K, P]. A plane is one (n, c). subtraction(x) is subtraction2(x,
-// x).
+// N batch, C channels, K taps, P output pixels; a and b are [N, C, H, W], both
+// and their gradients in one layout, output [N, C, K, P] in row-major order. A
+// plane is one (n, c). subtraction(x) is subtraction2(x, x).
 #ifndef CUDA_KERNELS_SUBTRACTION_H_
 #define CUDA_KERNELS_SUBTRACTION_H_
 
+#include "cuda_kernels/layout.h"
 #include "cuda_kernels/scalar_types.h"
 #include "cuda_kernels/window.h"
 
 namespace san {
 
+struct SubtractionShape {
+  int64_t batch;
+  int64_t channels;
+  Window window;
+  Layout layout;  // on CUDA kRowMajor
+
+  SAN_HOST_DEVICE int64_t planes() const { return batch * channels; }
+  SAN_HOST_DEVICE ImageIndex image() const {
+    return {channels, window.pixels(), layout};
+  }
+};
+
 struct SubtractionForward {
   ScalarType type;
-  int64_t planes;
-  Window window;
+  SubtractionShape shape;
   const void* a;
   const void* b;
   void* output;
@@ -25,8 +37,7 @@ struct SubtractionForward {
 // A gradient whose pointer is null is not computed.
 struct SubtractionBackward {
   ScalarType type;
-  int64_t planes;
-  Window window;
+  SubtractionShape shape;
   const void* grad_output;
   void* grad_a;
   void* grad_b;

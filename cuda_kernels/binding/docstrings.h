@@ -6,22 +6,26 @@ namespace san {
 
 // Follows every op: what its keyword options mean. A macro, so that the
 // compiler joins it to the docstring before it.
-#define SAN_OPTIONS_DOC                                                        \
-  "\n\n"                                                                       \
-  "All tensors are dense and row-major, of one dtype and on one device, and\n" \
-  "export DLPack. Half types are summed in float32. Every element has one\n"   \
-  "writer that sums in a fixed order: equal bits in every run, with any\n"     \
-  "number of threads.\n\n"                                                     \
-  "Options:\n"                                                                 \
-  "  kernel_size, stride, padding, dilation: pixels, along both axes.\n"       \
-  "  padding_mode: 'reflect', as numpy.pad defines it for any image size,\n"   \
-  "    or 'zeros'.\n"                                                          \
-  "  implementation: 'fast', or 'simple' for one formula per element, the\n"   \
-  "    oracle.\n"                                                              \
-  "  stream: the CUDA stream to work on, as an integer; 0 is the default\n"    \
-  "    stream. Without effect on the CPU.\n\n"                                 \
-  "Raises:\n"                                                                  \
-  "  ValueError: an argument breaks a rule, which the message names.\n"        \
+#define SAN_OPTIONS_DOC                                                      \
+  "\n\n"                                                                     \
+  "All tensors are dense, of one dtype and on one device, and export "       \
+  "DLPack.\n"                                                                \
+  "Images [N, C, H, W] are in row-major order or all in channels-last, "     \
+  "which\n"                                                                  \
+  "on CUDA only 'simple' computes; other tensors are row-major. Half types " \
+  "are summed in float32. Every element has one\n"                           \
+  "writer that sums in a fixed order: equal bits in every run, with any\n"   \
+  "number of threads.\n\n"                                                   \
+  "Options:\n"                                                               \
+  "  kernel_size, stride, padding, dilation: pixels, along both axes.\n"     \
+  "  padding_mode: 'reflect', as numpy.pad defines it for any image size,\n" \
+  "    or 'zeros'.\n"                                                        \
+  "  implementation: 'fast', or 'simple' for one formula per element, the\n" \
+  "    oracle.\n"                                                            \
+  "  stream: the CUDA stream to work on, as an integer; 0 is the default\n"  \
+  "    stream. Without effect on the CPU.\n\n"                               \
+  "Raises:\n"                                                                \
+  "  ValueError: an argument breaks a rule, which the message names.\n"      \
   "  RuntimeError: CUDA refused to launch.\n"
 
 constexpr char kAggregationForwardDoc[] =

@@ -33,10 +33,16 @@ constexpr bool kBuiltWithCuda = false;
 constexpr bool kBuiltWithCuda = true;
 #endif
 
+// An image, in either layout.
+Tensor image(const char* op, const char* name, py::handle object,
+             Access access) {
+  return Tensor(op, name, object, access, Accepts::kBothLayouts);
+}
+
 std::optional<Tensor> optional_output(const char* op, const char* name,
-                                      py::handle object) {
+                                      py::handle object, Accepts accepts) {
   if (object.is_none()) return std::nullopt;
-  return Tensor(op, name, object, Access::kWrite);
+  return Tensor(op, name, object, Access::kWrite, accepts);
 }
 
 void* data_or_null(const std::optional<Tensor>& tensor) {
@@ -50,6 +56,7 @@ void check_gradient(const std::optional<Tensor>& gradient, const Tensor& like,
   if (!gradient) return;
   gradient->require_same_kind(like);
   gradient->require_shape_of(like);
+  gradient->require_layout_of(like);
   for (const Tensor* other : others) gradient->require_apart_from(*other);
 }
 
@@ -95,15 +102,16 @@ AggregationShape aggregation_shape(const char* op, const Options& options,
   output.require_same_kind(input);
   output.require_shape("[N, C, H_out, W_out]",
                        {batch, channels, rows, columns});
-  return {batch, channels, weight_channels, window};
+  output.require_layout_of(input);
+  return {batch, channels, weight_channels, window, input.layout()};
 }
 
 void aggregation_forward(const char* op, const Options& options,
                          py::handle input_object, py::handle weight_object,
                          py::handle output_object) {
-  const Tensor input(op, "input", input_object, Access::kRead);
+  const Tensor input = image(op, "input", input_object, Access::kRead);
   const Tensor weight(op, "weight", weight_object, Access::kRead);
-  const Tensor output(op, "output", output_object, Access::kWrite);
+  const Tensor output = image(op, "output", output_object, Access::kWrite);
   const AggregationShape shape =
       aggregation_shape(op, options, input, weight, output);
   output.require_apart_from(input);
@@ -119,13 +127,14 @@ void aggregation_backward(const char* op, const Options& options,
                           py::handle input_object, py::handle weight_object,
                           py::handle grad_input_object,
                           py::handle grad_weight_object) {
-  const Tensor grad_output(op, "grad_output", grad_output_object,
-                           Access::kRead);
-  const Tensor input(op, "input", input_object, Access::kRead);
+  const Tensor grad_output =
+      image(op, "grad_output", grad_output_object, Access::kRead);
+  const Tensor input = image(op, "input", input_object, Access::kRead);
   const Tensor weight(op, "weight", weight_object, Access::kRead);
-  const auto grad_input = optional_output(op, "grad_input", grad_input_object);
-  const auto grad_weight =
-      optional_output(op, "grad_weight", grad_weight_object);
+  const auto grad_input = optional_output(op, "grad_input", grad_input_object,
+                                          Accepts::kBothLayouts);
+  const auto grad_weight = optional_output(
+      op, "grad_weight", grad_weight_object, Accepts::kRowMajor);
   const AggregationShape shape =
       aggregation_shape(op, options, input, weight, grad_output);
   check_gradient(grad_input, input, {&grad_output, &input, &weight});
@@ -138,34 +147,35 @@ void aggregation_backward(const char* op, const Options& options,
                           data_or_null(grad_weight)});
 }
 
-// Checks that `output` (or its gradient) has the shape that `image` gives.
-Window subtraction_window(const char* op, const Options& options,
-                          const char* name, const Tensor& image,
-                          const Tensor& output) {
+// The sizes of one subtraction2. Checks that `output` (or its gradient) has the
+// shape that `image` gives.
+SubtractionShape subtraction_shape(const char* op, const Options& options,
+                                   const char* name, const Tensor& image,
+                                   const Tensor& output) {
   const Window window = options.window_over(op, name, image);
   output.require_same_kind(image);
   output.require_shape(
       "[N, C, kernel_size^2, H_out * W_out]",
       {image.size(0), image.size(1), window.taps(),
        static_cast<__int128>(window.rows.outputs) * window.columns.outputs});
-  return window;
+  return {image.size(0), image.size(1), window, image.layout()};
 }
 
 void subtraction2_forward(const char* op, const Options& options,
                           py::handle a_object, py::handle b_object,
                           py::handle output_object) {
-  const Tensor a(op, "a", a_object, Access::kRead);
-  const Tensor b(op, "b", b_object, Access::kRead);
+  const Tensor a = image(op, "a", a_object, Access::kRead);
+  const Tensor b = image(op, "b", b_object, Access::kRead);
   const Tensor output(op, "output", output_object, Access::kWrite);
   b.require_same_kind(a);
   b.require_shape_of(a);
-  const Window window = subtraction_window(op, options, "a", a, output);
+  b.require_layout_of(a);
+  const SubtractionShape shape = subtraction_shape(op, options, "a", a, output);
   output.require_apart_from(a);
   output.require_apart_from(b);
   if (output.empty()) return;
   run(op, options, a,
-      SubtractionForward{a.type(), a.size(0) * a.size(1), window, a.data(),
-                         b.data(), output.data()});
+      SubtractionForward{a.type(), shape, a.data(), b.data(), output.data()});
 }
 
 void subtraction2_backward(const char* op, const Options& options,
@@ -173,20 +183,21 @@ void subtraction2_backward(const char* op, const Options& options,
                            py::handle grad_a_object, py::handle grad_b_object) {
   const Tensor grad_output(op, "grad_output", grad_output_object,
                            Access::kRead);
-  const auto grad_a = optional_output(op, "grad_a", grad_a_object);
-  const auto grad_b = optional_output(op, "grad_b", grad_b_object);
+  const auto grad_a =
+      optional_output(op, "grad_a", grad_a_object, Accepts::kBothLayouts);
+  const auto grad_b =
+      optional_output(op, "grad_b", grad_b_object, Accepts::kBothLayouts);
   if (!grad_a && !grad_b) return;
   const Tensor& image = grad_a ? *grad_a : *grad_b;
-  const Window window = subtraction_window(
+  const SubtractionShape shape = subtraction_shape(
       op, options, grad_a ? "grad_a" : "grad_b", image, grad_output);
   check_gradient(grad_a, image, {&grad_output});
   check_gradient(grad_b, image, {&grad_output});
   if (grad_a && grad_b) grad_b->require_apart_from(*grad_a);
   if (grad_output.empty()) return;
   run(op, options, image,
-      SubtractionBackward{grad_output.type(), image.size(0) * image.size(1),
-                          window, grad_output.data(), data_or_null(grad_a),
-                          data_or_null(grad_b)});
+      SubtractionBackward{grad_output.type(), shape, grad_output.data(),
+                          data_or_null(grad_a), data_or_null(grad_b)});
 }
 
 // Names of the instruction sets that this processor can run, the best last.

@@ -77,13 +77,13 @@ py::object call_dlpack(py::handle object) {
 }  // namespace
 
 Tensor::Tensor(const char* op, const char* name, py::handle object,
-               Access access)
+               Access access, Accepts accepts)
     : op_(op), name_(name) {
   const dlpack::Tensor& tensor = open(object, access);
   read_type(tensor);
   read_device(tensor);
   read_shape(tensor);
-  require_dense(tensor);
+  read_layout(tensor, accepts);
   read_data(tensor);
 }
 
@@ -166,15 +166,27 @@ void Tensor::read_shape(const dlpack::Tensor& tensor) {
     reject("have less than 2^63 bytes", "shape " + shape_text(shape_));
 }
 
-void Tensor::require_dense(const dlpack::Tensor& tensor) const {
-  if (tensor.strides == nullptr || bytes_ == 0) return;
-  int64_t expected = 1;
-  for (int i = 3; i >= 0; expected *= shape_[i--])
-    if (shape_[i] != 1 && tensor.strides[i] != expected)
-      reject("be dense and row-major (contiguous)",
-             "shape " + shape_text(shape_) + " with strides " +
-                 shape_text(
-                     std::vector<int64_t>(tensor.strides, tensor.strides + 4)));
+void Tensor::read_layout(const dlpack::Tensor& tensor, Accepts accepts) {
+  const auto is_dense = [&](std::array<int, 4> innermost_first) {
+    int64_t expected = 1;
+    for (const int i : innermost_first) {
+      if (shape_[i] != 1 && tensor.strides[i] != expected) return false;
+      expected *= shape_[i];
+    }
+    return true;
+  };
+  const bool any = tensor.strides == nullptr || bytes_ == 0;
+  is_row_major_ = any || is_dense({3, 2, 1, 0});
+  is_channels_last_ = tensor.strides != nullptr && is_dense({1, 3, 2, 0});
+  if (is_row_major_) return;
+  if (accepts == Accepts::kBothLayouts && is_channels_last_) return;
+  const char* rule = accepts == Accepts::kRowMajor
+                         ? "be dense and row-major (contiguous)"
+                         : "be dense, in row-major order (contiguous) or in "
+                           "channels-last";
+  reject(rule, "shape " + shape_text(shape_) + " with strides " +
+                   shape_text(std::vector<int64_t>(tensor.strides,
+                                                   tensor.strides + 4)));
 }
 
 void Tensor::read_data(const dlpack::Tensor& tensor) {
@@ -222,6 +234,15 @@ void Tensor::require_device_of(const Tensor& other) const {
     reject(std::string("be on the device of ") + other.name_ + ", " +
                device_text(other.device_),
            device_text(device_));
+}
+
+void Tensor::require_layout_of(const Tensor& other) const {
+  const bool row_major = other.layout() == Layout::kRowMajor;
+  if (empty() || (row_major ? is_row_major_ : is_channels_last_)) return;
+  const std::string names[] = {"channels-last", "row-major"};
+  reject(std::string("have the layout of ") + other.name_ + ", " +
+             names[row_major],
+         names[!row_major]);
 }
 
 void Tensor::require_apart_from(const Tensor& other) const {

@@ -9,19 +9,22 @@
 #include <string>
 
 #include "cuda_kernels/binding/dlpack.h"
+#include "cuda_kernels/layout.h"
 #include "cuda_kernels/scalar_types.h"
 
 namespace san {
 
 enum class Access { kRead, kWrite };
+enum class Accepts { kRowMajor, kBothLayouts };
 
-// Four dimensions, dense and row-major, aligned, of a known scalar type, on the
-// CPU or a CUDA device. The capsule keeps the memory alive; nothing is copied.
+// Four dimensions, without gaps in row-major order or, if accepted, in
+// channels-last, aligned, of a known scalar type, on the CPU or a CUDA device.
+// The capsule keeps the memory alive; nothing is copied.
 class Tensor {
  public:
   // Throws ValueError if `object` is anything else.
   Tensor(const char* op, const char* name, pybind11::handle object,
-         Access access);
+         Access access, Accepts accepts = Accepts::kRowMajor);
 
   // Throws ValueError unless the shape is `expected`. `letters` names the
   // dimensions. The widest type, because products of sizes may not fit less.
@@ -33,6 +36,8 @@ class Tensor {
   // Throws ValueError unless the type is `type`, whatever that of `other`, and
   // the device that of `other`.
   void require_kind(ScalarType type, const Tensor& other) const;
+  // Throws ValueError unless its layout is, or may as well be, that of `other`.
+  void require_layout_of(const Tensor& other) const;
   // Throws ValueError if the two share memory.
   void require_apart_from(const Tensor& other) const;
 
@@ -40,6 +45,10 @@ class Tensor {
   bool empty() const { return bytes_ == 0; }
   void* data() const { return data_; }
   ScalarType type() const { return type_; }
+  // kRowMajor if both fit.
+  Layout layout() const {
+    return is_row_major_ ? Layout::kRowMajor : Layout::kChannelsLast;
+  }
 #ifdef SAN_EMULATED_CUDA
   // The emulated device (tests/emulated_cuda) is the CPU.
   bool on_cuda() const { return true; }
@@ -55,7 +64,7 @@ class Tensor {
   void read_device(const dlpack::Tensor& tensor);
   void read_shape(const dlpack::Tensor& tensor);
   void read_data(const dlpack::Tensor& tensor);
-  void require_dense(const dlpack::Tensor& tensor) const;
+  void read_layout(const dlpack::Tensor& tensor, Accepts accepts);
   [[noreturn]] void reject(const std::string& rule,
                            const std::string& value) const;
 
@@ -64,6 +73,7 @@ class Tensor {
   pybind11::object capsule_;
   std::array<int64_t, 4> shape_;
   int64_t bytes_;
+  bool is_row_major_, is_channels_last_;
   void* data_;
   ScalarType type_;
   dlpack::Device device_;

@@ -112,7 +112,7 @@ bool run(const AggregationForward& task, void* stream) {
 
 void run_on_cuda(const AggregationForward& task, void* stream) {
   bool done = false;
-  if (is_small(task.shape))
+  if (suits_tiles(task.shape))
     with_scalar_type(task.type, [&](auto zero) {
       done = run<decltype(zero)>(task, stream);
     });

@@ -318,7 +318,7 @@ AggregationBackward run(AggregationBackward task, void* stream) {
 
 void run_on_cuda(const AggregationBackward& task, void* stream) {
   AggregationBackward rest = task;
-  if (is_small(task.shape))
+  if (suits_tiles(task.shape))
     with_scalar_type(task.type, [&](auto zero) {
       rest = run<decltype(zero)>(task, stream);
     });

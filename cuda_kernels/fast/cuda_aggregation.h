@@ -15,9 +15,11 @@ inline int64_t chunks(const AggregationShape& shape) {
   return (members + kMembers - 1) / kMembers;
 }
 
-// Whether the indices of pixels and of channels fit into int.
-inline bool is_small(const AggregationShape& shape) {
-  return is_small(shape.window) && shape.channels <= 0x7fffffff;
+// Whether the tiled kernels take it: planes of pixels, and indices that fit
+// into int.
+inline bool suits_tiles(const AggregationShape& shape) {
+  return shape.layout == Layout::kRowMajor && is_small(shape.window) &&
+         shape.channels <= 0x7fffffff;
 }
 
 // A unit: the weight channel's plane, (n, g), and the first of its channels,

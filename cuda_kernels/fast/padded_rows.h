@@ -12,7 +12,7 @@
 #include <algorithm>
 #include <vector>
 
-#include "cuda_kernels/fast/row_kernels.h"
+#include "cuda_kernels/fast/channel_block.h"
 
 namespace san::fast {
 
@@ -21,15 +21,23 @@ class PaddedRows {
   // Allocates pitch(window) elements: look at that before building one.
   explicit PaddedRows(const Window& window)
       : window_(window),
-        phase_pitch_(pitch(window) / window.columns.stride),
-        sources_(pitch(window), -1) {
+        pitch_(pitch(window)),
+        phase_pitch_(pitch_ / window.columns.stride) {
     const Axis& columns = window.columns;
+    if (columns.stride == 1) {
+      inner_begin_ = columns.padding;
+      inner_end_ = columns.padding + columns.size;
+    }
+    std::vector<int64_t> shown(pitch_, -1);
     const int64_t width = span(columns, columns.outputs);
     for (int64_t x = 0; x < width; ++x)
-      sources_[offset_of(x)] = columns.source(x - columns.padding);
-    if (columns.stride == 1) {
-      inner_begin_ = std::min(columns.padding, width);
-      inner_end_ = std::min(columns.padding + columns.size, width);
+      shown[offset_of(x)] = columns.source(x - columns.padding);
+    for (int64_t j = 0; j < pitch_; ++j) {
+      if (j >= inner_begin_ && j < inner_end_) continue;
+      if (shown[j] < 0)
+        zeros_.push_back(j);
+      else
+        copies_.push_back({j, shown[j]});
     }
   }
 
@@ -44,7 +52,7 @@ class PaddedRows {
     const int64_t last = span(window.columns, window.columns.outputs) - 1;
     return (last / stride + 1) * stride;
   }
-  int64_t pitch() const { return static_cast<int64_t>(sources_.size()); }
+  int64_t pitch() const { return pitch_; }
 
   // Where the columns of each tap column begin in a row.
   std::vector<int64_t> column_offsets() const {
@@ -54,35 +62,40 @@ class PaddedRows {
     return offsets;
   }
 
-  // Where each tap of an output row begins, from its first padded row on.
-  std::vector<int64_t> tap_offsets() const {
-    std::vector<int64_t> offsets;
-    for (int64_t kh = 0; kh < window_.rows.taps; ++kh)
-      for (const int64_t column : column_offsets())
-        offsets.push_back(kh * window_.rows.dilation * pitch() + column);
-    return offsets;
-  }
+  // Elements of scratch that fill needs per plane.
+  int64_t staged() const { return is_whole() ? 0 : window_.columns.size; }
 
-  // Fills `count` padded rows, from the first one that output row `first` reads
-  // on, of `members` images: image_stride and rows_stride elements lead from
-  // one image or one member's rows to the next.
-  template <typename T>
-  void fill(const T* images, int64_t image_stride, int64_t members,
-            int64_t first, int64_t count, Accumulator<T>* rows,
-            int64_t rows_stride) const {
-    const RowKernels<T>& kernels = row_kernels<T>();
-    const Axis& axis = window_.rows;
-    for (int64_t r = 0; r < count; ++r, rows += pitch()) {
-      const int64_t y = axis.source(axis.position(first, 0) + r);
-      for (int64_t m = 0; m < members; ++m) {
-        if (y < 0)
-          std::fill_n(rows + m * rows_stride, pitch(), Accumulator<T>(0));
-        else
-          fill_row(kernels,
-                   images + m * image_stride + y * window_.columns.size,
-                   rows + m * rows_stride);
+  // Fills `count` padded rows of a block's planes, `stride` elements apart: row
+  // r shows row row_shown(r) of the image, or zeros if that is negative.
+  template <typename T, typename F>
+  void fill(const BlockView<const T>& image, int64_t count, F row_shown,
+            Accumulator<T>* rows, int64_t stride,
+            Accumulator<T>* staging) const {
+    using A = Accumulator<T>;
+    const int64_t size = window_.columns.size, planes = image.planes();
+    const bool in_place = image.template is_in_place<A>();
+    const bool later = is_whole() && !in_place;
+    for (int64_t r = 0; r < count; ++r, rows += pitch_) {
+      const int64_t y = row_shown(r);
+      if (y < 0) {
+        for (int64_t p = 0; p < planes; ++p)
+          std::fill_n(rows + p * stride, pitch_, A(0));
+        continue;
+      }
+      if (is_whole()) image.load(y * size, size, rows + inner_begin_, stride);
+      if (in_place) {
+        const Members<const A> source = image.template in_place<A>(y * size);
+        fill_sides(planes, rows, stride, source.data, source.stride);
+      } else if (!is_whole()) {
+        image.load(y * size, size, staging, size);
+        fill_sides(planes, rows, stride, staging, size);
       }
     }
+    // What has just been stored is slow to load: not before all rows are there.
+    rows -= count * pitch_;
+    for (int64_t r = 0; r < count && later; ++r, rows += pitch_)
+      if (row_shown(r) >= 0)
+        fill_sides(planes, rows, stride, rows + inner_begin_, stride);
   }
 
   // Adds a padded row to the image row it shows: the transpose of fill.
@@ -90,9 +103,7 @@ class PaddedRows {
   void fold_row(const A* row, A* image_row) const {
     row_kernels<A>().add(row + inner_begin_, image_row,
                          inner_end_ - inner_begin_);
-    for_each_outer([&](int64_t j) {
-      if (sources_[j] >= 0) image_row[sources_[j]] += row[j];
-    });
+    for (const Copy& copy : copies_) image_row[copy.column] += row[copy.to];
   }
 
  private:
@@ -101,26 +112,31 @@ class PaddedRows {
     return x % stride * phase_pitch_ + x / stride;
   }
 
-  template <typename T>
-  void fill_row(const RowKernels<T>& kernels, const T* image_row,
-                Accumulator<T>* row) const {
-    kernels.load(image_row, row + inner_begin_, inner_end_ - inner_begin_);
-    for_each_outer([&](int64_t j) {
-      row[j] = sources_[j] < 0 ? 0 : wide(image_row[sources_[j]]);
-    });
+  // Whether a padded row has the image row as one run.
+  bool is_whole() const { return inner_end_ > inner_begin_; }
+
+  // Fills what is beside the image row in a padded row of each plane.
+  template <typename A>
+  void fill_sides(int64_t planes, A* row, int64_t stride, const A* image_row,
+                  int64_t image_stride) const {
+    for (int64_t p = 0; p < planes; ++p) {
+      for (const Copy& copy : copies_) row[copy.to] = image_row[copy.column];
+      for (const int64_t j : zeros_) row[j] = 0;
+      row += stride;
+      image_row += image_stride;
+    }
   }
 
-  // Calls f for the elements that are not one run of the image row.
-  template <typename F>
-  void for_each_outer(F f) const {
-    for (int64_t j = 0; j < inner_begin_; ++j) f(j);
-    for (int64_t j = inner_end_; j < pitch(); ++j) f(j);
-  }
+  // An element beside the image row, and the column that it shows.
+  struct Copy {
+    int64_t to, column;
+  };
 
   Window window_;
-  int64_t phase_pitch_;
-  std::vector<int64_t> sources_;  // column of the image, or -1 for zero
+  int64_t pitch_, phase_pitch_;
   int64_t inner_begin_ = 0, inner_end_ = 0;  // the image row itself
+  std::vector<Copy> copies_;
+  std::vector<int64_t> zeros_;
 };
 
 }  // namespace san::fast

@@ -10,34 +10,42 @@
 
 namespace san::fast {
 
-// For each sum s < sums, channel c < channels and column i < columns:
-//   out[c * out_stride + out_offsets[s] + i] =
-//       sum over t < terms of w[s * w_step + w_offsets[t] + i] *
-//                             x[c * x_stride + x_offsets[t] + i]
-// or += instead of = if `accumulate`.
-template <typename T>
-struct WeightedSum {
-  const T* w;
-  const Accumulator<T>* x;
-  Accumulator<T>* out;
-  const int64_t *w_offsets, *x_offsets, *out_offsets;
-  int64_t sums, terms, channels, columns;
-  int64_t w_step, x_stride, out_stride;
-  bool accumulate;
+// One row of outputs y of a window's taps, or two adjacent ones of which the
+// second sees by its tap row kh what the first sees by kh + 1. With tap (kh,
+// kw), output row r, channel c < channels and column i < columns it pairs
+//   taps[(kh * tap_columns + kw) * tap_stride + r * columns + i],
+//   x[c * x_stride + x_rows[kh + r] + x_columns[kw] + i] and
+//   y[c * y_stride + r * columns + i].
+template <typename Taps, typename X, typename Y>
+struct WindowRows {
+  Taps* taps;
+  const X* x;
+  Y* y;
+  const int64_t *x_rows, *x_columns;
+  int64_t tap_rows, tap_columns, channels, columns;
+  int64_t tap_stride, x_stride, y_stride;
+  int64_t ahead;  // elements from a weight to one that is needed soon
 };
-
-// For each term t < terms and column i < columns:
-//   out[t * out_stride + i] =
-//       sum over c < channels of g[c * g_stride + i] *
-//                                x[c * x_stride + x_offsets[t] + i]
+// y = sum of taps * x over kh and kw
 template <typename T>
-struct ChannelSum {
+using WindowSum = WindowRows<const T, Accumulator<T>, Accumulator<T>>;
+// taps = sum of y * x over c
+template <typename T>
+using WindowProducts = WindowRows<T, Accumulator<T>, const Accumulator<T>>;
+
+// For each tap column kw, channel c < channels and column i < columns:
+//   to[c * to_stride + to_columns[kw] + i] += sum over t < terms of
+//       w[kw * tap_stride + w_offsets[t] + i] *
+//       g[c * g_stride + g_offsets[t] + i]
+template <typename T>
+struct Gather {
+  const T* w;
   const Accumulator<T>* g;
-  const Accumulator<T>* x;
-  T* out;
-  const int64_t* x_offsets;
-  int64_t terms, channels, columns;
-  int64_t g_stride, x_stride, out_stride;
+  Accumulator<T>* to;
+  const int64_t *w_offsets, *g_offsets, *to_columns;
+  int64_t terms, tap_columns, channels, columns;
+  int64_t tap_stride, g_stride, to_stride;
+  int64_t ahead;  // as above
 };
 
 template <typename T>
@@ -45,8 +53,15 @@ struct RowKernels {
   using A = Accumulator<T>;
   void (*load)(const T* from, A* to, int64_t count);
   void (*store)(const A* from, T* to, int64_t count);
-  void (*weighted_sum)(const WeightedSum<T>&);
-  void (*channel_sum)(const ChannelSum<T>&);
+  // Between a matrix and its transpose: to[c * to_stride + r] =
+  // from[r * from_stride + c] for r < rows, c < columns.
+  void (*load_transposed)(const T* from, int64_t from_stride, A* to,
+                          int64_t to_stride, int64_t rows, int64_t columns);
+  void (*store_transposed)(const A* from, int64_t from_stride, T* to,
+                           int64_t to_stride, int64_t rows, int64_t columns);
+  void (*window_sum)(const WindowSum<T>&, bool two_rows);
+  void (*window_products)(const WindowProducts<T>&, bool two_rows);
+  void (*gather)(const Gather<T>&);
   // to[i] += from[i]
   void (*add)(const T* from, A* to, int64_t count);
   // Rows of `columns` elements, `pitch` apart, to dense ones and back:

@@ -9,10 +9,11 @@
 //
 // N batch, C channels, a plane is one (n, c); K taps, P outputs.
 //
-// Memory plan, per job: the padded image, its shifted copy and the centres, all
-// in the second cache.
+// Memory plan, per job: the padded images of its planes, the shifted copy of
+// one and the centres, all in the second cache.
 //
-// Who owns what. A job is a plane, with everything that is written for it. The
+// Who owns what. A job is a plane, or in channels-last a block of adjacent ones
+// (channel_block.h), with everything that is written for it. The
 // gradients are summed in scratch, tap after tap, then folded back onto the
 // pixels that the padding mirrors: no atomics, the same bits for every number
 // of threads.
@@ -37,12 +38,14 @@ struct Plane {
         rows(PaddedRows::span(window.rows, window.rows.outputs)),
         phase_rows((rows - 1) / window.rows.stride + 1) {}
 
-  static bool fits(const Window& window) {
+  // Whether the scratch for `planes` of them is of a sane size.
+  static bool fits(const Window& window, int64_t planes) {
     const __int128 rows = PaddedRows::span(window.rows, window.rows.outputs);
-    return rows * (PaddedRows::pitch(window) + window.columns.outputs) +
-               window.columns.outputs * window.rows.stride + window.outputs() +
-               window.pixels() <=
-           kMostScratch;
+    const __int128 plane =
+        rows * (PaddedRows::pitch(window) + window.columns.outputs) +
+        window.columns.outputs * window.rows.stride + window.outputs() +
+        window.columns.size + 2 * window.pixels();
+    return planes * plane <= kMostScratch;
   }
 
   int64_t elements() const { return rows * padded.pitch(); }
@@ -76,6 +79,16 @@ struct Plane {
         (rows - phase - 1) / stride + 1);
   }
 
+  // Pads a block's images.
+  template <typename T>
+  void pad(const BlockView<const T>& image, Accumulator<T>* to,
+           Accumulator<T>* staging) const {
+    const auto row_shown = [&](int64_t r) {
+      return window.rows.source(r - window.rows.padding);
+    };
+    padded.fill(image, rows, row_shown, to, elements(), staging);
+  }
+
   // shifted = padded, as tap column kw sees it.
   template <typename T>
   void shift(const Accumulator<T>* from, int64_t kw, Accumulator<T>* to) const {
@@ -95,18 +108,14 @@ struct Plane {
     });
   }
 
-  // Adds the padded image to the image of accumulators behind it in scratch and
-  // stores that.
-  template <typename T>
-  void fold(Accumulator<T>* from, Accumulator<T>* image, T* to) const {
-    std::fill_n(image, window.pixels(), Accumulator<T>(0));
-    for (int64_t r = 0; r < rows; ++r) {
+  // image = what the padded image shows of it, added up.
+  template <typename A>
+  void fold(const A* from, A* image) const {
+    std::fill_n(image, window.pixels(), A(0));
+    for (int64_t r = 0; r < rows; ++r, from += padded.pitch()) {
       const int64_t y = window.rows.source(r - window.rows.padding);
-      if (y >= 0)
-        padded.fold_row(from + r * padded.pitch(),
-                        image + y * window.columns.size);
+      if (y >= 0) padded.fold_row(from, image + y * window.columns.size);
     }
-    row_kernels<T>().store(image, to, window.pixels());
   }
 
   Window window;
@@ -115,38 +124,57 @@ struct Plane {
   int64_t rows, phase_rows;
 };
 
+ChannelBlocks blocks_of(const SubtractionShape& shape) {
+  return {shape.layout, shape.batch, shape.channels, shape.channels};
+}
+
 template <typename T>
 void forward(const SubtractionForward& task) {
   using A = Accumulator<T>;
-  const Plane plane(task.window);
-  const Axis& rows = task.window.rows;
-  const Axis& columns = task.window.columns;
-  const int64_t outputs = task.window.outputs();
-  const int64_t pixels = task.window.pixels();
-  const int64_t written = task.window.taps() * outputs;
+  const Window& window = task.shape.window;
+  const Plane plane(window);
+  const ChannelBlocks blocks = blocks_of(task.shape);
+  const int64_t outputs = window.outputs(), pixels = window.pixels();
+  const int64_t taps = window.columns.taps;
   const int64_t run_bytes = outputs * int64_t{sizeof(T)};
   const bool streamed =
       run_bytes >= kStreamedRunBytes &&
-      task.planes * task.window.taps() * run_bytes >= kStreamedBytes;
+      task.shape.planes() * window.taps() * run_bytes >= kStreamedBytes;
   const RowKernels<T>& kernels = row_kernels<T>();
   for_each_job<A>(
-      task.planes, plane.elements() + plane.shifted_elements() + outputs,
+      blocks.count,
+      blocks.width * (plane.elements() + outputs + plane.padded.staged()) +
+          plane.shifted_elements(),
       [&](int64_t job, A* padded) {
-        A* shifted = padded + plane.elements();
+        const ChannelBlock block = blocks[job];
+        A* shifted = padded + block.width * plane.elements();
         A* centres = shifted + plane.shifted_elements();
-        const T* a = static_cast<const T*>(task.a) + job * pixels;
-        const T* b = static_cast<const T*>(task.b) + job * pixels;
-        T* out = static_cast<T*>(task.output) + job * written;
-        plane.padded.fill(a, 0, 1, 0, plane.rows, padded, 0);
-        kernels.gather_rows(padded + plane.centre(), plane.step(), centres,
-                            rows.outputs, columns.outputs);
-        plane.padded.fill(b, 0, 1, 0, plane.rows, padded, 0);
-        for (int64_t kw = 0; kw < columns.taps; ++kw) {
-          plane.template shift<T>(padded, kw, shifted);
-          for (int64_t kh = 0; kh < rows.taps; ++kh)
-            kernels.subtract(centres, shifted + plane.run_of(kh),
-                             out + (kh * columns.taps + kw) * outputs, outputs,
-                             streamed);
+        A* staging = centres + block.width * outputs;
+        const auto view = [&](const void* tensor) {
+          return BlockView<const T>(static_cast<const T*>(tensor), pixels,
+                                    blocks, block);
+        };
+        plane.pad(view(task.a), padded, staging);
+        for (int64_t p = 0; p < block.width; ++p)
+          kernels.gather_rows(padded + p * plane.elements() + plane.centre(),
+                              plane.step(), centres + p * outputs,
+                              window.rows.outputs, window.columns.outputs);
+        plane.pad(view(task.b), padded, staging);
+        T* out = static_cast<T*>(task.output) +
+                 blocks.first_plane(block) * window.taps() * outputs;
+        for (int64_t p = 0; p < block.width; ++p) {
+          const A* image = padded + p * plane.elements();
+          const A* centre = centres + p * outputs;
+          for (int64_t kw = 0; kw < taps; ++kw) {
+            plane.shift<T>(image, kw, shifted);
+            T* to = out + kw * outputs;
+            for (int64_t kh = 0; kh < window.rows.taps; ++kh) {
+              kernels.subtract(centre, shifted + plane.run_of(kh), to, outputs,
+                               streamed);
+              to += taps * outputs;
+            }
+          }
+          out += window.taps() * outputs;
         }
         if (streamed) kernels.end_stream();
       });
@@ -155,51 +183,69 @@ void forward(const SubtractionForward& task) {
 template <typename T>
 void backward(const SubtractionBackward& task) {
   using A = Accumulator<T>;
-  const Plane plane(task.window);
-  const Axis& rows = task.window.rows;
-  const Axis& columns = task.window.columns;
-  const int64_t outputs = task.window.outputs();
-  const int64_t pixels = task.window.pixels();
+  const Window& window = task.shape.window;
+  const Plane plane(window);
+  const ChannelBlocks blocks = blocks_of(task.shape);
+  const int64_t outputs = window.outputs(), pixels = window.pixels();
+  const int64_t taps = window.columns.taps;
   const RowKernels<T>& kernels = row_kernels<T>();
   for_each_job<A>(
-      task.planes,
-      plane.elements() + plane.shifted_elements() + outputs + pixels,
+      blocks.count,
+      plane.elements() + plane.shifted_elements() + outputs +
+          2 * blocks.width * pixels,
       [&](int64_t job, A* padded) {
+        const ChannelBlock block = blocks[job];
         A* shifted = padded + plane.elements();
         A* centres = shifted + plane.shifted_elements();
-        A* image = centres + outputs;
+        A* images[] = {centres + outputs,
+                       centres + outputs + block.width * pixels};
         const T* g = static_cast<const T*>(task.grad_output) +
-                     job * task.window.taps() * outputs;
-        std::fill_n(padded, plane.elements(), A(0));
-        std::fill_n(centres, outputs, A(0));
-        for (int64_t kw = 0; kw < columns.taps; ++kw) {
-          std::fill_n(shifted, plane.shifted_elements(), A(0));
-          for (int64_t kh = 0; kh < rows.taps; ++kh)
-            kernels.spread(g + (kh * columns.taps + kw) * outputs, centres,
-                           shifted + plane.run_of(kh), outputs);
-          plane.template unshift<T>(shifted, kw, padded);
+                     blocks.first_plane(block) * window.taps() * outputs;
+        for (int64_t p = 0; p < block.width; ++p) {
+          std::fill_n(padded, plane.elements(), A(0));
+          std::fill_n(centres, outputs, A(0));
+          for (int64_t kw = 0; kw < taps; ++kw) {
+            std::fill_n(shifted, plane.shifted_elements(), A(0));
+            const T* from = g + kw * outputs;
+            for (int64_t kh = 0; kh < window.rows.taps; ++kh) {
+              kernels.spread(from, centres, shifted + plane.run_of(kh),
+                             outputs);
+              from += taps * outputs;
+            }
+            plane.unshift<T>(shifted, kw, padded);
+          }
+          g += window.taps() * outputs;
+          if (task.grad_b) plane.fold(padded, images[1] + p * pixels);
+          if (!task.grad_a) continue;
+          std::fill_n(padded, plane.elements(), A(0));
+          kernels.scatter_rows(centres, padded + plane.centre(), plane.step(),
+                               window.rows.outputs, window.columns.outputs);
+          plane.fold(padded, images[0] + p * pixels);
         }
-        if (task.grad_b)
-          plane.fold(padded, image,
-                     static_cast<T*>(task.grad_b) + job * pixels);
-        if (!task.grad_a) return;
-        std::fill_n(padded, plane.elements(), A(0));
-        kernels.scatter_rows(centres, padded + plane.centre(), plane.step(),
-                             rows.outputs, columns.outputs);
-        plane.fold(padded, image, static_cast<T*>(task.grad_a) + job * pixels);
+        void* const grads[] = {task.grad_a, task.grad_b};
+        for (int i = 0; i < 2; ++i)
+          if (grads[i])
+            BlockView<T>(static_cast<T*>(grads[i]), pixels, blocks, block)
+                .store(images[i], pixels, 0, pixels);
       });
+}
+
+template <typename Task>
+bool fits(const Task& task) {
+  if (task.shape.planes() == 0) return false;
+  return Plane::fits(task.shape.window, blocks_of(task.shape).width);
 }
 
 }  // namespace
 
 void run_on_cpu(const SubtractionForward& task) {
-  if (!Plane::fits(task.window)) return simple::run_on_cpu(task);
+  if (!fits(task)) return simple::run_on_cpu(task);
   with_scalar_type(task.type,
                    [&](auto zero) { forward<decltype(zero)>(task); });
 }
 
 void run_on_cpu(const SubtractionBackward& task) {
-  if (!Plane::fits(task.window)) return simple::run_on_cpu(task);
+  if (!fits(task)) return simple::run_on_cpu(task);
   with_scalar_type(task.type,
                    [&](auto zero) { backward<decltype(zero)>(task); });
 }

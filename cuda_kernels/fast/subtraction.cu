@@ -206,14 +206,14 @@ __global__ void __launch_bounds__(kMostThreads, 1)
 
 template <typename T>
 bool run(const SubtractionForward& task, void* stream) {
-  const Window& window = task.window;
-  return with_steps<T>(window, task.planes, [&](auto taps, auto rows) {
-    const auto tiling =
-        fast::tiling(task.planes, outputs_of(window.rows, rows),
-                     outputs_of(window.columns, 1), 1, sizeof(Accumulator<T>),
-                     [&](int height, int width) {
-                       return padded_tile(window, height, width, 1);
-                     });
+  const Window& window = task.shape.window;
+  const int64_t planes = task.shape.planes();
+  return with_steps<T>(window, planes, [&](auto taps, auto rows) {
+    const auto tiling = fast::tiling(
+        planes, outputs_of(window.rows, rows), outputs_of(window.columns, 1), 1,
+        sizeof(Accumulator<T>), [&](int height, int width) {
+          return padded_tile(window, height, width, 1);
+        });
     if (!tiling) return false;
     launch(&forward<T, taps, rows>,
            tiling->launch_shape(sizeof(Accumulator<T>)), stream,
@@ -226,10 +226,11 @@ bool run(const SubtractionForward& task, void* stream) {
 
 template <typename T>
 bool run(const SubtractionBackward& task, void* stream) {
-  const Window& window = task.window;
-  return with_steps<T>(window, task.planes, [&](auto taps, auto rows) {
+  const Window& window = task.shape.window;
+  const int64_t planes = task.shape.planes();
+  return with_steps<T>(window, planes, [&](auto taps, auto rows) {
     const auto tiling = fast::tiling(
-        task.planes, padded_positions(window.rows, rows),
+        planes, padded_positions(window.rows, rows),
         padded_positions(window.columns, 1), fold_part(window.rows),
         sizeof(Accumulator<T>), [](int64_t height, int64_t width) {
           return SharedTile{0, 0, 2 * height * width};
@@ -247,7 +248,7 @@ bool run(const SubtractionBackward& task, void* stream) {
 template <typename Task>
 void run_or_fall_back(const Task& task, void* stream) {
   bool done = false;
-  if (is_small(task.window))
+  if (is_small(task.shape.window) && task.shape.layout == Layout::kRowMajor)
     with_scalar_type(task.type, [&](auto zero) {
       done = run<decltype(zero)>(task, stream);
     });

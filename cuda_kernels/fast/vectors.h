@@ -14,6 +14,7 @@
 #include <cstdint>
 #include <cstring>
 #include <type_traits>
+#include <utility>
 
 #include "cuda_kernels/scalar_types.h"
 
@@ -33,6 +34,21 @@ constexpr int kNearest = _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC;
 #endif
 // Every lane: GCC 12 warns inside the intrinsics that have no mask.
 constexpr unsigned kAll = 0xffff;
+
+template <int N>
+using Constant = std::integral_constant<int, N>;
+
+// f(0), f(1), ... f(N - 1), by constants: arrays that are indexed so stay in
+// registers.
+template <typename F, int... I>
+inline __attribute__((always_inline)) void unrolled(
+    F f, std::integer_sequence<int, I...>) {
+  (f(Constant<I>()), ...);
+}
+template <int N, typename F>
+inline __attribute__((always_inline)) void unrolled(F f) {
+  unrolled(f, std::make_integer_sequence<int, N>());
+}
 
 // Lanes of a wide and of a narrow vector of accumulators.
 template <typename A>

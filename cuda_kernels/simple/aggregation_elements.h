@@ -26,7 +26,7 @@ struct AggregationOutput {
     const int64_t n = plane / shape.channels, c = plane % shape.channels;
     const int64_t ho = p / window.columns.outputs;
     const int64_t wo = p % window.columns.outputs;
-    const T* x = input + plane * window.pixels();
+    const ImageIndex image = shape.input();
     const T* w =
         weight + (n * groups + c % groups) * window.taps() * outputs + p;
     Accumulator<T> sum = 0;
@@ -35,11 +35,12 @@ struct AggregationOutput {
       for (int64_t kw = 0; kw < window.columns.taps; ++kw, w += outputs) {
         const int64_t pixel =
             window.source(row, window.columns.position(wo, kw));
-        const Accumulator<T> value = pixel < 0 ? 0 : wide(x[pixel]);
+        const Accumulator<T> value =
+            pixel < 0 ? 0 : wide(input[image.at(n, c, pixel)]);
         sum += wide(*w) * value;
       }
     }
-    output[index] = rounded<T>(sum);
+    output[shape.output().at(n, c, p)] = rounded<T>(sum);
   }
 };
 
@@ -59,15 +60,15 @@ struct AggregationGradInput {
     const Window& window = shape.window;
     const int64_t outputs = window.outputs(), groups = shape.weight_channels;
     const int64_t plane = index / window.pixels();
+    const int64_t pixel = index % window.pixels();
     const int64_t n = plane / shape.channels, c = plane % shape.channels;
-    const T* g = grad_output + plane * outputs;
+    const ImageIndex grads = shape.output();
     const T* w = weight + (n * groups + c % groups) * window.taps() * outputs;
     Accumulator<T> sum = 0;
-    window.for_each_reader(index % window.pixels(),
-                           [&](int64_t tap, int64_t p) {
-                             sum += wide(w[tap * outputs + p]) * wide(g[p]);
-                           });
-    grad_input[index] = rounded<T>(sum);
+    window.for_each_reader(pixel, [&](int64_t tap, int64_t p) {
+      sum += wide(w[tap * outputs + p]) * wide(grad_output[grads.at(n, c, p)]);
+    });
+    grad_input[shape.input().at(n, c, pixel)] = rounded<T>(sum);
   }
 };
 
@@ -98,10 +99,9 @@ struct AggregationGradWeight {
     Accumulator<T> sum = 0;
     for (int64_t c = plane % shape.weight_channels; c < shape.channels;
          c += shape.weight_channels) {
-      const int64_t source = n * shape.channels + c;
       const Accumulator<T> value =
-          pixel < 0 ? 0 : wide(input[source * window.pixels() + pixel]);
-      sum += wide(grad_output[source * outputs + p]) * value;
+          pixel < 0 ? 0 : wide(input[shape.input().at(n, c, pixel)]);
+      sum += wide(grad_output[shape.output().at(n, c, p)]) * value;
     }
     grad_weight[index] = rounded<T>(sum);
   }

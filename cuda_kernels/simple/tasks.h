@@ -45,8 +45,8 @@ template <typename Run>
 void run_task(const SubtractionForward& task, Run run) {
   with_scalar_type(task.type, [&](auto zero) {
     using T = decltype(zero);
-    run(SubtractionOutput<T>{task.planes, task.window, read<T>(task.a),
-                             read<T>(task.b), written<T>(task.output)});
+    run(SubtractionOutput<T>{task.shape, read<T>(task.a), read<T>(task.b),
+                             written<T>(task.output)});
   });
 }
 
@@ -56,10 +56,10 @@ void run_task(const SubtractionBackward& task, Run run) {
     using T = decltype(zero);
     const T* grad_output = read<T>(task.grad_output);
     if (task.grad_a)
-      run(SubtractionGradA<T>{task.planes, task.window, grad_output,
+      run(SubtractionGradA<T>{task.shape, grad_output,
                               written<T>(task.grad_a)});
     if (task.grad_b)
-      run(SubtractionGradB<T>{task.planes, task.window, grad_output,
+      run(SubtractionGradB<T>{task.shape, grad_output,
                               written<T>(task.grad_b)});
   });
 }

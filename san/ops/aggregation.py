@@ -13,6 +13,8 @@ import cuda_kernels
 from san.ops.registration import (
     WINDOW_SCHEMA,
     define,
+    empty_image,
+    image_format,
     register_autocast,
     run_kernel,
 )
@@ -42,7 +44,8 @@ def aggregation(
     both tensors, twice.
 
     Args:
-      input: [N, C, H, W]; C is a multiple of G.
+      input: [N, C, H, W]; C is a multiple of G. In channels-last on the CPU
+        it is read as it is, and the output is in channels-last too.
       weight: [N, G, K, P] with K = kernel_size**2 taps in row-major order
         and P = H_out * W_out.
       kernel_size: rows and columns of the footprint.
@@ -91,8 +94,8 @@ def _forward(
     output = _empty_output(input, weight, *window)
     run_kernel(
         cuda_kernels.aggregation_forward,
-        input,
-        weight,
+        input.contiguous(memory_format=image_format(input)),
+        weight.contiguous(),
         output,
         window=Window(*window),
     )
@@ -104,9 +107,8 @@ def _empty_output(
 ) -> torch.Tensor:
     batch, channels, height, width = input.shape
     output_size = Window(*window).output_size
-    return input.new_empty(
-        (batch, channels, output_size(height), output_size(width))
-    )
+    shape = (batch, channels, output_size(height), output_size(width))
+    return empty_image(input, shape, image_format(input))
 
 
 def _backward(
@@ -117,11 +119,12 @@ def _backward(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     *window, needs_input, needs_weight = window_and_needs
     grads = _empty_grads(grad_output, input, weight, *window_and_needs)
+    memory_format = image_format(input)
     run_kernel(
         cuda_kernels.aggregation_backward,
-        grad_output,
-        input,
-        weight,
+        grad_output.contiguous(memory_format=memory_format),
+        input.contiguous(memory_format=memory_format),
+        weight.contiguous(),
         grads[0] if needs_input else None,
         grads[1] if needs_weight else None,
         window=Window(*window),
@@ -137,10 +140,10 @@ def _empty_grads(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     *_, needs_input, needs_weight = window_and_needs
     # An operator cannot return None: a gradient nobody needs is empty.
-    return (
-        input.new_empty(input.shape if needs_input else 0),
-        weight.new_empty(weight.shape if needs_weight else 0),
-    )
+    grad_input = input.new_empty(0)
+    if needs_input:
+        grad_input = empty_image(input, input.shape, image_format(input))
+    return grad_input, weight.new_empty(weight.shape if needs_weight else 0)
 
 
 def _save_forward(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:

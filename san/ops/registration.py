@@ -4,7 +4,7 @@ Holds the torch.library namespace "san". What the operators compute is in
 `aggregation` and `subtraction`, the kernels are in `cuda_kernels`.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -65,19 +65,42 @@ def run_kernel(
     *tensors: torch.Tensor | None,
     window: Window,
 ) -> None:
-    """Calls a kernel on dense views of the tensors, on the current stream.
-
-    The outputs among the tensors have to be dense already: of any other the
-    kernel would fill a copy.
-    """
-    dense = [t if t is None else t.detach().contiguous() for t in tensors]
-    device = next(t.device for t in dense if t is not None)
+    """Calls a kernel on dense tensors, on the current stream."""
+    seen = [t if t is None else t.detach() for t in tensors]
+    device = next(t.device for t in seen if t is not None)
     if device.type == "cpu":
-        kernel(*dense, **window._asdict())
+        kernel(*seen, **window._asdict())
         return
     with torch.cuda.device(device):
         stream = torch.cuda.current_stream().cuda_stream
-        kernel(*dense, **window._asdict(), stream=stream)
+        kernel(*seen, **window._asdict(), stream=stream)
+
+
+def image_format(image: torch.Tensor) -> torch.memory_format:
+    """The layout that a kernel keeps an image and all images like it in.
+
+    Channels-last if the image is in it, on the CPU; else row-major, of which
+    a copy is made where need be.
+    """
+    if (
+        image.device.type == "cpu"
+        and not image.is_contiguous()
+        and image.is_contiguous(memory_format=torch.channels_last)
+    ):
+        return torch.channels_last
+    return torch.contiguous_format
+
+
+def empty_image(
+    like: torch.Tensor, shape: Sequence[int], memory_format: torch.memory_format
+) -> torch.Tensor:
+    """An image without values of dtype and device of another one."""
+    return torch.empty(
+        tuple(shape),
+        dtype=like.dtype,
+        device=like.device,
+        memory_format=memory_format,
+    )
 
 
 def register_autocast(name: str) -> None:

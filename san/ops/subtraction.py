@@ -12,6 +12,8 @@ import cuda_kernels
 from san.ops.registration import (
     WINDOW_SCHEMA,
     define,
+    empty_image,
+    image_format,
     register_autocast,
     run_kernel,
 )
@@ -35,7 +37,8 @@ def subtraction2(
     Differentiable in both tensors, twice.
 
     Args:
-      a: [N, C, H, W].
+      a: [N, C, H, W]. In channels-last on the CPU both images are read as
+        they are. The output is in row-major order.
       b: [N, C, H, W].
       kernel_size: rows and columns of the footprint.
       stride: pixels between two places of the window.
@@ -86,8 +89,13 @@ def subtraction(
 
 def _forward(a: torch.Tensor, b: torch.Tensor, *window: Any) -> torch.Tensor:
     output = _empty_output(a, b, *window)
+    memory_format = image_format(a)
     run_kernel(
-        cuda_kernels.subtraction2_forward, a, b, output, window=Window(*window)
+        cuda_kernels.subtraction2_forward,
+        a.contiguous(memory_format=memory_format),
+        b.contiguous(memory_format=memory_format),
+        output,
+        window=Window(*window),
     )
     return output
 
@@ -102,12 +110,13 @@ def _empty_output(
 
 
 def _backward(
-    grad_output: torch.Tensor, height: int, width: int, *window: Any
+    grad_output: torch.Tensor, *image_and_window: Any
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    grads = _empty_grads(grad_output, height, width, *window)
+    grads = _empty_grads(grad_output, *image_and_window)
+    _, _, _, *window = image_and_window
     run_kernel(
         cuda_kernels.subtraction2_backward,
-        grad_output,
+        grad_output.contiguous(),
         *grads,
         window=Window(*window),
     )
@@ -115,26 +124,36 @@ def _backward(
 
 
 def _empty_grads(
-    grad_output: torch.Tensor, height: int, width: int, *window: Any
+    grad_output: torch.Tensor,
+    height: int,
+    width: int,
+    channels_last: bool,
+    *window: Any,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     shape = (*grad_output.shape[:2], height, width)
-    return grad_output.new_empty(shape), grad_output.new_empty(shape)
+    memory_format = (
+        torch.channels_last if channels_last else torch.contiguous_format
+    )
+    return (
+        empty_image(grad_output, shape, memory_format),
+        empty_image(grad_output, shape, memory_format),
+    )
 
 
 def _save_forward(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
     a, _, *ctx.window = inputs
-    ctx.image_size = a.shape[2:]
+    ctx.image = *a.shape[2:], image_format(a) == torch.channels_last
 
 
 def _differentiate_forward(ctx: Any, grad_output: torch.Tensor) -> Any:
     grads = torch.ops.san.subtraction2_backward(
-        grad_output, *ctx.image_size, *ctx.window
+        grad_output, *ctx.image, *ctx.window
     )
     return (*grads, *(None for _ in ctx.window))
 
 
 def _save_backward(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
-    _, _, _, *ctx.window = inputs
+    _, _, _, _, *ctx.window = inputs
 
 
 def _differentiate_backward(
@@ -142,7 +161,7 @@ def _differentiate_backward(
 ) -> Any:
     # Subtraction is linear: it is the derivative of its own gradient.
     grad = torch.ops.san.subtraction2(grad_a, grad_b, *ctx.window)
-    return (grad, None, None, *(None for _ in ctx.window))
+    return (grad, None, None, None, *(None for _ in ctx.window))
 
 
 define(
@@ -154,7 +173,7 @@ define(
 )
 define(
     "subtraction2_backward(Tensor grad_output, SymInt height, SymInt width, "
-    f"{WINDOW_SCHEMA}) -> (Tensor, Tensor)",
+    f"bool channels_last, {WINDOW_SCHEMA}) -> (Tensor, Tensor)",
     _backward,
     fake=_empty_grads,
     backward=_differentiate_backward,

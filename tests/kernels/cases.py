@@ -49,3 +49,8 @@ def random_arrays(
     """The same normally distributed arrays each time."""
     rng = np.random.default_rng(7)
     return [rng.normal(size=shape).astype(dtype) for shape in shapes]
+
+
+def channels_last(image: NDArray) -> NDArray:
+    """A copy in channels-last of [N, C, H, W]."""
+    return image.transpose(0, 2, 3, 1).copy().transpose(0, 3, 1, 2)

@@ -1,4 +1,4 @@
-"""Equal bits for every number of threads, with NumPy and without torch."""
+"""Equal bits for every number of threads and in both layouts, without torch."""
 
 import os
 import subprocess
@@ -20,11 +20,15 @@ for size, kernel_size, channels, groups in (
     taps, outputs = kernel_size**2, size**2
     def random(*shape):
         return rng.normal(size=(2, *shape)).astype(sys.argv[2])
-    x, g = (random(channels, size, size) for _ in range(2))
+    def image(channels):
+        pixels = random(channels, size, size)
+        if sys.argv[3] == "row-major":
+            return pixels
+        return pixels.transpose(0, 2, 3, 1).copy().transpose(0, 3, 1, 2)
+    x, g, a, b = map(image, (channels, channels, 4, 4))
     weight, taps_grad = random(groups, taps, outputs), random(4, taps, outputs)
-    a, b = random(4, size, size), random(4, size, size)
     out, grad_x, grad_w = np.empty_like(x), np.empty_like(x), weight.copy()
-    relation, grad_a, grad_b = taps_grad.copy(), a.copy(), b.copy()
+    relation, grad_a, grad_b = taps_grad.copy(), a.copy("K"), b.copy("K")
     options = dict(
         kernel_size=kernel_size,
         padding=kernel_size // 2,
@@ -41,13 +45,15 @@ print(digest.hexdigest())
 """
 
 
-def digest(implementation: str, dtype: str, threads: int) -> str:
+def digest(
+    implementation: str, dtype: str, threads: int, layout: str = "row-major"
+) -> str:
     environment = os.environ | {
         "OMP_NUM_THREADS": str(threads),
         "PYTHONPATH": os.pathsep.join(sys.path),
     }
     finished = subprocess.run(
-        [sys.executable, "-c", PROGRAM, implementation, dtype],
+        [sys.executable, "-c", PROGRAM, implementation, dtype, layout],
         env=environment,
         capture_output=True,
         text=True,
@@ -63,3 +69,6 @@ def test_bits_do_not_depend_on_threads(implementation, dtype):
     assert len(alone.strip()) == 64
     for threads in (1, 2, 5):
         assert digest(implementation, dtype, threads) == alone
+    for threads in (1, 3):
+        found = digest(implementation, dtype, threads, "channels-last")
+        assert found == alone

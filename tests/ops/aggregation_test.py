@@ -112,6 +112,17 @@ def test_any_strides(change):
         assert torch.equal(got, expected)
 
 
+def test_channels_last_stays():
+    image, weight = aggregation_inputs((6, 5), **WINDOW)
+    image = image.detach().contiguous(memory_format=torch.channels_last)
+    inputs = image.requires_grad_(), weight
+    output, grad_image, grad_weight = gradients(aggregation, inputs, **WINDOW)
+    for result in (output, grad_image):
+        assert result.is_contiguous(memory_format=torch.channels_last)
+        assert not result.is_contiguous()
+    assert grad_weight.is_contiguous()
+
+
 @pytest.mark.parametrize(("batch", "channels"), [(0, 4), (2, 0)])
 def test_zero_size(batch, channels):
     image = torch.zeros(batch, channels, 5, 7, requires_grad=True)

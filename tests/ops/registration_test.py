@@ -26,19 +26,29 @@ def registered_calls():
     weight = random_tensor(2, 2, 9, 12)
     grad = random_tensor(2, 4, 3, 4)
     relation = random_tensor(2, 4, 9, 12)
+    last = image.detach().contiguous(memory_format=torch.channels_last)
+    last.requires_grad_()
     return {
         "aggregation": [
             (image, weight, *window),
+            (last, weight, *window),
             (image, weight.detach(), *window),
             (image.detach(), weight, *window),
         ],
         "aggregation_backward": [
             (grad, image, weight, *window, True, True),
+            (grad, last, weight, *window, True, True),
             (grad, image, weight, *window, True, False),
             (grad, image, weight, *window, False, True),
         ],
-        "subtraction2": [(image, random_tensor(2, 4, 5, 7, seed=1), *window)],
-        "subtraction2_backward": [(relation, 5, 7, *window)],
+        "subtraction2": [
+            (image, random_tensor(2, 4, 5, 7, seed=1), *window),
+            (last, image, *window),
+        ],
+        "subtraction2_backward": [
+            (relation, 5, 7, False, *window),
+            (relation, 5, 7, True, *window),
+        ],
     }
 
 

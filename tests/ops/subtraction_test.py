@@ -101,6 +101,19 @@ def test_any_strides(change):
         assert torch.equal(got, expected)
 
 
+def test_channels_last_stays():
+    images = [
+        t.detach().contiguous(memory_format=torch.channels_last)
+        for t in subtraction2_inputs((6, 5))
+    ]
+    inputs = [image.requires_grad_() for image in images]
+    output, *grads = gradients(subtraction2, inputs, **WINDOW)
+    assert output.is_contiguous()
+    for grad in grads:
+        assert grad.is_contiguous(memory_format=torch.channels_last)
+        assert not grad.is_contiguous()
+
+
 @pytest.mark.parametrize(("batch", "channels"), [(0, 3), (2, 0)])
 def test_zero_size(batch, channels):
     images = [
