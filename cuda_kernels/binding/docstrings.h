@@ -8,12 +8,10 @@ namespace san {
 // compiler joins it to the docstring before it.
 #define SAN_OPTIONS_DOC                                                      \
   "\n\n"                                                                     \
-  "All tensors are dense, of one dtype and on one device, and export "       \
-  "DLPack.\n"                                                                \
-  "Images [N, C, H, W] are in row-major order or all in channels-last, "     \
-  "which\n"                                                                  \
-  "on CUDA only 'simple' computes; other tensors are row-major. Half types " \
-  "are summed in float32. Every element has one\n"                           \
+  "All tensors are dense, of one dtype and on one device, and export\n"      \
+  "DLPack. Images [N, C, H, W] are in row-major order or all in\n"           \
+  "channels-last (on CUDA 'simple' computes those); other tensors are\n"     \
+  "row-major. Half types are summed in float32. Every element has one\n"     \
   "writer that sums in a fixed order: equal bits in every run, with any\n"   \
   "number of threads.\n\n"                                                   \
   "Options:\n"                                                               \
