@@ -73,6 +73,8 @@ def entries(settings: Settings) -> list[Entry]:
         "subtraction2 forward": _subtraction2_forward,
         "subtraction2 gradients": _subtraction2_gradients,
     }
+    if settings.device.type == "cpu":
+        makers["aggregation in channels-last"] = _aggregation_in_channels_last
     return [
         Entry(work, functools.partial(maker, work, layer, settings))
         for name, maker in makers.items()
@@ -163,6 +165,37 @@ def _aggregation_gradients(work: str, layer: Layer, settings: Settings) -> Case:
         operations=4 * x.numel() * layer.taps,
         with_default_malloc=("unfold",),
         skipped=skipped,
+    )
+
+
+def _aggregation_in_channels_last(
+    work: str, layer: Layer, settings: Settings
+) -> Case:
+    """Forward; the peer goes through copies in row-major order."""
+    x, weight, _ = _aggregation_tensors(layer, settings.device)
+    last = x.contiguous(memory_format=torch.channels_last)
+
+    def with_copies() -> torch.Tensor:
+        output = san.ops.aggregation(last.contiguous(), weight, **layer.window)
+        return output.contiguous(memory_format=torch.channels_last)
+
+    return Case(
+        work=work,
+        ours=Contender(
+            "ours", lambda: san.ops.aggregation(last, weight, **layer.window)
+        ),
+        peers=[
+            Contender("copies", with_copies),
+            Contender(
+                "row-major",
+                lambda: san.ops.aggregation(x, weight, **layer.window),
+            ),
+        ],
+        reference=lambda: _by_image(
+            lambda *t: reference.aggregation(*t, **layer.window), (x, weight)
+        ),
+        traffic=_bytes(x, weight, x),
+        operations=2 * x.numel() * layer.taps,
     )
 
 
