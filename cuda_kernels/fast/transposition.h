@@ -14,29 +14,26 @@
 namespace san::fast {
 namespace {
 
-// Lane i is a[i] where i has not bit S and b[i - S] where it has, or the same
-// of a[i + S] and b[i] if `kUpper`.
-template <int S, bool kUpper, typename V, int... I>
-inline V exchanged(V a, V b, std::integer_sequence<int, I...>) {
-  constexpr int L = sizeof...(I);
-  using Element = std::decay_t<decltype(a[0])>;
-  using Index = std::conditional_t<sizeof(Element) == 8, int64_t, int32_t>;
-  const Vector<Index, L> from = {((I & S) ? I - S + L : I) +
-                                 (kUpper ? S : 0)...};
-  return __builtin_shuffle(a, b, from);
+// Exchanges bit kStep of the row and of the lane.
+template <int kStep, typename V, int... j>
+inline void exchange(V& low, V& high, std::integer_sequence<int, j...>) {
+  constexpr int L = sizeof...(j);
+  const V a = low, b = high;
+  low = __builtin_shufflevector(a, b, (j & kStep ? L + j - kStep : j)...);
+  high = __builtin_shufflevector(a, b, (j & kStep ? L + j : j + kStep)...);
 }
 
-template <int S, int L, typename V>
-inline __attribute__((always_inline)) void exchange(V (&rows)[L]) {
-  constexpr auto lanes = std::make_integer_sequence<int, L>();
-  unrolled<L>([&](auto i) {
-    if constexpr (!(i & S)) {
-      const V a = rows[i], b = rows[i + S];
-      rows[i] = exchanged<S, false>(a, b, lanes);
-      rows[i + S] = exchanged<S, true>(a, b, lanes);
-    }
-  });
-  if constexpr (S > 1) exchange<S / 2>(rows);
+// Lane j of vector i and lane i of vector j change places.
+template <typename V, int L, int kStep = L / 2>
+inline __attribute__((always_inline)) void transpose(V (&v)[L]) {
+  if constexpr (kStep > 0) {
+    unrolled<L>([&](auto i) {
+      if constexpr (!(i & kStep))
+        exchange<kStep>(v[i], v[i + kStep],
+                        std::make_integer_sequence<int, L>());
+    });
+    transpose<V, L, kStep / 2>(v);
+  }
 }
 
 // to[c][r] = from[r][c] for the first rows and columns of a square: `across`
@@ -53,7 +50,7 @@ __attribute__((noinline)) void transpose_square(Across across, Down down,
     square[r] = typename Across::V{};
     if (r < rows) square[r] = across.load(from + r * from_stride);
   });
-  exchange<L / 2>(square);
+  transpose(square);
   unrolled<L>([&](auto c) {
     if (c < columns) down.store(to + c * to_stride, square[c]);
   });

@@ -58,9 +58,22 @@ struct Pixel {
     return p.features + (image + pixel) * F;
   }
 
+  // Calls f(lanes, i) for vectors that cover the relation's channels: the one
+  // that products store, if it is just as long. A processor waits where a load
+  // is longer than the store before it.
+  template <typename Function>
+  inline __attribute__((always_inline)) void for_each_vector(Function f) const {
+    with_panel<A>(R, [&](auto panel) {
+      if (R == panel.kLanes)
+        f(fast::AllLanes<A, panel.kLanes>(), int64_t{0});
+      else
+        fast::for_each_vector<A>(R, f);
+    });
+  }
+
   // a = relu(scale * (phi - psi) + shift)
   void relate() const {
-    fast::for_each_vector<A>(R, [&](auto lanes, int64_t i) {
+    for_each_vector([&](auto lanes, int64_t i) {
       constexpr int kLanes = lanes_of<A, decltype(lanes)>();
       const auto scale = lanes.load(p.scale + i);
       const auto own = lanes.load(p.features + index * F + i) * scale +

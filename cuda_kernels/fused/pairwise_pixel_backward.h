@@ -13,7 +13,8 @@ template <typename A>
 struct BackwardPixel : Pixel<A> {
   using Base = Pixel<A>;
   using Base::Base, Base::L, Base::count_of, Base::feature, Base::flat,
-      Base::fold, Base::for_each_block, Base::index_of_output, Base::period;
+      Base::fold, Base::for_each_block, Base::for_each_vector,
+      Base::index_of_output, Base::period;
   using Base::p, Base::b, Base::view, Base::R, Base::G, Base::F, Base::taps,
       Base::image, Base::index;
   using V = typename Base::V;
@@ -67,35 +68,42 @@ struct BackwardPixel : Pixel<A> {
       fast::store<L>(b.group_sums + g,
                      fold(sum, [](V x, V y) { return x + y; }));
     }
-    for (int64_t tap = 0; tap < taps; ++tap)
-      for (int64_t g = 0; g < b.groups; g += L) {
-        const int64_t i = tap * b.groups + g;
-        fast::store<L>(
-            b.grad_logits + tap * b.pitch + g,
-            fast::load<L>(b.weights + i) * (fast::load<L>(b.grad_weights + i) -
-                                            fast::load<L>(b.group_sums + g)));
-      }
+    // By vectors that do not reach into other taps' groups: see
+    // Pixel::for_each_vector.
+    with_panel<A>(G, [&](auto panel) {
+      constexpr int kLanes = panel.kLanes;
+      for (int64_t tap = 0; tap < taps; ++tap)
+        for (int64_t g = 0; g < b.groups; g += kLanes) {
+          const int64_t i = tap * b.groups + g;
+          const auto excess = fast::load<kLanes>(b.grad_weights + i) -
+                              fast::load<kLanes>(b.group_sums + g);
+          fast::store<kLanes>(b.grad_logits + tap * b.pitch + g,
+                              fast::load<kLanes>(b.weights + i) * excess);
+        }
+    });
   }
 
   // Gradient through a relu with result `active`; its rows are summed per
   // offset in `table`. `grad` may be `active`.
   void hidden_backward(const A* active, A* grad, A* table) const {
-    for (int64_t i = 0; i < R; i += L)
+    for_each_vector([&](auto lanes, int64_t i) {
+      constexpr int kLanes = lanes_of<A, decltype(lanes)>();
       view.for_each([&](int64_t tap, int64_t, int64_t offset) {
-        const V z = fast::load<L>(active + tap * b.pitch + i);
-        V g = fast::load<L>(grad + tap * b.pitch + i);
-        g = z > 0 ? g : V{};
-        fast::store<L>(grad + tap * b.pitch + i, g);
+        const auto z = fast::load<kLanes>(active + tap * b.pitch + i);
+        auto g = fast::load<kLanes>(grad + tap * b.pitch + i);
+        g = z > 0 ? g : Vector<A, kLanes>{};
+        fast::store<kLanes>(grad + tap * b.pitch + i, g);
         A* sum = table + offset * b.pitch + i;
-        fast::store<L>(sum, fast::load<L>(sum) + g);
+        fast::store<kLanes>(sum, fast::load<kLanes>(sum) + g);
       });
+    });
   }
 
   // Spreads grad_a, through the relation's relu, over phi, psi, scale and
   // shift.
   void relate_backward(const A* grad_a, bool weighted, A* grad_features,
                        const MappingGradients<A>& sums) const {
-    fast::for_each_vector<A>(R, [&](auto lanes, int64_t i) {
+    for_each_vector([&](auto lanes, int64_t i) {
       constexpr int kLanes = lanes_of<A, decltype(lanes)>();
       const auto scale = lanes.load(p.scale + i);
       const auto phi = lanes.load(p.features + index * F + i);
@@ -118,7 +126,7 @@ struct BackwardPixel : Pixel<A> {
 
   // Adds d = phi - psi - centre and its squares to two rows of sums.
   void add_difference(A* sums) const {
-    fast::for_each_vector<A>(R, [&](auto lanes, int64_t i) {
+    for_each_vector([&](auto lanes, int64_t i) {
       const auto own =
           lanes.load(p.features + index * F + i) - lanes.load(p.centre + i);
       const A* psi = feature(0) + R + i;
@@ -136,7 +144,7 @@ struct BackwardPixel : Pixel<A> {
 
   // Spreads constant + slope * (phi - psi) over phi and psi.
   void add_difference_backward(A* grad_features) const {
-    fast::for_each_vector<A>(R, [&](auto lanes, int64_t i) {
+    for_each_vector([&](auto lanes, int64_t i) {
       const auto slope = lanes.load(p.table + b.pitch + i);
       const auto own = lanes.load(p.features + index * F + i) * slope +
                        lanes.load(p.table + i);
@@ -154,17 +162,18 @@ struct BackwardPixel : Pixel<A> {
 
   // Centres a, sums it per offset and as an outer product.
   void add_moments(const MappingGradients<A>& sums) const {
-    for (int64_t i = 0; i < R; i += L) {
-      const V centre = fast::load<L>(p.centre + i);
+    for_each_vector([&](auto lanes, int64_t i) {
+      constexpr int kLanes = lanes_of<A, decltype(lanes)>();
+      const auto centre = fast::load<kLanes>(p.centre + i);
       view.for_each([&](int64_t tap, int64_t, int64_t offset) {
-        const V c = fast::load<L>(b.a + tap * b.pitch + i) - centre;
-        const V counted = c * count_of(tap);
-        fast::store<L>(b.a + tap * b.pitch + i, c);
-        fast::store<L>(b.z + tap * b.pitch + i, counted);
+        const auto c = fast::load<kLanes>(b.a + tap * b.pitch + i) - centre;
+        const auto counted = c * count_of(tap);
+        fast::store<kLanes>(b.a + tap * b.pitch + i, c);
+        fast::store<kLanes>(b.z + tap * b.pitch + i, counted);
         A* sum = sums.table + offset * b.pitch + i;
-        fast::store<L>(sum, fast::load<L>(sum) + counted);
+        fast::store<kLanes>(sum, fast::load<kLanes>(sum) + counted);
       });
-    }
+    });
     add_outer(b.a, R, b.z, R, sums.w1, b.pitch, true);
   }
 };

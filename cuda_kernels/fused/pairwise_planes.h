@@ -5,35 +5,13 @@
 #define CUDA_KERNELS_FUSED_PAIRWISE_PLANES_H_
 
 #include <algorithm>
-#include <utility>
 
+#include "cuda_kernels/fast/transposition.h"
 #include "cuda_kernels/fast/vectors.h"
 #include "cuda_kernels/fused/pairwise_matrix.h"
 
 namespace san::fused {
 namespace {
-
-// Exchanges bit `kStep` of the row and of the lane.
-template <int kStep, typename V, int... j>
-inline void exchange(V& low, V& high, std::integer_sequence<int, j...>) {
-  constexpr int L = sizeof...(j);
-  const V a = low, b = high;
-  low = __builtin_shufflevector(a, b, (j & kStep ? L + j - kStep : j)...);
-  high = __builtin_shufflevector(a, b, (j & kStep ? L + j : j + kStep)...);
-}
-
-// Lane j of vector i and lane i of vector j change places.
-template <typename A, int L, int kStep = L / 2>
-inline __attribute__((always_inline)) void transpose(Vector<A, L> (&v)[L]) {
-  if constexpr (kStep > 0) {
-#pragma GCC unroll 16
-    for (int i = 0; i < L; ++i)
-      if (!(i & kStep))
-        exchange<kStep>(v[i], v[i + kStep],
-                        std::make_integer_sequence<int, L>());
-    transpose<A, L, kStep / 2>(v);
-  }
-}
 
 // Transposes up to L pixels of up to L channels, `from_step` apart, and calls
 // to(i, vector) for each channel i; missing pixels are zeros.
@@ -49,7 +27,7 @@ inline __attribute__((always_inline)) void to_planes(const A* from,
 #pragma GCC unroll 16
   for (int i = 0; i < L; ++i)
     v[i] = i < pixels ? first.load(from + i * from_step) : Vector<A, L>{};
-  transpose<A, L>(v);
+  fast::transpose(v);
   for (int i = 0; i < count; ++i) to(i, v[i]);
 }
 
@@ -63,7 +41,7 @@ inline void from_planes(const A* from, int64_t channels, A* to, int64_t to_step,
   Vector<A, L> v[L];
 #pragma GCC unroll 16
   for (int i = 0; i < L; ++i) v[i] = fast::load<L>(from + i * L);
-  transpose<A, L>(v);
+  fast::transpose(v);
   for (int i = 0; i < std::min<int64_t>(pixels, L); ++i)
     first.store(to + i * to_step, v[i]);
 }
