@@ -4,7 +4,7 @@ Shape letters: N batch, C channels, R relation channels, K taps of the
 footprint, H W image.
 """
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -72,6 +72,17 @@ class _Attention(Constants):
         self.kernel_size = attention.kernel_size
 
 
+class _Cache(NamedTuple):
+    """A mapping, what it was made for, and the constants it was made of.
+
+    Constants that are held keep their ids to themselves.
+    """
+
+    key: tuple[Any, ...]
+    constants: list[Tensor]
+    mapping: tuple[Tensor, ...]
+
+
 class _Pairwise(_Attention):
     """Sums softmax(w2 relu(w1 a + table)) * beta over the footprint.
 
@@ -99,7 +110,11 @@ class _Pairwise(_Attention):
             position_w1=w1[:, relation:].T,
             table_shift=shift2,
         )
-        self.cache: tuple[Any, tuple[Tensor, ...]] | None = None
+        self.cache: _Cache | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        """For copies and files, which hold other tensors: without cache."""
+        return {**self.__dict__, "cache": None}
 
     def forward(self, x: Tensor) -> Tensor:
         features = self.features(x)
@@ -109,17 +124,26 @@ class _Pairwise(_Attention):
 
     def mapping(self, features: Tensor) -> tuple[Tensor, ...]:
         """Scale, shift, table, w1 and w2 for images of this size."""
-        if torch.compiler.is_compiling():
+        constants = [t for t in self._buffers.values() if t is not None]
+        # Inference tensors do not count their changes.
+        if torch.compiler.is_compiling() or any(
+            t.is_inference() for t in constants
+        ):
             return self.make_mapping(features)
-        kind = type(features)  # A fake tensor leaves nothing to a real one.
-        key = kind, features.shape[2:], features.dtype, features.device
+        key = (
+            type(features),  # A fake tensor leaves nothing to a real one.
+            features.shape[2:],
+            features.dtype,
+            features.device,
+            *((id(t), t._version) for t in constants),
+        )
         cache = self.cache
-        if cache is None or cache[0] != key:
+        if cache is None or cache.key != key:
             # Usable in any mode later.
             with torch.inference_mode(False), torch.no_grad():
-                cache = key, self.make_mapping(features)
+                cache = _Cache(key, constants, self.make_mapping(features))
             self.cache = cache
-        return cache[1]
+        return cache.mapping
 
     def make_mapping(self, features: Tensor) -> tuple[Tensor, ...]:
         size, device = self.kernel_size, features.device

@@ -1,7 +1,10 @@
 """Folded networks compute what the networks that they are made of do."""
 
+import copy
+import io
 import json
 import pathlib
+import pickle
 
 import pytest
 import torch
@@ -56,6 +59,13 @@ def small_san(kind):
     )
 
 
+def pickled(model):
+    file = io.BytesIO()
+    torch.save(model, file)
+    file.seek(0)
+    return torch.load(file, weights_only=False)
+
+
 def assert_same_outputs(model, images, folded=None):
     folded = folded or san.fold_for_inference(model)
     with torch.no_grad():
@@ -105,6 +115,60 @@ def test_a_table_belongs_to_one_size_and_dtype(kind):
         expected = folded(images)
         output = folded.double()(images.double())
     torch.testing.assert_close(output.float(), expected)
+
+
+@pytest.mark.parametrize("assign", [False, True])
+def test_loads_the_weights_of_another(assign):
+    images = torch.randn(2, 3, 32, 33)
+    model, other = small_san("pair"), small_san("pair")
+    with torch.no_grad():
+        for parameter in other.parameters():
+            parameter += 0.1 * torch.randn_like(parameter)
+    folded = san.fold_for_inference(model)
+    assert_same_outputs(model, images, folded)
+    weights = san.fold_for_inference(other).state_dict()
+    folded.load_state_dict(weights, assign=assign)
+    assert_same_outputs(other, images, folded)
+
+
+@pytest.mark.parametrize(
+    ("made", "edited"),
+    [
+        (torch.no_grad, torch.no_grad),
+        (torch.no_grad, torch.inference_mode),
+        (torch.inference_mode, torch.inference_mode),
+    ],
+)
+@pytest.mark.parametrize("constant", ["scale", "position_w1", "w2"])
+def test_edits_of_a_constant_count(constant, made, edited):
+    folded = san.fold_for_inference(small_san("pair"))
+    with made():
+        folded.double()
+    images = torch.randn(2, 3, 32, 33, dtype=torch.float64)
+    before = folded(images)
+    with edited():
+        for name, buffer in folded.named_buffers():
+            if name.endswith(f"attention.{constant}"):
+                buffer.mul_(1.5)
+    # A copy has no cache to be out of date.
+    expected = copy.deepcopy(folded)(images)
+    assert (expected - before).abs().max() > 1e-6
+    torch.testing.assert_close(folded(images), expected, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("copied", [copy.deepcopy, pickled])
+def test_copies_are_their_own(copied):
+    model = small_san("pair")
+    folded = san.fold_for_inference(model)
+    before = len(pickle.dumps(folded))
+    images = torch.randn(2, 3, 32, 33)
+    assert_same_outputs(model, images, folded)
+    assert len(pickle.dumps(folded)) == before
+    twin = copied(folded)
+    with torch.no_grad():
+        for buffer in folded.buffers():
+            buffer.zero_()
+    assert_same_outputs(model, images, twin)
 
 
 @pytest.mark.parametrize("kind", SMALL)
