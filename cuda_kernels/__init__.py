@@ -8,6 +8,7 @@ nothing of autograd or of torch: `san.ops` is the interface for networks.
 """
 
 from cuda_kernels._kernels import (
+    LARGEST_PATCHWISE_FOOTPRINT,
     aggregation_backward,
     aggregation_forward,
     built_with_cuda,
@@ -40,6 +41,7 @@ from cuda_kernels._kernels import (
 )
 
 __all__ = [
+    "LARGEST_PATCHWISE_FOOTPRINT",
     "aggregation_backward",
     "aggregation_forward",
     "built_with_cuda",

@@ -12,6 +12,8 @@ class Tensor(Protocol):
     def __dlpack__(self, *args: Any, **kwargs: Any) -> Any: ...
     def __dlpack_device__(self) -> Any: ...
 
+LARGEST_PATCHWISE_FOOTPRINT: int
+
 _PaddingMode = Literal["reflect", "zeros"]
 _Implementation = Literal["fast", "simple"]
 

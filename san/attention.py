@@ -17,6 +17,8 @@ from torch.nn import functional as F
 from san import ops
 from san.backend import attention_backend, runs_fused
 from san.ops import reference
+from san.ops.pairwise_attention import fits_pairwise
+from san.ops.patchwise_core import LARGEST_FOOTPRINT
 
 _CHANNELS_PER_RELATION = 16
 _CHANNELS_PER_OUTPUT = 4
@@ -40,7 +42,7 @@ class Attention(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Maps an image [N, C, H, W] to [N, C / 4, H, W]."""
-        if runs_fused(x):
+        if self.runs_fused(x):
             return self.attend(_linear(x, *self.transformations()))
         return _ops().aggregation(
             self.conv3(x),
@@ -48,6 +50,20 @@ class Attention(nn.Module):
             self.kernel_size,
             padding=self.padding,
         )
+
+    def runs_fused(self, x: torch.Tensor) -> bool:
+        """Whether an image is computed by the fused operators."""
+        return runs_fused(x) and self.fits_fused(x.device)
+
+    def fits_fused(self, device: torch.device) -> bool:
+        """Whether the fused operators take this block's sizes on a device."""
+        return True
+
+    def backend(self) -> str:
+        """The name of the way in which it computes on its device."""
+        chosen = attention_backend()
+        is_fused = self.runs_fused(self.conv1.weight)
+        return "unfused" if chosen == "fused" and not is_fused else chosen
 
     def weights(self, x: torch.Tensor) -> torch.Tensor:
         """The weights [N, G, K, P] that the footprint is summed with."""
@@ -65,7 +81,7 @@ class Attention(nn.Module):
 
     def extra_repr(self) -> str:
         """Footprint, and how images are computed."""
-        return f"kernel_size={self.kernel_size}, backend={attention_backend()}"
+        return f"kernel_size={self.kernel_size}, backend={self.backend()}"
 
 
 @gin.configurable(module="san")
@@ -90,6 +106,16 @@ class PairwiseAttention(Attention):
         relation = self.relation_channels
         self.conv_p = nn.Conv2d(2, 2, 1)
         self.conv_w = _mapping(relation + 2, relation, self.weight_channels)
+
+    def fits_fused(self, device: torch.device) -> bool:
+        """Whether the fused operators take this block's sizes on a device."""
+        return fits_pairwise(
+            device,
+            self.relation_channels,
+            self.weight_channels,
+            self.out_channels,
+            self.kernel_size,
+        )
 
     def attend(self, features: torch.Tensor) -> torch.Tensor:
         """Relation, mapping, softmax and aggregation as one."""
@@ -137,6 +163,10 @@ class PatchwiseAttention(Attention):
             self.weight_channels,
             self.weight_channels * num_taps,
         )
+
+    def fits_fused(self, device: torch.device) -> bool:
+        """Whether the fused operators take this block's sizes on a device."""
+        return self.kernel_size <= LARGEST_FOOTPRINT
 
     def attend(self, features: torch.Tensor) -> torch.Tensor:
         """Relation, mapping and aggregation as one."""

@@ -17,6 +17,7 @@ from torch import nn
 from torch.utils import tensorboard
 
 import san
+from san.attention import Attention
 from train.checkpointing import State
 from train.meter import Figures
 from train.work_folder import WorkFolder
@@ -186,9 +187,16 @@ class Reporter(Silence):
 def say_network(model: nn.Module, device: torch.device) -> None:
     """Says what is trained, and where and how it computes."""
     num_parameters = sum(p.numel() for p in model.parameters())
+    chosen = san.attention_backend()
+    others = [
+        block.backend()
+        for block in model.modules()
+        if isinstance(block, Attention) and block.backend() != chosen
+    ]
     print(
         f"{type(model).__name__} with {num_parameters:,} parameters on"
-        f" {device}, attention backend {san.attention_backend()!r}",
+        f" {device}, attention backend {chosen!r}"
+        + (f", {others[0]!r} in {len(others)} blocks" if others else ""),
         file=sys.stderr,
     )
 

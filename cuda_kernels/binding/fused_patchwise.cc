@@ -56,7 +56,8 @@ Window same_window(const char* op, const char* name, int64_t height,
          std::to_string(height) + " x " + std::to_string(width));
   if (kernel_size < 1 || kernel_size % 2 == 0 ||
       kernel_size > kLargestFootprint)
-    fail(op, "kernel_size", "be odd, from 1 to 127",
+    fail(op, "kernel_size",
+         "be odd, from 1 to " + std::to_string(kLargestFootprint),
          std::to_string(kernel_size));
   const auto axis = [&](int64_t size) {
     return Axis{
@@ -280,6 +281,7 @@ int64_t core_workspace(int64_t batch, int64_t channels, int64_t height,
 
 void define_fused_patchwise(py::module_& module) {
   using py::arg;
+  module.attr("LARGEST_PATCHWISE_FOOTPRINT") = kLargestFootprint;
   module.def("patchwise_hidden_forward", &hidden_forward, arg("phi"),
              arg("psi"), arg("scale"), arg("shift"), arg("weight"),
              arg("hidden"), py::kw_only(), arg("kernel_size"),

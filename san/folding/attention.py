@@ -32,6 +32,14 @@ class Bottleneck(Constants):
         is_pair = isinstance(block.sam, PairwiseAttention)
         if not is_pair and not isinstance(block.sam, PatchwiseAttention):
             raise unsupported(block.sam)
+        device = block.conv.weight.device
+        if not block.sam.fits_fused(device):
+            raise ValueError(
+                "fold_for_inference: every block must have sizes that the "
+                f"fused operators take on {device.type}, got "
+                f"{type(block.sam).__name__} of {block.conv.out_channels} "
+                f"channels with kernel_size={block.sam.kernel_size}"
+            )
         fold = _Pairwise if is_pair else _Patchwise
         self.attention = fold(block.sam, norm, block.bn2)
 

@@ -49,8 +49,9 @@ def fold_for_inference(model: nn.Module) -> nn.Module:
       backend "fused" does whatever set_attention_backend says.
 
     Raises:
-      ValueError: if the model is none of these, or one of its norms has no
-        running statistics.
+      ValueError: if the model is none of these, one of its norms has no
+        running statistics, or one of its blocks is too large for the fused
+        operators.
     """
     network = copy.deepcopy(model).eval().requires_grad_(False)
     if not isinstance(network, SAN | ResNet):

@@ -43,7 +43,7 @@ class Bottleneck(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Maps [N, C, H, W] to the same shape."""
-        if runs_fused(x):
+        if self.sam.runs_fused(x):
             features = ops.norm_relu_linear(
                 x, self.bn1, *self.sam.transformations()
             )

@@ -20,6 +20,9 @@ from san.ops import pairwise_core
 from san.ops.batch_statistics import Moments, scale_and_shift
 
 _OP = "pairwise_attention"
+# Float64 elements of the shared memory that a block of any GPU with compute
+# capability 8.0 or more can ask for, 99 KiB, less 3 KiB for what is small.
+_SHARED_ELEMENTS = 96 * 1024 // 8
 
 
 def pairwise_attention(
@@ -53,6 +56,23 @@ def pairwise_attention(
     _check(features, position, mapping, kernel_size)
     with torch.autocast(features.device.type, enabled=False):
         return _attend(features, position, mapping, kernel_size)
+
+
+def fits_pairwise(
+    device: torch.device,
+    relation_channels: int,
+    weight_channels: int,
+    value_channels: int,
+    kernel_size: int,
+) -> bool:
+    """Whether the kernels for this device surely have room for R, G, M and k.
+
+    On CUDA the smallest tile of the backward pass, one pixel at four taps,
+    has five buffers of four rows and a few single ones in shared memory.
+    """
+    widest = max(relation_channels, weight_channels)
+    elements = 24 * widest + value_channels + kernel_size
+    return device.type != "cuda" or elements <= _SHARED_ELEMENTS
 
 
 def _attend(

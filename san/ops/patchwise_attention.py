@@ -14,8 +14,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from san.ops import patchwise_core  # noqa: F401  registers the operators
 from san.ops.batch_statistics import Moments, scale_and_shift
+from san.ops.patchwise_core import LARGEST_FOOTPRINT
 from san.ops.window import check_alike, check_tensor
 
 
@@ -40,7 +40,7 @@ def patchwise_attention(
         the R * (K + 1) channels of the relation, ReLU, 1x1 convolution to G
         channels without bias, batch normalisation, ReLU, 1x1 convolution to
         G * K channels. C is a multiple of G.
-      kernel_size: k; odd.
+      kernel_size: k; odd, at most 127.
 
     Returns:
       [N, C, H, W], of the dtype of value.
@@ -170,10 +170,14 @@ def _check(
             f"[{batch}, C, {height}, {width}], got {list(value.shape)}"
         )
     is_integer = isinstance(kernel_size, int)
-    if not is_integer or kernel_size < 1 or kernel_size % 2 == 0:
+    if (
+        not is_integer
+        or not 1 <= kernel_size <= LARGEST_FOOTPRINT
+        or kernel_size % 2 == 0
+    ):
         raise ValueError(
-            f"{op}: kernel_size must be a positive odd number, "
-            f"got {kernel_size!r}"
+            f"{op}: kernel_size must be a positive odd number of at most "
+            f"{LARGEST_FOOTPRINT}, got {kernel_size!r}"
         )
     _check_mapping(op, channels, value.shape[1], mapping, kernel_size)
 

@@ -19,6 +19,9 @@ import cuda_kernels
 from san.ops.fused_call import run_fused
 from san.ops.registration import define
 
+# Rows and columns: further taps would not fit the kernels' buffers.
+LARGEST_FOOTPRINT = cuda_kernels.LARGEST_PATCHWISE_FOOTPRINT
+
 
 def _dense(*tensors: torch.Tensor) -> list[torch.Tensor]:
     """Dense views or copies; an output has to be dense already."""

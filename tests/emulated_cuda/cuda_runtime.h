@@ -47,6 +47,9 @@ struct Position {
 };
 extern Position position;
 
+// What a block of the device can ask for.
+int most_shared_bytes();
+
 void wait_for_block();
 void wait_for_warp();
 // 8 bytes of each lane of the running warp.
@@ -151,13 +154,15 @@ inline cudaError_t cudaSetDevice(int device) {
 }
 inline cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute,
                                           int) {
-  // As an A100 has them: 163 KiB of shared memory, here few multiprocessors.
-  *value = attribute == cudaDevAttrMultiProcessorCount ? 2 : 166912;
+  *value = attribute == cudaDevAttrMultiProcessorCount
+               ? 2
+               : emulated::most_shared_bytes();
   return cudaSuccess;
 }
 template <typename Kernel>
 cudaError_t cudaFuncSetAttribute(Kernel*, cudaFuncAttribute, int bytes) {
-  return bytes <= 166912 ? cudaSuccess : cudaErrorInvalidValue;
+  return bytes <= emulated::most_shared_bytes() ? cudaSuccess
+                                                : cudaErrorInvalidValue;
 }
 
 template <typename... Parameters, typename... Arguments>

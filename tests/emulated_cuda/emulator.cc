@@ -1,7 +1,8 @@
 // The scheduler behind cuda_runtime.h: fibers, barriers and shared memory.
 //
 // With EMULATED_CUDA_ORDER=descending in the environment the threads of a block
-// run from the last to the first.
+// run from the last to the first. EMULATED_CUDA_SHARED_BYTES is how much shared
+// memory a block can ask for.
 #include <ucontext.h>
 
 #include <cstdlib>
@@ -14,6 +15,11 @@
 namespace emulated {
 
 Position position;
+
+int most_shared_bytes() {
+  const char* bytes = getenv("EMULATED_CUDA_SHARED_BYTES");
+  return bytes ? atoi(bytes) : 163 * 1024;  // as an A100 has them
+}
 
 namespace {
 

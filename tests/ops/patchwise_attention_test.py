@@ -372,11 +372,15 @@ def mapping(inputs=40, hidden=2, outputs=18):
         ),
         (
             {"kernel_size": 2},
-            "kernel_size must be a positive odd number, got 2",
+            "kernel_size must be a positive odd number of at most 127, got 2",
+        ),
+        (
+            {"kernel_size": 129},
+            "kernel_size must be a positive odd number of at most 127, got 1",
         ),
         (
             {"kernel_size": 3.0},
-            "kernel_size must be a positive odd number, got",
+            "kernel_size must be a positive odd number of at most 127, got 3.",
         ),
         (
             {"mapping": nn.ReLU()},
