@@ -43,7 +43,8 @@ class Attention(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Maps an image [N, C, H, W] to [N, C / 4, H, W]."""
         if self.runs_fused(x):
-            return self.attend(_linear(x, *self.transformations()))
+            weights, biases = map(torch.cat, self.transformations())
+            return self.attend(_linear(x, weights, biases))
         return _ops().aggregation(
             self.conv3(x),
             self.weights(x),
@@ -69,11 +70,10 @@ class Attention(nn.Module):
         """The weights [N, G, K, P] that the footprint is summed with."""
         raise NotImplementedError
 
-    def transformations(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """phi, psi and beta as one: weight [2 R + C / 4, C, 1, 1], bias."""
+    def transformations(self) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
+        """The weights and the biases of phi, psi and beta."""
         convs: tuple[Any, ...] = self.conv1, self.conv2, self.conv3
-        weight = torch.cat([conv.weight for conv in convs])
-        return weight, torch.cat([conv.bias for conv in convs])
+        return [conv.weight for conv in convs], [conv.bias for conv in convs]
 
     def attend(self, features: torch.Tensor) -> torch.Tensor:
         """From the transformations' output to that of forward, fused."""

@@ -9,6 +9,7 @@ Shape letters: N batch, C channels, O output channels, H W image. Images are
 fastest in channels-last, and so are the results.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -44,8 +45,8 @@ def norm_relu(x: Tensor, norm: nn.BatchNorm2d, pool: int = 1) -> Tensor:
 def norm_relu_linear(
     x: Tensor,
     norm: nn.BatchNorm2d,
-    weight: Tensor,
-    bias: Tensor | None,
+    weight: Tensor | Sequence[Tensor],
+    bias: Tensor | Sequence[Tensor] | None,
     residual: Tensor | None = None,
 ) -> Tensor:
     """Computes weight max(0, norm(x)) + bias + residual at every pixel.
@@ -53,8 +54,9 @@ def norm_relu_linear(
     Args:
       x: [N, C, H, W].
       norm: as for norm_relu.
-      weight: [O, C] or [O, C, 1, 1].
-      bias: [O] or None.
+      weight: [O, C] or [O, C, 1, 1]; or several such, whose outputs come
+        side by side and which are never kept as one.
+      bias: [O] or None; or one for each weight.
       residual: [N, O, H, W] or None.
 
     Returns:
@@ -66,24 +68,43 @@ def norm_relu_linear(
         breaks.
     """
     _check("norm_relu_linear", x, norm)
-    weight = weight.flatten(1)
-    if weight.shape[1] != x.shape[1]:
-        raise ValueError(
-            f"norm_relu_linear: weight must have the {x.shape[1]} channels of "
-            f"x as its columns, got {list(weight.shape)}"
-        )
-    dtype, kind = weight.dtype, x.device.type
+    weights, biases = _matrices(x, weight, bias)
+    dtype, kind = weights[0].dtype, x.device.type
     if torch.is_autocast_enabled(kind) and dtype != torch.float64:
         dtype = torch.get_autocast_dtype(kind)
     return torch.ops.san.norm_relu_linear(
         x,
         *_norm_of(x, norm),
-        weight.to(dtype),
-        weight.new_zeros(len(weight), dtype=dtype)
-        if bias is None
-        else bias.to(dtype),
+        weights,
+        biases,
+        dtype,
         residual,
     )
+
+
+def _matrices(
+    x: Tensor,
+    weight: Tensor | Sequence[Tensor],
+    bias: Tensor | Sequence[Tensor] | None,
+) -> tuple[list[Tensor], list[Tensor]]:
+    """The weights and biases of norm_relu_linear, as many of both."""
+    weights = [weight] if isinstance(weight, Tensor) else list(weight)
+    for matrix in weights:
+        if matrix.numel() != len(matrix) * x.shape[1]:
+            raise ValueError(
+                f"norm_relu_linear: weight must have the {x.shape[1]} "
+                f"channels of x as its columns, got {list(matrix.shape)}"
+            )
+    if bias is None:
+        bias = [matrix.new_zeros(len(matrix)) for matrix in weights]
+    biases = [bias] if isinstance(bias, Tensor) else list(bias)
+    sizes = [len(matrix) for matrix in weights]
+    if [b.numel() for b in biases] != sizes:
+        raise ValueError(
+            f"norm_relu_linear: bias must have the {sizes} rows of weight, "
+            f"got {[b.numel() for b in biases]}"
+        )
+    return weights, biases
 
 
 @torch.no_grad()

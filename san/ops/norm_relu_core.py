@@ -1,12 +1,14 @@
 """The registered operators under norm_relu.
 
 What they compute is in `norm_relu`, the loops are in
-cuda_kernels/fused/norm_relu.h. Each saves its input alone.
+cuda_kernels/fused/norm_relu.h. Each saves its input alone; of weights it
+saves the parameters themselves, which it casts and joins anew when it needs
+them.
 
 Shape letters: N batch, C channels, O output channels, H W image.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -199,15 +201,26 @@ def _fake_norm_relu_backward(
     return like_image(x), torch.empty_like(gamma), torch.empty_like(beta)
 
 
+def _joined(tensors: Sequence[Tensor], dtype: torch.dtype) -> Tensor:
+    """One after the other; of one tensor no copy."""
+    first, *others = (t.to(dtype) for t in tensors)
+    return torch.cat([first, *others]) if others else first
+
+
+def _matrix(weights: Sequence[Tensor], dtype: torch.dtype) -> Tensor:
+    """All rows [O, C]."""
+    return _joined([weight.flatten(1) for weight in weights], dtype)
+
+
 def _linear(x: Tensor, *inputs: Any) -> Tensor:
-    *norm, weight, bias, residual = inputs
+    *norm, weights, biases, dtype, residual = inputs
+    weight, bias = _matrix(weights, dtype), _joined(biases, dtype)
     image = dense_image(x)
-    active = _run_forward(image, Norm(*norm), 1).flatten(0, 2)
-    active = active.to(weight.dtype)
+    active = _run_forward(image, Norm(*norm), 1).flatten(0, 2).to(dtype)
     shape = (*image.shape[:3], len(weight))
     if residual is None:
         rows = torch.addmm(bias, active, weight.T)
-    elif residual.dtype == weight.dtype:
+    elif residual.dtype == dtype:
         rows = (dense_image(residual).flatten(0, 2) + bias).addmm_(
             active, weight.T
         )
@@ -219,21 +232,22 @@ def _linear(x: Tensor, *inputs: Any) -> Tensor:
 
 
 def _fake_linear(x: Tensor, *inputs: Any) -> Tensor:
-    *_, weight, _, residual = inputs
+    *_, weights, _, dtype, residual = inputs
     batch, _, height, width = x.shape
-    dtype = weight.dtype
     if residual is not None:
         dtype = torch.promote_types(dtype, residual.dtype)
-    rows = weight.new_empty((batch, height, width, len(weight)), dtype=dtype)
+    outputs = sum(len(weight) for weight in weights)
+    rows = x.new_empty((batch, height, width, outputs), dtype=dtype)
     return rows.permute(0, 3, 1, 2)
 
 
 def _linear_backward(
-    grad: Tensor, x: Tensor, *norm_and_weight: Any
+    grad: Tensor, x: Tensor, *norm_and_weights: Any
 ) -> tuple[Tensor, ...]:
-    *norm, weight = norm_and_weight
+    *norm, weights, dtype = norm_and_weights
+    weight = _matrix(weights, dtype)
     image = dense_image(x)
-    rows = dense_image(grad).flatten(0, 2).to(weight.dtype)
+    rows = dense_image(grad).flatten(0, 2).to(dtype)
     active = torch.empty_like(image)
     grads = _run_backward(
         (rows @ weight).to(x.dtype).view(image.shape),
@@ -242,18 +256,19 @@ def _linear_backward(
         1,
         active,
     )
-    active = active.flatten(0, 2).to(weight.dtype)
+    active = active.flatten(0, 2).to(dtype)
     return *grads, rows.T @ active, rows.sum(0)
 
 
 def _fake_linear_backward(
     grad: Tensor, x: Tensor, gamma: Tensor, beta: Tensor, *rest: Any
 ) -> tuple[Tensor, ...]:
-    weight = rest[-1]
+    *_, weights, dtype = rest
+    outputs = sum(len(weight) for weight in weights)
     return (
         *_fake_norm_relu_backward(grad, x, gamma, beta),
-        torch.empty_like(weight),
-        weight.new_empty(len(weight)),
+        x.new_empty((outputs, x.shape[1]), dtype=dtype),
+        x.new_empty(outputs, dtype=dtype),
     )
 
 
@@ -278,18 +293,25 @@ def _differentiate(ctx: Any, grad: Tensor) -> Any:
 
 
 def _save_linear(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
-    x, *norm, weight, _, residual = inputs
+    x, *norm, weights, _, ctx.dtype, residual = inputs
     ctx.residual = None if residual is None else residual.dtype
-    _save_norm(ctx, x, norm, weight)
+    _save_norm(ctx, x, norm, *weights)
 
 
 def _differentiate_linear(ctx: Any, grad: Tensor) -> Any:
-    *tensors, weight = ctx.saved_tensors
-    grads = torch.ops.san.norm_relu_linear_backward(
-        grad, *tensors, ctx.eps, ctx.synchronised, weight
+    x, gamma, beta, mean, variance, share, *weights = ctx.saved_tensors
+    norm = Norm(gamma, beta, mean, variance, share, ctx.eps, ctx.synchronised)
+    *grads, of_weights, of_biases = torch.ops.san.norm_relu_linear_backward(
+        grad, x, *norm, weights, ctx.dtype
     )
+    sizes = [len(weight) for weight in weights]
+    of_weights = [
+        part.view(weight.shape).to(weight.dtype)
+        for part, weight in zip(of_weights.split(sizes), weights, strict=True)
+    ]
+    of_biases = list(of_biases.split(sizes))
     residual = None if ctx.residual is None else grad.to(ctx.residual)
-    return *grads[:3], *[None] * 5, *grads[3:], residual
+    return *grads, *[None] * 5, of_weights, of_biases, None, residual
 
 
 define(
@@ -317,8 +339,8 @@ define(
     fake=_fake_norm_relu_backward,
 )
 define(
-    f"norm_relu_linear(Tensor x, {_NORM_SCHEMA}, Tensor weight, Tensor bias, "
-    "Tensor? residual) -> Tensor",
+    f"norm_relu_linear(Tensor x, {_NORM_SCHEMA}, Tensor[] weights, "
+    "Tensor[] biases, ScalarType dtype, Tensor? residual) -> Tensor",
     _linear,
     fake=_fake_linear,
     backward=_differentiate_linear,
@@ -326,7 +348,8 @@ define(
 )
 define(
     f"norm_relu_linear_backward(Tensor grad, Tensor x, {_NORM_SCHEMA}, "
-    "Tensor weight) -> (Tensor, Tensor, Tensor, Tensor, Tensor)",
+    "Tensor[] weights, ScalarType dtype) "
+    "-> (Tensor, Tensor, Tensor, Tensor, Tensor)",
     _linear_backward,
     fake=_fake_linear_backward,
 )

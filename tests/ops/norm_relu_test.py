@@ -10,85 +10,17 @@ from torch.nn import functional as F
 import san
 from san.ops import norm_relu, norm_relu_linear
 from san.ops.batch_statistics import Moments
-
-# N, C, H, W: whole and partial vectors, odd sizes, single rows and pixels.
-SHAPES = [
-    (1, 1, 1, 3),
-    (2, 5, 3, 3),
-    (3, 16, 2, 4),
-    (2, 40, 7, 5),
-    (1, 33, 1, 9),
-    (8, 8, 13, 14),
-    (70, 3, 3, 2),
-]
-TOLERANCE = {
-    torch.float64: 1e-11,
-    torch.float32: 2e-5,
-    torch.bfloat16: 4e-2,
-    torch.float16: 4e-3,
-}
-
-
-def make_norm(channels, **options):
-    """A norm of which every parameter and buffer has an effect."""
-    generator = torch.Generator().manual_seed(channels)
-    norm = nn.BatchNorm2d(channels, **options)
-    for tensor in norm.state_dict().values():
-        if tensor.dim():
-            tensor.uniform_(0.5, 1.5, generator=generator)
-    if norm.affine:
-        norm.weight.data[::3] *= -1
-        norm.bias.data -= 1
-    return norm
-
-
-def image(shape, dtype=torch.float64, seed=0):
-    """About as far from the running mean of make_norm as it deviates."""
-    generator = torch.Generator().manual_seed(seed)
-    x = torch.randn(shape, generator=generator, dtype=torch.float64)
-    return (3 * x + 2).to(dtype)
-
-
-def run(layer, norm, x, *parameters):
-    """Output, gradients of x, norm and parameters, and the norm's buffers."""
-    norm = copy.deepcopy(norm).to(torch.promote_types(x.dtype, torch.float32))
-    leaves = [t.detach().clone().requires_grad_() for t in (x, *parameters)]
-    y = layer(leaves[0], norm, *leaves[1:])
-    seed = torch.linspace(-1, 1, y.numel(), dtype=torch.float64).view(y.shape)
-    grads = torch.autograd.grad(
-        y, [*leaves, *norm.parameters()], seed.to(y.dtype)
-    )
-    return [y, *grads, *norm.buffers()]
-
-
-def assert_close(results, expected, tolerance):
-    for result, value in zip(results, expected, strict=True):
-        scale = value.double().abs().max().clamp(min=1e-2)
-        error = (result.double() - value.double()).abs().max() / scale
-        assert error <= tolerance, (result, value)
-
-
-def plain(pool):
-    def layer(x, norm):
-        y = F.relu(norm(x))
-        return F.max_pool2d(y, pool) if pool > 1 else y
-
-    return layer
-
-
-def plain_linear(x, norm, weight, bias, *residual):
-    y = F.conv2d(F.relu(norm(x)), weight[..., None, None], bias)
-    return y + residual[0] if residual else y
-
-
-def linear_parameters(shape, outputs, dtype=torch.float64):
-    batch, channels, height, width = shape
-    shapes = [
-        (outputs, channels),
-        (outputs,),
-        (batch, outputs, height, width),
-    ]
-    return [image(s, dtype, seed) for seed, s in enumerate(shapes, 1)]
+from tests.ops.norms import (
+    SHAPES,
+    TOLERANCE,
+    assert_close,
+    image,
+    linear_parameters,
+    make_norm,
+    plain,
+    plain_linear,
+    run,
+)
 
 
 @pytest.mark.parametrize("training", [True, False])
@@ -103,20 +35,6 @@ def test_norm_relu_equals_the_layers(shape, pool, training):
         run(plain(pool), norm, x),
         TOLERANCE[torch.float64],
     )
-
-
-@pytest.mark.parametrize("training", [True, False])
-@pytest.mark.parametrize("outputs", [1, 7, 32])
-@pytest.mark.parametrize("shape", SHAPES)
-def test_norm_relu_linear_equals_the_layers(shape, outputs, training):
-    norm = make_norm(shape[1]).train(training)
-    parameters = linear_parameters(shape, outputs)
-    for inputs in (parameters, parameters[:2]):
-        assert_close(
-            run(norm_relu_linear, norm, image(shape), *inputs),
-            run(plain_linear, norm, image(shape), *inputs),
-            TOLERANCE[torch.float64],
-        )
 
 
 @pytest.mark.parametrize(
@@ -195,17 +113,22 @@ def values_of(parameters):
     return {f"norm.{name}": value for name, value in parameters.items()}
 
 
-def test_what_is_saved_is_the_input():
+@pytest.mark.parametrize("autocast", [False, True])
+def test_what_is_saved_is_the_input(autocast):
     norm = make_norm(64)
     x = image((4, 64, 12, 12), torch.float32).requires_grad_()
+    weights = [torch.randn(9, 64, 1, 1, requires_grad=True) for _ in range(3)]
     saved = []
-    with torch.autograd.graph.saved_tensors_hooks(
-        lambda t: saved.append(t) or t, lambda t: t
+    with (
+        torch.autocast("cpu", dtype=torch.bfloat16, enabled=autocast),
+        torch.autograd.graph.saved_tensors_hooks(
+            lambda t: saved.append(t) or t, lambda t: t
+        ),
     ):
         y = norm_relu(x, norm, 2)
-        norm_relu_linear(x, norm, torch.randn(8, 64), None, None)
+        norm_relu_linear(x, norm, weights, None, None)
     large = {t.data_ptr() for t in saved if t.numel() > 8 * 64}
-    assert large == {x.data_ptr()}
+    assert large == {t.data_ptr() for t in (x, *weights)}
     assert y.is_contiguous(memory_format=torch.channels_last)
 
 
@@ -308,6 +231,8 @@ def test_errors_name_the_rule():
         norm_relu(x.to("meta"), norm)
     with pytest.raises(ValueError, match="weight must have the 4 channels"):
         norm_relu_linear(x, norm, torch.ones(2, 5), None)
+    with pytest.raises(ValueError, match=r"must have the \[2\] .* got \[3\]"):
+        norm_relu_linear(x, norm, torch.ones(2, 4), torch.ones(3))
     with pytest.raises(ValueError, match="more than 1 value per channel"):
         norm_relu(x[:1, :, :1, :1], norm)
     with pytest.raises(ValueError, match="when training, got 0"):
@@ -326,9 +251,13 @@ def test_opcheck():
     )
     x = torch.randn(2, 3, 4, 5, requires_grad=True)
     torch.library.opcheck(torch.ops.san.norm_relu.default, (x, *norm, 2))
+    several_lists = (
+        [torch.randn(2, 3, requires_grad=True), torch.randn(1, 3)],
+        [torch.randn(2), torch.randn(1, requires_grad=True)],
+    )
     torch.library.opcheck(
         torch.ops.san.norm_relu_linear.default,
-        (x, *norm, torch.randn(2, 3), torch.randn(2), None),
+        (x, *norm, *several_lists, torch.float32, None),
     )
     torch.library.opcheck(torch.ops.san.channel_moments.default, (x.detach(),))
 
