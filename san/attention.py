@@ -19,6 +19,7 @@ from san.backend import attention_backend, runs_fused
 from san.ops import reference
 from san.ops.pairwise_attention import fits_pairwise
 from san.ops.patchwise_core import LARGEST_FOOTPRINT
+from san.ops.window import mirrored
 
 _CHANNELS_PER_RELATION = 16
 _CHANNELS_PER_OUTPUT = 4
@@ -250,13 +251,7 @@ def _patches(x: torch.Tensor, kernel_size: int, padding: int) -> torch.Tensor:
     the footprint.
     """
     for dim in (2, 3):
-        x = x.index_select(dim, _mirrored(x, dim, padding))
+        size = x.shape[dim]
+        places = torch.arange(-padding, size + padding, device=x.device)
+        x = x.index_select(dim, mirrored(places, size))
     return F.unfold(x, kernel_size)
-
-
-def _mirrored(x: torch.Tensor, dim: int, padding: int) -> torch.Tensor:
-    """The pixels of an axis after reflect padding, as numpy.pad has it."""
-    size = x.shape[dim]
-    period = max(2 * (size - 1), 1)
-    pixels = torch.arange(-padding, size + padding, device=x.device) % period
-    return torch.where(pixels < size, pixels, period - pixels)

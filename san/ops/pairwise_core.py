@@ -24,6 +24,7 @@ from san.ops.fused_call import (
     run_fused,
 )
 from san.ops.registration import define
+from san.ops.window import mirrored
 
 
 def window_counts(
@@ -36,10 +37,8 @@ def window_counts(
     """
     reach = kernel_size // 2
     output = torch.arange(size, device=device)[:, None]
-    position = output + torch.arange(-reach, reach + 1, device=device)
-    period = max(2 * (size - 1), 1)
-    phase = position % period
-    pixel = torch.where(phase < size, phase, period - phase)
+    taps = torch.arange(-reach, reach + 1, device=device)
+    pixel = mirrored(output + taps, size)
     counts = output.new_zeros((size, kernel_size), dtype=torch.float64)
     ones = counts.new_ones(1).expand(size, kernel_size)
     return counts.scatter_add(1, pixel - output + reach, ones)

@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 from san.ops.batch_statistics import Moments, scale_and_shift
 from san.ops.patchwise_core import LARGEST_FOOTPRINT
-from san.ops.window import check_alike, check_tensor
+from san.ops.window import check_alike, check_tensor, mirrored
 
 
 def patchwise_attention(
@@ -137,9 +137,7 @@ def _tap_counts(
     """How often each tap of an axis shows each of its pixels: [k, size]."""
     pixels = torch.arange(size, device=like.device)
     taps = torch.arange(kernel_size, device=like.device) - kernel_size // 2
-    period = max(2 * (size - 1), 1)
-    shown = (pixels + taps[:, None]) % period
-    shown = torch.where(shown < size, shown, period - shown)
+    shown = mirrored(pixels + taps[:, None], size)
     return (shown[:, :, None] == pixels).sum(1).to(like.dtype)
 
 

@@ -6,7 +6,7 @@ results as `san.ops`, any device and any size, no checks and no speed.
 
 import torch
 
-from san.ops.window import Window
+from san.ops.window import Window, mirrored
 
 
 def aggregation(
@@ -66,7 +66,7 @@ def _taps(image: torch.Tensor, window: Window) -> torch.Tensor:
     rows = _positions(height, window, image.device)[:, None, :, None]
     columns = _positions(width, window, image.device)[:, None, :]
     inside = _is_inside(rows, height) & _is_inside(columns, width)
-    taps = image[:, :, _mirror(rows, height), _mirror(columns, width)]
+    taps = image[:, :, mirrored(rows, height), mirrored(columns, width)]
     if window.padding_mode == "zeros":
         taps = taps.masked_fill(~inside, 0)
     return taps.flatten(4, 5).flatten(2, 3)
@@ -82,10 +82,3 @@ def _positions(size: int, window: Window, device: torch.device) -> torch.Tensor:
 
 def _is_inside(positions: torch.Tensor, size: int) -> torch.Tensor:
     return (positions >= 0) & (positions < size)
-
-
-def _mirror(positions: torch.Tensor, size: int) -> torch.Tensor:
-    """Reflects positions into [0, size) without repeating the edge pixel."""
-    period = max(2 * (size - 1), 1)
-    positions = positions % period
-    return torch.where(positions < size, positions, period - positions)

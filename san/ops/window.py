@@ -1,6 +1,6 @@
-"""The sliding window that all operators share: its sizes and its checks.
+"""The sliding window that all operators share: sizes, mirror and checks.
 
-No arithmetic on tensors: the operators are in `aggregation` and `subtraction`.
+The operators themselves are in `aggregation` and `subtraction`.
 """
 
 from typing import Any, NamedTuple
@@ -31,6 +31,17 @@ class Window(NamedTuple):
         """Number of places the window takes along an axis of `size` pixels."""
         span = self.dilation * (self.kernel_size - 1) + 1
         return (size + 2 * self.padding - span) // self.stride + 1
+
+
+def mirrored(positions: torch.Tensor, size: int) -> torch.Tensor:
+    """Reflects positions into [0, size) without repeating the edge pixel.
+
+    Any position, of an axis of any size: as numpy.pad has it, and unlike
+    torch's own padding.
+    """
+    period = max(2 * (size - 1), 1)
+    positions = positions % period
+    return torch.where(positions < size, positions, period - positions)
 
 
 def check_window(op: str, window: Window) -> None:
