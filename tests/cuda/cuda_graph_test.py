@@ -38,6 +38,46 @@ def test_gives_what_the_network_gives(kind, folded, dtype):
     torch.testing.assert_close(outputs, expected)
 
 
+@pytest.mark.parametrize("folded", [False, True], ids=["plain", "folded"])
+@pytest.mark.parametrize("kind", ["pair", "patch"])
+def test_the_network_goes_on_to_images_of_another_size(kind, folded):
+    model = network(kind, torch.float32)
+    if folded:
+        model = san.fold_for_inference(model)
+    images = torch.randn(2, 3, 64, 64, device="cuda")
+    larger = torch.randn(1, 3, 96, 80, device="cuda")
+    with torch.inference_mode():
+        expected = model(images), model(larger)
+    captured = san.capture_for_inference(model, images)
+    with torch.inference_mode():
+        between = model(larger)  # Another table, if it is folded.
+    captured_larger = san.capture_for_inference(model, larger)
+    # What is freed meanwhile is overwritten.
+    rubbish = [torch.full((1 << 18,), torch.nan, device="cuda") for _ in "1234"]
+    outputs = captured(images), captured_larger(larger)
+    torch.testing.assert_close(outputs, expected)
+    torch.testing.assert_close(between, expected[1])
+    assert all(tensor.isnan().all() for tensor in rubbish)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
+@pytest.mark.parametrize("folded", [False, True], ids=["plain", "folded"])
+@pytest.mark.parametrize("kind", ["pair", "patch"])
+def test_captures_autocast(kind, folded, dtype):
+    model = network(kind, torch.float32)
+    if folded:
+        model = san.fold_for_inference(model)
+    example, *others = torch.randn(3, 2, 3, 64, 64, device="cuda")
+    with torch.autocast("cuda", dtype=dtype):
+        captured = san.capture_for_inference(model, example)
+    # The graph keeps the dtype that it was captured in.
+    outputs = [captured(images) for images in others]
+    with torch.inference_mode(), torch.autocast("cuda", dtype=dtype):
+        expected = [model(images) for images in others]
+    assert outputs[0].dtype == dtype
+    torch.testing.assert_close(outputs, expected)
+
+
 def test_takes_images_of_any_strides():
     model = network("pair", torch.float32)
     images = torch.randn(2, 3, 64, 64, device="cuda")

@@ -1,23 +1,41 @@
-"""The fused blocks in two processes equal one process with all the images.
+"""What is fused computes in two processes what it does in one.
 
 Run as a module, as distributed_work is, this is what each process does.
 """
 
+import functools
 import sys
 
 import pytest
 import torch
+from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 import san
 from san import distributed
+from san.networks.san import Bottleneck
+from san.ops import norm_relu
 from tests.train import jobs
+
+
+class Pooled(nn.Module):
+    """Norm, ReLU and pooling; of a single row or column without pooling."""
+
+    def __init__(self):
+        super().__init__()
+        self.norm = nn.BatchNorm2d(64)
+
+    def forward(self, x):
+        return norm_relu(x, self.norm, 2 if min(x.shape[2:]) > 1 else 1)
+
 
 # Images of each process.
 SHARES = (1, 4)
 BLOCKS = {
-    "pairwise": (san.PairwiseAttention, 5),
-    "patchwise": (san.PatchwiseAttention, 3),
+    "pairwise": functools.partial(san.PairwiseAttention, 64, 5),
+    "patchwise": functools.partial(san.PatchwiseAttention, 64, 3),
+    "bottleneck": functools.partial(Bottleneck, san.PairwiseAttention, 64, 3),
+    "pooled": Pooled,
 }
 # Height and width; the second is smaller than any footprint, and a process
 # with one image of the third has one value per channel.
@@ -42,20 +60,19 @@ def main():
 def step(process, block, image, wrapper):
     """Output, gradients and statistics of one step on the process's images."""
     torch.manual_seed(0)
-    attention, kernel_size = BLOCKS[block]
-    model = attention(64, kernel_size).double()
-    size = IMAGES[image]
-    images = torch.randn(sum(SHARES), 64, *size, dtype=torch.double)
-    seeds = torch.randn(sum(SHARES), 16, *size, dtype=torch.double)
+    model = BLOCKS[block]().double()
+    images = torch.randn(sum(SHARES), 64, *IMAGES[image], dtype=torch.double)
     network = model
     if process.world_size > 1:
         images = images.split(SHARES)[process.rank]
-        seeds = seeds.split(SHARES)[process.rank]
         distributed.synchronize_batch_norm(model)
         if wrapper == "DistributedDataParallel":
             network = DistributedDataParallel(model, forward_sync_buffers=False)
     images.requires_grad_()
     output = network(images)
+    seeds = torch.randn(sum(SHARES), *output.shape[1:], dtype=torch.double)
+    if process.world_size > 1:
+        seeds = seeds.split(SHARES)[process.rank]
     output.backward(seeds)
     if network is model:
         for parameter in model.parameters():
