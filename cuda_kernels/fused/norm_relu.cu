@@ -114,29 +114,47 @@ __global__ void backward(Windows<T, k> windows, const T* grad,
   grad_x[p * s.channels + c] = rounded<T>(g);
 }
 
-// Deviations are taken from the first pixel, so that squares do not cancel.
+// mean[c] = what deviations are taken from, so that squares do not cancel: the
+// mean of a few pixels from all over the images but for the largest and the
+// smallest. From an outlying pixel all deviations would be as large.
+template <typename T>
+__global__ void find_centre(const T* x, int64_t pixels, int64_t channels,
+                            double* mean) {
+  constexpr int kSamples = 32;
+  const int64_t c = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x;
+  if (c >= channels) return;
+  double sum = 0, least = wide(x[c]), most = least;
+  for (int64_t i = 0; i < kSamples; ++i) {
+    const double value = wide(x[i * pixels / kSamples * channels + c]);
+    sum += value;
+    least = value < least ? value : least;
+    most = value > most ? value : most;
+  }
+  mean[c] = static_cast<Accumulator<T>>((sum - least - most) / (kSamples - 2));
+}
+
 template <typename T>
 struct Deviation {
   using A = Accumulator<T>;
 
   SAN_HOST_DEVICE A operator()(int64_t p, int64_t c, int q) const {
-    const A d = wide(x[p * channels + c]) - wide(x[c]);
+    const A d = wide(x[p * channels + c]) - static_cast<A>(centre[c]);
     return q == 0 ? d : d * d;
   }
   const T* x;
   int64_t channels;
+  const double* centre;
 };
 
-template <typename T>
+// Until then mean is the centre.
 struct StoreMoments {
   SAN_HOST_DEVICE void operator()(int64_t, int64_t c,
                                   const double* totals) const {
     const double first = totals[0] / pixels;
     const double second = totals[1] / pixels - first * first;
-    mean[c] = wide(x[c]) + first;
+    mean[c] += first;
     variance[c] = second < 0 ? 0 : second;
   }
-  const T* x;
   double pixels;
   double *mean, *variance;
 };
@@ -190,11 +208,12 @@ void run_on_cuda(const ChannelMoments& task, void* stream) {
     const ImageShape& s = task.shape;
     const int64_t pixels = s.batch * s.height * s.width;
     const T* x = static_cast<const T*>(task.x);
+    launch(&find_centre<T>, channel_shape(s.channels), stream, x, pixels,
+           s.channels, task.mean);
     sum_channels<Accumulator<T>, 2>(
-        Deviation<T>{x, s.channels},
-        StoreMoments<T>{x, static_cast<double>(pixels), task.mean,
-                        task.variance},
-        2, pixels, s.channels, task.workspace, stream);
+        Deviation<T>{x, s.channels, task.mean},
+        StoreMoments{static_cast<double>(pixels), task.mean, task.variance}, 2,
+        pixels, s.channels, task.workspace, stream);
   });
 }
 void run_on_cuda(const NormReluForward& task, void* stream) {

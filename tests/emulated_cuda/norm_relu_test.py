@@ -58,6 +58,18 @@ def test_norm_relu_is_that_of_the_cpu(shape, pool, dtype, bound):
         np.testing.assert_allclose(result, value, rtol=bound, atol=bound)
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+@pytest.mark.parametrize("outlier", [0, 1 << 16, (1 << 20) - 1])
+def test_moments_bear_an_outlying_pixel(outlier, dtype):
+    (x,) = random_arrays((1, 1 << 10, 1 << 10, 1), dtype=dtype)
+    x.reshape(-1)[outlier] = 1e4
+    mean, variance = np.zeros((2, 1, 1, 1, 1))
+    kernels.channel_moments(x, mean, variance, workspace=workspace(2, 1))
+    exact = x.astype("float64")
+    np.testing.assert_allclose(mean, exact.mean(), rtol=0, atol=1e-5)
+    np.testing.assert_allclose(variance, exact.var(), rtol=1e-5)
+
+
 def stem(module, shape, channels, dtype, needs_x, **extra):
     batch, height, width, inputs = shape
     x, weight, shift, grad = random_arrays(
