@@ -43,7 +43,7 @@ class Norm(Constants):
 
     def forward(self, x: Tensor) -> Tensor:
         """Maps [N, C, H, W] to [N, C, H // pool, W // pool]."""
-        if takes_gradient(x) or x.device.type != "cpu":
+        if takes_gradient(x):  # The operator has no derivative.
             shift, scale = per_pixel(self.shift), per_pixel(self.scale)
             y = torch.addcmul(shift, x, scale).relu_()
             return F.max_pool2d(y, self.pool) if self.pool > 1 else y
@@ -62,13 +62,7 @@ class Stem(Constants):
         """Maps [N, C, H, W] to [N, len(weight), H // 2, W // 2]."""
         dtype = compute_dtype(x.dtype)
         y, weight, shift = (t.to(dtype) for t in (x, self.weight, self.shift))
-        if x.device.type == "cpu":
-            y = torch.ops.san.stem(y, weight, shift)
-        else:
-            y = y.contiguous(memory_format=torch.channels_last)
-            y = F.conv2d(y, weight[..., None, None], shift)
-            y = F.max_pool2d(y, 2).relu_()
-        return y.to(self.weight.dtype)
+        return torch.ops.san.stem(y, weight, shift).to(self.weight.dtype)
 
 
 class Pointwise(Constants):
