@@ -120,11 +120,12 @@ def _run_backward(
     image: Tensor,
     norm: Norm,
     pool: int,
+    grad_x: Tensor,
     output: Tensor | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Gradients of x [N, C, H, W], gamma and beta; fills output.
 
-    Overwrites grad if there is no pooling.
+    That of x lies in grad_x, which may be grad if there is no pooling.
     """
     scale, shift, inverse = norm.affine()
     moment, total = _run_sums(grad, image, norm, pool, output)
@@ -135,7 +136,6 @@ def _run_backward(
         moment, total = sums
     slope = -norm.share * scale * inverse**2 * moment
     constant = -norm.share * scale * total - slope * norm.mean
-    grad_x = grad if pool == 1 else torch.empty_like(image)
     run_fused(
         cuda_kernels.norm_relu_backward,
         grad,
@@ -191,8 +191,10 @@ def _norm_relu_backward(
     grad: Tensor, x: Tensor, *norm_and_pool: Any
 ) -> tuple[Tensor, ...]:
     *norm, pool = norm_and_pool
-    grads = dense_image(grad).clone() if pool == 1 else dense_image(grad)
-    return _run_backward(grads, dense_image(x), Norm(*norm), pool)
+    image = dense_image(x)
+    return _run_backward(
+        dense_image(grad), image, Norm(*norm), pool, torch.empty_like(image)
+    )
 
 
 def _fake_norm_relu_backward(
@@ -249,12 +251,9 @@ def _linear_backward(
     image = dense_image(x)
     rows = dense_image(grad).flatten(0, 2).to(dtype)
     active = torch.empty_like(image)
+    grad_active = (rows @ weight).to(x.dtype).view(image.shape)
     grads = _run_backward(
-        (rows @ weight).to(x.dtype).view(image.shape),
-        image,
-        Norm(*norm),
-        1,
-        active,
+        grad_active, image, Norm(*norm), 1, grad_active, active
     )
     active = active.flatten(0, 2).to(dtype)
     return *grads, rows.T @ active, rows.sum(0)
