@@ -11,6 +11,7 @@
 #include "cuda_kernels/fused/pairwise_tile.h"
 
 namespace san::fused {
+namespace {
 
 // Blocks that a multiprocessor shall have registers for: leaves a thread enough
 // for its 4 x 4 sums and what it multiplies for them.
@@ -391,6 +392,7 @@ struct Block {
   int tap = 0;  // of the chunk
 };
 
+}  // namespace
 }  // namespace san::fused
 
 #endif  // CUDA_KERNELS_FUSED_PAIRWISE_BLOCK_H_

@@ -7,6 +7,7 @@
 #include "cuda_kernels/fused/pairwise_block.h"
 
 namespace san::fused {
+namespace {
 
 template <typename Block>
 __device__ void clear_relation_sums(const Block& block) {
@@ -48,6 +49,7 @@ __device__ void write_relation_gradients(const Block& block, const A* scale,
   block.add_pixels(sums, part + at.second);
 }
 
+}  // namespace
 }  // namespace san::fused
 
 #endif  // CUDA_KERNELS_FUSED_PAIRWISE_GRADIENT_H_

@@ -26,6 +26,7 @@
 #include "cuda_kernels/fused/pairwise_workspace.h"
 
 namespace san::fused {
+namespace {
 
 // Which pixel of its pairs a block owns. A block that owns p writes what is
 // summed over q, and the other way round: so every gradient is a gather.
@@ -177,6 +178,7 @@ inline unsigned blocks_for(int64_t tiles) {
   return static_cast<unsigned>(tiles < kMost ? tiles : kMost);
 }
 
+}  // namespace
 }  // namespace san::fused
 
 #endif  // CUDA_KERNELS_FUSED_PAIRWISE_TILE_H_

@@ -17,6 +17,7 @@
 #include "cuda_kernels/fused/patchwise_mix.h"
 
 namespace san::fused {
+namespace {
 
 // Blocks that keep a large GPU busy; more only where there is enough work.
 constexpr int64_t kWantedBlocks = 1024;
@@ -292,6 +293,8 @@ template <typename T>
 void launch_zeros(T* data, int64_t count, void* stream) {
   launch_sum(Partials<T>{}, Matrix<T>{data, 1, count, 0}, stream);
 }
+
+}  // namespace
 
 // What phi, one tap per relation channel, adds to the gradients of the hidden
 // layer: grad_phi, and the first R entries of the parameters' gradients.

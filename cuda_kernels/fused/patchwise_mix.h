@@ -7,6 +7,7 @@
 #include "cuda_kernels/fused/patchwise_tile.h"
 
 namespace san::fused {
+namespace {
 
 // Channels of the image that `mix` has in shared memory at a time.
 constexpr int kDepth = 16;
@@ -145,6 +146,7 @@ Layout fitting_layout(const Window& window, Bytes bytes) {
   return layout;
 }
 
+}  // namespace
 }  // namespace san::fused
 
 #endif  // CUDA_KERNELS_FUSED_PATCHWISE_MIX_H_

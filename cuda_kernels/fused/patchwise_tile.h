@@ -16,6 +16,7 @@
 #include "cuda_kernels/fused/patchwise.h"
 
 namespace san::fused {
+namespace {
 
 constexpr int kSide = 8;
 constexpr int kTilePixels = kSide * kSide;
@@ -281,6 +282,7 @@ inline unsigned blocks_for(int64_t jobs) {
   return static_cast<unsigned>(std::min(jobs, kMostBlocks));
 }
 
+}  // namespace
 }  // namespace san::fused
 
 #endif  // CUDA_KERNELS_FUSED_PATCHWISE_TILE_H_
