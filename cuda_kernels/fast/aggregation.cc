@@ -35,7 +35,6 @@ namespace {
 struct Sizes {
   explicit Sizes(const AggregationShape& shape)
       : window(shape.window),
-        layout(shape.layout),
         blocks(shape.layout, shape.batch, shape.channels,
                shape.weight_channels),
         taps(window.taps()),
@@ -43,18 +42,18 @@ struct Sizes {
         pixels(window.pixels()),
         width(window.columns.outputs) {}
 
-  // Whether every direction's scratch is of a sane size.
-  static bool fit(const AggregationShape& shape) {
-    const Window& window = shape.window;
-    if (shape.channels == 0) return false;
-    const ChannelBlocks blocks(shape.layout, 1, shape.channels,
-                               shape.weight_channels);
-    const int64_t rows = std::min(kStripRows, window.rows.outputs);
-    const __int128 strip = PaddedRows::span(window.rows, rows);
-    const __int128 plane = strip * PaddedRows::pitch(window) +
-                           window.columns.size + window.outputs() +
-                           window.pixels();
-    return blocks.planes() * plane <= kMostScratch;
+  // Whether the scratch of the directions over outputs, and of that over the
+  // image, is of a sane size.
+  static bool fit_outputs(const AggregationShape& shape) {
+    const Axis& rows = shape.window.rows;
+    const int64_t count = std::min(kStripRows, rows.outputs);
+    return fit(shape, PaddedRows::span(rows, count), count, 0);
+  }
+  static bool fit_image(const AggregationShape& shape) {
+    const Axis& rows = shape.window.rows;
+    if (PaddedRows::span(rows, rows.outputs) > kMostScratch) return false;
+    const int64_t outputs = most_outputs(image_strips(rows));
+    return fit(shape, 1, outputs, std::min(kStripRows, rows.size));
   }
 
   // The weights of a block's group, or their gradients.
@@ -75,9 +74,22 @@ struct Sizes {
   }
 
   Window window;
-  Layout layout;
   ChannelBlocks blocks;
   int64_t taps, outputs, pixels, width;
+
+ private:
+  // For each plane: rows of the padded image, of the outputs and of the image.
+  static bool fit(const AggregationShape& shape, __int128 padded_rows,
+                  __int128 output_rows, __int128 image_rows) {
+    if (shape.channels == 0) return false;
+    const ChannelBlocks blocks(shape.layout, 1, shape.channels,
+                               shape.weight_channels);
+    const Axis& columns = shape.window.columns;
+    const __int128 plane = padded_rows * PaddedRows::pitch(shape.window) +
+                           output_rows * columns.outputs +
+                           (image_rows + 1) * columns.size;
+    return blocks.planes() * plane <= kMostScratch;
+  }
 };
 
 // A group's planes in scratch that holds those of a block.
@@ -232,9 +244,7 @@ void grad_input(const Sizes& sizes, const T* grad_output, const T* weight,
   const std::vector<ImageStrip> strips = image_strips(sizes.window.rows);
   const Axis& rows = sizes.window.rows;
   const int64_t size = sizes.window.columns.size, count = strips.size();
-  int64_t outputs = 0;
-  for (const ImageStrip& strip : strips)
-    outputs = std::max(outputs, strip.outputs() * sizes.width);
+  const int64_t outputs = most_outputs(strips) * sizes.width;
   const int64_t pixels = strips[0].count() * size;
   const int64_t planes = sizes.blocks.planes();
   for_each_job<A>(
@@ -279,7 +289,7 @@ void grad_input(const Sizes& sizes, const T* grad_output, const T* weight,
 }  // namespace
 
 void run_on_cpu(const AggregationForward& task) {
-  if (!Sizes::fit(task.shape)) return simple::run_on_cpu(task);
+  if (!Sizes::fit_outputs(task.shape)) return simple::run_on_cpu(task);
   const Sizes sizes(task.shape);
   with_scalar_type(task.type, [&](auto zero) {
     using T = decltype(zero);
@@ -289,7 +299,8 @@ void run_on_cpu(const AggregationForward& task) {
 }
 
 void run_on_cpu(const AggregationBackward& task) {
-  if (!Sizes::fit(task.shape)) return simple::run_on_cpu(task);
+  if (!Sizes::fit_outputs(task.shape) || !Sizes::fit_image(task.shape))
+    return simple::run_on_cpu(task);
   const Sizes sizes(task.shape);
   with_scalar_type(task.type, [&](auto zero) {
     using T = decltype(zero);

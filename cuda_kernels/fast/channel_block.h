@@ -32,12 +32,13 @@ struct ChannelBlock {
 
 // How the channels of all images are split into blocks.
 struct ChannelBlocks {
-  ChannelBlocks(Layout layout, int64_t batch, int64_t channels, int64_t groups)
+  ChannelBlocks(Layout layout, int64_t batch, int64_t channels, int64_t groups,
+                int64_t most_width = kMostWidth)
       : layout(layout),
         channels(channels),
         groups(groups),
         members(channels / groups),
-        width(layout == Layout::kRowMajor ? 1 : std::min(kMostWidth, groups)),
+        width(layout == Layout::kRowMajor ? 1 : std::min(most_width, groups)),
         per_image((groups - 1) / width + 1),
         count(batch * per_image) {}
 

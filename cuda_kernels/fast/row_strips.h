@@ -96,6 +96,13 @@ inline std::vector<ImageStrip> image_strips(const Axis& rows) {
   return strips;
 }
 
+// The most rows of outputs that reach one strip.
+inline int64_t most_outputs(const std::vector<ImageStrip>& strips) {
+  int64_t most = 0;
+  for (const ImageStrip& strip : strips) most = std::max(most, strip.outputs());
+  return most;
+}
+
 }  // namespace san::fast
 
 #endif  // CUDA_KERNELS_FAST_ROW_STRIPS_H_

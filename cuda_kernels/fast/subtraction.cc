@@ -28,6 +28,8 @@ namespace {
 // Outputs of at least this many bytes, in runs of at least so many, are written
 // past the caches. Shorter runs would break up too many lines.
 constexpr int64_t kStreamedBytes = 32 << 20, kStreamedRunBytes = 1024;
+// Of a block of planes; a plane alone may take kMostScratch.
+constexpr int64_t kBlockScratch = 1 << 22;
 
 // One plane's padded image, and how centres and taps are found in it.
 struct Plane {
@@ -38,14 +40,12 @@ struct Plane {
         rows(PaddedRows::span(window.rows, window.rows.outputs)),
         phase_rows((rows - 1) / window.rows.stride + 1) {}
 
-  // Whether the scratch for `planes` of them is of a sane size.
-  static bool fits(const Window& window, int64_t planes) {
+  // The most elements of scratch that a plane may need.
+  static __int128 scratch(const Window& window) {
     const __int128 rows = PaddedRows::span(window.rows, window.rows.outputs);
-    const __int128 plane =
-        rows * (PaddedRows::pitch(window) + window.columns.outputs) +
-        window.columns.outputs * window.rows.stride + window.outputs() +
-        window.columns.size + 2 * window.pixels();
-    return planes * plane <= kMostScratch;
+    return rows * (PaddedRows::pitch(window) + window.columns.outputs) +
+           window.columns.outputs * window.rows.stride + window.outputs() +
+           window.columns.size + 2 * window.pixels();
   }
 
   int64_t elements() const { return rows * padded.pitch(); }
@@ -124,8 +124,12 @@ struct Plane {
   int64_t rows, phase_rows;
 };
 
+// As wide as scratch of kBlockScratch elements allows.
 ChannelBlocks blocks_of(const SubtractionShape& shape) {
-  return {shape.layout, shape.batch, shape.channels, shape.channels};
+  const __int128 width = kBlockScratch / Plane::scratch(shape.window);
+  return {shape.layout, shape.batch, shape.channels, shape.channels,
+          static_cast<int64_t>(
+              std::clamp<__int128>(width, 1, ChannelBlocks::kMostWidth))};
 }
 
 template <typename T>
@@ -230,22 +234,20 @@ void backward(const SubtractionBackward& task) {
       });
 }
 
-template <typename Task>
-bool fits(const Task& task) {
-  if (task.shape.planes() == 0) return false;
-  return Plane::fits(task.shape.window, blocks_of(task.shape).width);
+bool fits(const SubtractionShape& shape) {
+  return shape.planes() > 0 && Plane::scratch(shape.window) <= kMostScratch;
 }
 
 }  // namespace
 
 void run_on_cpu(const SubtractionForward& task) {
-  if (!fits(task)) return simple::run_on_cpu(task);
+  if (!fits(task.shape)) return simple::run_on_cpu(task);
   with_scalar_type(task.type,
                    [&](auto zero) { forward<decltype(zero)>(task); });
 }
 
 void run_on_cpu(const SubtractionBackward& task) {
-  if (!fits(task)) return simple::run_on_cpu(task);
+  if (!fits(task.shape)) return simple::run_on_cpu(task);
   with_scalar_type(task.type,
                    [&](auto zero) { backward<decltype(zero)>(task); });
 }

@@ -98,6 +98,13 @@ def test_every_sharing(channels, groups, dtype, path):
     )
 
 
+def test_planes_that_share_scratch_in_smaller_blocks():
+    """16 images of 300 x 260 are more than subtraction2 takes at a time."""
+    assert_equal_in_both(
+        subtraction2, (300, 260), Window(3, padding=1), 1, 17, "float32"
+    )
+
+
 def test_too_large_for_scratch():
     """Then the simple implementation computes."""
     window = Window(2, stride=2**25, padding=2**25, dilation=2**25 - 1)
