@@ -41,6 +41,9 @@ def entries(settings: Settings) -> list[Entry]:
 
 def _import(work: str, settings: Settings) -> Quantity:
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    # Our files as torch's: compiled by an earlier import, which can be told to
+    # leave nothing behind.
+    environment.pop("PYTHONDONTWRITEBYTECODE", None)
 
     def count() -> tuple[float, float]:
         done = subprocess.run(
