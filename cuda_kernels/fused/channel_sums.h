@@ -28,10 +28,15 @@ inline unsigned blocks_of(int64_t count, unsigned per_block) {
   return static_cast<unsigned>((count + per_block - 1) / per_block);
 }
 
-// A launch with a thread for each of `pixels` x `channels`.
-inline LaunchShape element_shape(int64_t pixels, int64_t channels) {
-  return {dim3(blocks_of(pixels, kRows), blocks_of(channels, kLanes)),
-          dim3(kLanes, kRows)};
+// Launches a kernel with a thread for each of `pixels` x `channels`, if any.
+template <typename... Parameters>
+void launch_elements(void (*kernel)(Parameters...), int64_t pixels,
+                     int64_t channels, void* stream, Parameters... parameters) {
+  if (pixels == 0 || channels == 0) return;
+  launch(kernel,
+         {dim3(blocks_of(pixels, kRows), blocks_of(channels, kLanes)),
+          dim3(kLanes, kRows)},
+         stream, parameters...);
 }
 
 // A launch with a thread for each of `channels`.

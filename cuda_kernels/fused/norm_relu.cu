@@ -171,9 +171,8 @@ void with_windows(const NormRelu& norm, F f) {
 template <typename T, int k>
 void run(const Windows<T, k>& windows, const NormReluForward& task,
          void* stream) {
-  if (windows.count() == 0) return;
-  launch(&forward<T, k>, element_shape(windows.count(), windows.shape.channels),
-         stream, windows, static_cast<T*>(task.output));
+  launch_elements(&forward<T, k>, windows.count(), windows.shape.channels,
+                  stream, windows, static_cast<T*>(task.output));
 }
 
 template <typename T, int k>
@@ -192,12 +191,11 @@ void run(const Windows<T, k>& windows, const NormReluBackward& task,
          void* stream) {
   using A = Accumulator<T>;
   const ImageShape& s = windows.shape;
-  const int64_t pixels = s.batch * s.height * s.width;
-  if (pixels == 0) return;
-  launch(&backward<T, k>, element_shape(pixels, s.channels), stream, windows,
-         static_cast<const T*>(task.grad_output),
-         static_cast<const A*>(task.constant),
-         static_cast<const A*>(task.slope), static_cast<T*>(task.grad_x));
+  launch_elements(&backward<T, k>, s.batch * s.height * s.width, s.channels,
+                  stream, windows, static_cast<const T*>(task.grad_output),
+                  static_cast<const A*>(task.constant),
+                  static_cast<const A*>(task.slope),
+                  static_cast<T*>(task.grad_x));
 }
 
 }  // namespace

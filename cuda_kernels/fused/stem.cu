@@ -114,9 +114,8 @@ __global__ void backward_input(Windows<A> windows, const A* grad, A* grad_x) {
 template <typename A>
 void run(const StemForward& task, void* stream) {
   const Windows<A> windows(task.stem);
-  if (windows.count() == 0) return;
-  launch(&forward<A>, element_shape(windows.count(), windows.channels), stream,
-         windows, static_cast<A*>(task.output));
+  launch_elements(&forward<A>, windows.count(), windows.channels, stream,
+                  windows, static_cast<A*>(task.output));
 }
 
 template <typename A>
@@ -129,10 +128,9 @@ void run(const StemBackward& task, void* stream) {
       StoreGradients{s.channels, task.grad_weight, task.grad_shift},
       s.channels + 1, windows.count(), windows.channels, task.workspace,
       stream);
-  const int64_t pixels = s.batch * s.height * s.width;
-  if (!task.grad_x || pixels == 0) return;
-  launch(&backward_input<A>, element_shape(pixels, s.channels), stream, windows,
-         grad, static_cast<A*>(task.grad_x));
+  if (!task.grad_x) return;
+  launch_elements(&backward_input<A>, s.batch * s.height * s.width, s.channels,
+                  stream, windows, grad, static_cast<A*>(task.grad_x));
 }
 
 }  // namespace

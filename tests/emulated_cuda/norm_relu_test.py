@@ -40,7 +40,8 @@ def norm_relu(module, shape, pool, dtype, **extra):
     module.norm_relu_backward(
         grad, x, scale, shift, constant, slope, grad_x, pool=pool
     )
-    module.channel_moments(x, sums[2], sums[3], **extra)
+    if x.size > 0:
+        module.channel_moments(x, sums[2], sums[3], **extra)
     return output, again, grad_x, sums
 
 
@@ -102,6 +103,29 @@ def test_stem_is_that_of_the_cpu(shape, channels, dtype, bound, needs_x):
     expected = stem(cuda_kernels, shape, channels, dtype, needs_x)
     for result, value in zip(results, expected, strict=True):
         np.testing.assert_allclose(result, value, rtol=bound, atol=bound)
+
+
+@pytest.mark.parametrize("shape", [(0, 4, 4, 3), (2, 4, 4, 0), (2, 1, 1, 3)])
+def test_nothing_to_do(shape):
+    # Of a 1 x 1 image no window is full.
+    extra = {"workspace": workspace(2, shape[3])}
+    output, _, grad_x, sums = norm_relu(kernels, shape, 2, "float32", **extra)
+    expected = norm_relu(cuda_kernels, shape, 2, "float32")
+    assert output.size == 0
+    np.testing.assert_allclose(grad_x, expected[2], rtol=1e-5)
+    np.testing.assert_array_equal(sums[:2], 0)
+
+
+@pytest.mark.parametrize(
+    ("shape", "channels"),
+    [((0, 4, 4, 3), 5), ((2, 4, 4, 3), 0), ((2, 4, 4, 0), 5)],
+)
+def test_a_stem_with_nothing_to_do(shape, channels):
+    extra = {"workspace": workspace(shape[3] + 1, channels)}
+    results = stem(kernels, shape, channels, "float32", True, **extra)
+    expected = stem(cuda_kernels, shape, channels, "float32", True)
+    for result, value in zip(results, expected, strict=True):
+        np.testing.assert_allclose(result, value, rtol=1e-5)
 
 
 def test_two_runs_have_the_same_bits():
