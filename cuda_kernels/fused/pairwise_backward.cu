@@ -33,13 +33,12 @@ struct Needs {
 template <typename T, typename A = Accumulator<T>>
 struct Problem {
   Tile tile;
-  PairwisePart part;
+  Parts parts;
   const T* features;
   const A *scale, *shift, *table, *w1, *w2;
   const T* grad_output;
   const A *logarithms, *products;
   T* grad_features;
-  double* parts;
 };
 
 // Turns the logits of a chunk into their gradient, and keeps the weights if
@@ -79,8 +78,9 @@ __global__ void __launch_bounds__(kThreads, kBlocks<T>)
   A *a = block.b.rows[0], *z = block.b.rows[1], *grad_z = block.b.rows[2];
   A* logits = block.b.rows[3];
   A* weights = own == Own::kQ ? block.b.rows[4] : nullptr;
-  double* part = problem.parts + blockIdx.x * problem.part.elements;
-  if (own == Own::kP) clear(part, problem.part.elements);
+  const PairwisePart& at = problem.parts.at;
+  double* part = problem.parts.part(blockIdx.x);
+  if (own == Own::kP) clear(part, at.elements);
   for (int64_t tile = blockIdx.x; tile < t.tiles(); tile += gridDim.x) {
     block.begin(tile);
     block.relate_own(problem.scale, problem.shift);
@@ -99,19 +99,18 @@ __global__ void __launch_bounds__(kThreads, kBlocks<T>)
       soften_backward(block, problem, logits, weights);
       __syncthreads();
       block.template multiply<false>(logits, w2, [&](int row, int i, A sum) {
-        const int at = row * t.pitch() + i;
-        grad_z[at] = z[at] > 0 ? sum : A(0);
+        const int cell = row * t.pitch() + i;
+        grad_z[cell] = z[cell] > 0 ? sum : A(0);
       });
-      if (own == Own::kP)
-        block.add_outer(logits, t.G, z, t.R, part + problem.part.w2);
+      if (own == Own::kP) block.add_outer(logits, t.G, z, t.R, part + at.w2);
       __syncthreads();
       block.template multiply<false>(grad_z, w1, [&](int row, int i, A sum) {
-        const int at = row * t.pitch() + i;
-        z[at] = a[at] > 0 ? sum : A(0);
+        const int cell = row * t.pitch() + i;
+        z[cell] = a[cell] > 0 ? sum : A(0);
       });
       if (own == Own::kP) {
-        block.add_outer(grad_z, t.R, a, t.R, part + problem.part.w1);
-        block.add_to_table(grad_z, part + problem.part.table);
+        block.add_outer(grad_z, t.R, a, t.R, part + at.w1);
+        block.add_to_table(grad_z, part + at.table);
       }
       __syncthreads();
       add_relation_gradients(block, z);
@@ -120,7 +119,7 @@ __global__ void __launch_bounds__(kThreads, kBlocks<T>)
     }
     __syncthreads();
     write_relation_gradients(block, problem.scale, problem.grad_features, part,
-                             problem.part);
+                             at);
     if (own == Own::kQ)
       block.write_value(problem.grad_features, [&](int p, int c) {
         return block.b.value[p * t.M + c];
@@ -130,62 +129,51 @@ __global__ void __launch_bounds__(kThreads, kBlocks<T>)
 }
 
 template <typename T>
-void backward(const PairwiseBackward& task, double* parts, int64_t count,
-              void* stream) {
+void backward(const PairwiseBackward& task, const Parts& parts, void* stream) {
   using A = Accumulator<T>;
-  const PairwisePart part = part_of(task);
-  double* logarithms = parts + count * part.elements;
+  double* logarithms = parts.part(parts.count);
   double* products = logarithms + softmax_elements(task);
   write_softmax_sums(task, logarithms, products, stream);
   const auto read = [](const void* data) {
     return static_cast<const A*>(data);
   };
   const PairwiseInputs& in = task.inputs;
-  Problem<T> problem = {{},
-                        part,
-                        static_cast<const T*>(in.features),
-                        read(in.scale),
-                        read(in.shift),
-                        read(in.table),
-                        read(in.w1),
-                        read(in.w2),
-                        static_cast<const T*>(task.grad_output),
-                        read(logarithms),
-                        read(products),
-                        static_cast<T*>(task.grad_features),
-                        parts};
-  problem.tile = choose_tile<A, Needs<Own::kP>>(task.shape);
-  launch(&attend_backward<T, Own::kP>,
-         {static_cast<unsigned>(count), kThreads,
-          shared_bytes<A, Needs<Own::kP>>(problem.tile)},
-         stream, problem);
-  problem.tile = choose_tile<A, Needs<Own::kQ>>(task.shape);
-  launch(&attend_backward<T, Own::kQ>,
-         {blocks_for(problem.tile.tiles()), kThreads,
-          shared_bytes<A, Needs<Own::kQ>>(problem.tile)},
-         stream, problem);
+  const Problem<T> problem = {{},
+                              parts,
+                              static_cast<const T*>(in.features),
+                              read(in.scale),
+                              read(in.shift),
+                              read(in.table),
+                              read(in.w1),
+                              read(in.w2),
+                              static_cast<const T*>(task.grad_output),
+                              read(logarithms),
+                              read(products),
+                              static_cast<T*>(task.grad_features)};
+  launch_tiles<A, Needs<Own::kP>>(&attend_backward<T, Own::kP>, problem,
+                                  task.shape, parts.count, stream);
+  launch_tiles<A, Needs<Own::kQ>>(&attend_backward<T, Own::kQ>, problem,
+                                  task.shape, 0, stream);
 }
 
 }  // namespace
 
 void run_on_cuda(const PairwiseBackward& task, void* workspace, void* stream) {
-  const PairwisePart part = part_of(task);
-  const int64_t count = num_parts(task.shape, part);
-  double* parts = static_cast<double*>(workspace);
-  if (count > 0)
+  const Parts parts(task, workspace);
+  if (parts.count > 0)
     with_scalar_type(task.type, [&](auto zero) {
-      backward<decltype(zero)>(task, parts, count, stream);
+      backward<decltype(zero)>(task, parts, stream);
     });
   const int R = static_cast<int>(task.shape.relation_channels);
   const int G = static_cast<int>(task.shape.weight_channels);
   const int K = static_cast<int>(task.shape.taps());
-  const Total totals[] = {{part.first, 1, R, false, false, task.grad_scale},
-                          {part.second, 1, R, false, false, task.grad_shift},
-                          {part.table, K, R, false, false, task.grad_table},
-                          {part.w1, R, R, true, false, task.grad_w1},
-                          {part.w2, G, R, true, false, task.grad_w2}};
-  add_parts(parts, count, part.elements, totals, 5, computed_in(task.type),
-            stream);
+  add_parts(parts,
+            {{parts.at.first, 1, R, false, false, task.grad_scale},
+             {parts.at.second, 1, R, false, false, task.grad_shift},
+             {parts.at.table, K, R, false, false, task.grad_table},
+             {parts.at.w1, R, R, true, false, task.grad_w1},
+             {parts.at.w2, G, R, true, false, task.grad_w2}},
+            computed_in(task.type), stream);
 }
 
 }  // namespace san::fused

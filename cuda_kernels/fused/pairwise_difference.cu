@@ -26,10 +26,9 @@ struct SumNeeds {
 template <typename T, typename A = Accumulator<T>>
 struct Differences {
   Tile tile;
-  PairwisePart part;
+  Parts parts;
   const T* features;
   const A* centre;
-  double* parts;
 };
 
 template <typename T>
@@ -39,8 +38,9 @@ __global__ void __launch_bounds__(kThreads, kBlocks<T>)
   const Tile& t = problem.tile;
   Block<T, Own::kP, SumNeeds<2>> block(t, problem.features);
   A *first = block.b.relation[0], *second = block.b.relation[1];
-  double* part = problem.parts + blockIdx.x * problem.part.elements;
-  clear(part, problem.part.elements);
+  const PairwisePart& at = problem.parts.at;
+  double* part = problem.parts.part(blockIdx.x);
+  clear(part, at.elements);
   for (int64_t tile = blockIdx.x; tile < t.tiles(); tile += gridDim.x) {
     block.begin(tile);
     clear(first, t.pixels() * t.R);
@@ -64,23 +64,22 @@ __global__ void __launch_bounds__(kThreads, kBlocks<T>)
       });
     }
     __syncthreads();
-    block.add_pixels(first, part + problem.part.first);
-    block.add_pixels(second, part + problem.part.second);
+    block.add_pixels(first, part + at.first);
+    block.add_pixels(second, part + at.second);
     __syncthreads();
   }
 }
 
 template <typename T>
-void difference(const PairwiseDifference& task, double* parts, void* stream) {
+void difference(const PairwiseDifference& task, const Parts& parts,
+                void* stream) {
   using A = Accumulator<T>;
-  const PairwisePart part = part_of(task);
-  const Tile tile = choose_tile<A, SumNeeds<2>>(task.shape);
-  launch(&sum_differences<T>,
-         {static_cast<unsigned>(num_parts(task.shape, part)), kThreads,
-          shared_bytes<A, SumNeeds<2>>(tile)},
-         stream,
-         Differences<T>{tile, part, static_cast<const T*>(task.features),
-                        static_cast<const A*>(task.centre), parts});
+  const Differences<T> problem = {{},
+                                  parts,
+                                  static_cast<const T*>(task.features),
+                                  static_cast<const A*>(task.centre)};
+  launch_tiles<A, SumNeeds<2>>(&sum_differences<T>, problem, task.shape,
+                               parts.count, stream);
 }
 
 // ---- The gradient of those: constant + slope * (phi - psi).
@@ -133,33 +132,31 @@ __global__ void __launch_bounds__(kThreads, kBlocks<T>)
 template <typename T>
 void difference_backward(const PairwiseDifferenceBackward& task, void* stream) {
   using A = Accumulator<T>;
-  const Tile tile = choose_tile<A, SumNeeds<1>>(task.shape);
-  const LaunchShape shape = {blocks_for(tile.tiles()), kThreads,
-                             shared_bytes<A, SumNeeds<1>>(tile)};
-  const DifferenceGradients<T> problem = {
-      tile, static_cast<const T*>(task.features),
-      static_cast<const A*>(task.constant), static_cast<const A*>(task.slope),
-      static_cast<T*>(task.grad_features)};
-  launch(&spread_differences<T, Own::kP>, shape, stream, problem);
-  launch(&spread_differences<T, Own::kQ>, shape, stream, problem);
+  const DifferenceGradients<T> problem = {{},
+                                          static_cast<const T*>(task.features),
+                                          static_cast<const A*>(task.constant),
+                                          static_cast<const A*>(task.slope),
+                                          static_cast<T*>(task.grad_features)};
+  launch_tiles<A, SumNeeds<1>>(&spread_differences<T, Own::kP>, problem,
+                               task.shape, 0, stream);
+  launch_tiles<A, SumNeeds<1>>(&spread_differences<T, Own::kQ>, problem,
+                               task.shape, 0, stream);
 }
 
 }  // namespace
 
 void run_on_cuda(const PairwiseDifference& task, void* workspace,
                  void* stream) {
-  const PairwisePart part = part_of(task);
-  const int64_t count = num_parts(task.shape, part);
-  double* parts = static_cast<double*>(workspace);
-  if (count > 0)
+  const Parts parts(task, workspace);
+  if (parts.count > 0)
     with_scalar_type(task.type, [&](auto zero) {
       difference<decltype(zero)>(task, parts, stream);
     });
   const int R = static_cast<int>(task.shape.relation_channels);
-  const Total totals[] = {{part.first, 1, R, false, false, task.first},
-                          {part.second, 1, R, false, false, task.second}};
-  add_parts(parts, count, part.elements, totals, 2, ScalarType::kFloat64,
-            stream);
+  add_parts(parts,
+            {{parts.at.first, 1, R, false, false, task.first},
+             {parts.at.second, 1, R, false, false, task.second}},
+            ScalarType::kFloat64, stream);
 }
 
 void run_on_cuda(const PairwiseDifferenceBackward& task, void* stream) {

@@ -145,8 +145,7 @@ void run(const PairwiseShape& shape, const PairwiseInputs& in, void* output,
   const auto read = [](const void* data) {
     return static_cast<const A*>(data);
   };
-  const Tile tile = choose_tile<A, Needs>(shape);
-  const Problem<T> problem = {tile,
+  const Problem<T> problem = {{},
                               static_cast<const T*>(in.features),
                               read(in.scale),
                               read(in.shift),
@@ -157,9 +156,7 @@ void run(const PairwiseShape& shape, const PairwiseInputs& in, void* output,
                               static_cast<const T*>(grad_output),
                               static_cast<A*>(logarithms),
                               static_cast<A*>(products)};
-  launch(&attend<T>,
-         {blocks_for(tile.tiles()), kThreads, shared_bytes<A, Needs>(tile)},
-         stream, problem);
+  launch_tiles<A, Needs>(&attend<T>, problem, shape, 0, stream);
 }
 
 }  // namespace

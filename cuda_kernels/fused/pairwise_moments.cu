@@ -34,10 +34,9 @@ struct GradientNeeds {
 template <typename T, typename A = Accumulator<T>>
 struct Moments {
   Tile tile;
-  PairwisePart part;
+  Parts parts;
   const T* features;
   const A *scale, *shift, *centre;
-  double* parts;
 };
 
 template <typename T>
@@ -47,8 +46,9 @@ __global__ void __launch_bounds__(kThreads, kBlocks<T>)
   const Tile& t = problem.tile;
   Block<T, Own::kP, Needs> block(t, problem.features);
   A *c = block.b.rows[0], *counted = block.b.rows[1];
-  double* part = problem.parts + blockIdx.x * problem.part.elements;
-  clear(part, problem.part.elements);
+  const PairwisePart& at = problem.parts.at;
+  double* part = problem.parts.part(blockIdx.x);
+  clear(part, at.elements);
   for (int64_t tile = blockIdx.x; tile < t.tiles(); tile += gridDim.x) {
     block.begin(tile);
     block.relate_own(problem.scale, problem.shift);
@@ -63,26 +63,24 @@ __global__ void __launch_bounds__(kThreads, kBlocks<T>)
         counted[row * t.pitch() + i] = block.b.times[row] * about;
       });
       __syncthreads();
-      block.add_outer(c, t.R, counted, t.R, part + problem.part.w1);
-      block.add_to_table(counted, part + problem.part.table);
+      block.add_outer(c, t.R, counted, t.R, part + at.w1);
+      block.add_to_table(counted, part + at.table);
     }
     __syncthreads();
   }
 }
 
 template <typename T>
-void moments(const PairwiseMoments& task, double* parts, void* stream) {
+void moments(const PairwiseMoments& task, const Parts& parts, void* stream) {
   using A = Accumulator<T>;
-  const PairwisePart part = part_of(task);
-  const Tile tile = choose_tile<A, Needs>(task.shape);
-  launch(&sum_moments<T>,
-         {static_cast<unsigned>(num_parts(task.shape, part)), kThreads,
-          shared_bytes<A, Needs>(tile)},
-         stream,
-         Moments<T>{tile, part, static_cast<const T*>(task.features),
-                    static_cast<const A*>(task.scale),
-                    static_cast<const A*>(task.shift),
-                    static_cast<const A*>(task.centre), parts});
+  const Moments<T> problem = {{},
+                              parts,
+                              static_cast<const T*>(task.features),
+                              static_cast<const A*>(task.scale),
+                              static_cast<const A*>(task.shift),
+                              static_cast<const A*>(task.centre)};
+  launch_tiles<A, Needs>(&sum_moments<T>, problem, task.shape, parts.count,
+                         stream);
 }
 
 // ---- The moments: the gradient of a is grad_first[o] + grad_second a.
@@ -90,11 +88,10 @@ void moments(const PairwiseMoments& task, double* parts, void* stream) {
 template <typename T, typename A = Accumulator<T>>
 struct MomentGradients {
   Tile tile;
-  PairwisePart part;
+  Parts parts;
   const T* features;
   const A *scale, *shift, *grad_first, *grad_second;
   T* grad_features;
-  double* parts;
 };
 
 template <typename T, Own own>
@@ -105,8 +102,9 @@ __global__ void __launch_bounds__(kThreads, kBlocks<T>)
   Block<T, own, GradientNeeds<own>> block(t, problem.features);
   const auto second = block.load(problem.grad_second, block.b.w1, t.R);
   A *a = block.b.rows[0], *grad_a = block.b.rows[1];
-  double* part = problem.parts + blockIdx.x * problem.part.elements;
-  if (own == Own::kP) clear(part, problem.part.elements);
+  const PairwisePart& at = problem.parts.at;
+  double* part = problem.parts.part(blockIdx.x);
+  if (own == Own::kP) clear(part, at.elements);
   for (int64_t tile = blockIdx.x; tile < t.tiles(); tile += gridDim.x) {
     block.begin(tile);
     block.relate_own(problem.scale, problem.shift);
@@ -118,16 +116,16 @@ __global__ void __launch_bounds__(kThreads, kBlocks<T>)
       block.relate([&](int row, int i, A x) { a[row * t.pitch() + i] = x; });
       __syncthreads();
       block.template multiply<true>(a, second, [&](int row, int i, A sum) {
-        const int at = row * t.pitch() + i;
-        if (a[at] > 0) sum += problem.grad_first[block.in_table(row, i)];
-        grad_a[at] = a[at] > 0 ? sum * block.b.times[row] : A(0);
+        const int cell = row * t.pitch() + i;
+        if (a[cell] > 0) sum += problem.grad_first[block.in_table(row, i)];
+        grad_a[cell] = a[cell] > 0 ? sum * block.b.times[row] : A(0);
       });
       __syncthreads();
       add_relation_gradients(block, grad_a);
     }
     __syncthreads();
     write_relation_gradients(block, problem.scale, problem.grad_features, part,
-                             problem.part);
+                             at);
     if (own == Own::kQ)
       block.write_value(problem.grad_features, [](int, int) { return A(0); });
     __syncthreads();
@@ -135,65 +133,54 @@ __global__ void __launch_bounds__(kThreads, kBlocks<T>)
 }
 
 template <typename T>
-void moments_backward(const PairwiseMomentsBackward& task, double* parts,
-                      int64_t count, void* stream) {
+void moments_backward(const PairwiseMomentsBackward& task, const Parts& parts,
+                      void* stream) {
   using A = Accumulator<T>;
   const auto read = [](const void* data) {
     return static_cast<const A*>(data);
   };
-  MomentGradients<T> problem = {{},
-                                part_of(task),
-                                static_cast<const T*>(task.features),
-                                read(task.scale),
-                                read(task.shift),
-                                read(task.grad_first),
-                                read(task.grad_second),
-                                static_cast<T*>(task.grad_features),
-                                parts};
-  problem.tile = choose_tile<A, GradientNeeds<Own::kP>>(task.shape);
-  launch(&spread_moments<T, Own::kP>,
-         {static_cast<unsigned>(count), kThreads,
-          shared_bytes<A, GradientNeeds<Own::kP>>(problem.tile)},
-         stream, problem);
-  problem.tile = choose_tile<A, GradientNeeds<Own::kQ>>(task.shape);
-  launch(&spread_moments<T, Own::kQ>,
-         {blocks_for(problem.tile.tiles()), kThreads,
-          shared_bytes<A, GradientNeeds<Own::kQ>>(problem.tile)},
-         stream, problem);
+  const MomentGradients<T> problem = {{},
+                                      parts,
+                                      static_cast<const T*>(task.features),
+                                      read(task.scale),
+                                      read(task.shift),
+                                      read(task.grad_first),
+                                      read(task.grad_second),
+                                      static_cast<T*>(task.grad_features)};
+  launch_tiles<A, GradientNeeds<Own::kP>>(&spread_moments<T, Own::kP>, problem,
+                                          task.shape, parts.count, stream);
+  launch_tiles<A, GradientNeeds<Own::kQ>>(&spread_moments<T, Own::kQ>, problem,
+                                          task.shape, 0, stream);
 }
 
 }  // namespace
 
 void run_on_cuda(const PairwiseMoments& task, void* workspace, void* stream) {
-  const PairwisePart part = part_of(task);
-  const int64_t count = num_parts(task.shape, part);
-  double* parts = static_cast<double*>(workspace);
-  if (count > 0)
+  const Parts parts(task, workspace);
+  if (parts.count > 0)
     with_scalar_type(task.type, [&](auto zero) {
       moments<decltype(zero)>(task, parts, stream);
     });
   const int R = static_cast<int>(task.shape.relation_channels);
   const int K = static_cast<int>(task.shape.taps());
-  const Total totals[] = {{part.table, K, R, false, false, task.first},
-                          {part.w1, R, R, true, true, task.second}};
-  add_parts(parts, count, part.elements, totals, 2, ScalarType::kFloat64,
-            stream);
+  add_parts(parts,
+            {{parts.at.table, K, R, false, false, task.first},
+             {parts.at.w1, R, R, true, true, task.second}},
+            ScalarType::kFloat64, stream);
 }
 
 void run_on_cuda(const PairwiseMomentsBackward& task, void* workspace,
                  void* stream) {
-  const PairwisePart part = part_of(task);
-  const int64_t count = num_parts(task.shape, part);
-  double* parts = static_cast<double*>(workspace);
-  if (count > 0)
+  const Parts parts(task, workspace);
+  if (parts.count > 0)
     with_scalar_type(task.type, [&](auto zero) {
-      moments_backward<decltype(zero)>(task, parts, count, stream);
+      moments_backward<decltype(zero)>(task, parts, stream);
     });
   const int R = static_cast<int>(task.shape.relation_channels);
-  const Total totals[] = {{part.first, 1, R, false, false, task.grad_scale},
-                          {part.second, 1, R, false, false, task.grad_shift}};
-  add_parts(parts, count, part.elements, totals, 2, computed_in(task.type),
-            stream);
+  add_parts(parts,
+            {{parts.at.first, 1, R, false, false, task.grad_scale},
+             {parts.at.second, 1, R, false, false, task.grad_shift}},
+            computed_in(task.type), stream);
 }
 
 }  // namespace san::fused

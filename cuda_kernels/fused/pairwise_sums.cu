@@ -12,12 +12,11 @@ namespace {
 constexpr int kLanes = 32, kWarps = kThreads / kLanes, kMostTotals = 5;
 
 struct Totals {
-  const double* parts;
-  int64_t num_parts, part_elements;
+  Parts parts;
   Total of[kMostTotals];
 };
 
-__device__ double sum_of_warp(const Totals& all, const Total& total,
+__device__ double sum_of_warp(const Parts& parts, const Total& total,
                               int64_t element, int warp) {
   int row = static_cast<int>(element / total.columns);
   int column = static_cast<int>(element % total.columns);
@@ -29,11 +28,10 @@ __device__ double sum_of_warp(const Totals& all, const Total& total,
   }
   const int segments = total.outer ? outer.segments : 1;
   double sum = 0;
-  for (int64_t term = warp; term < all.num_parts * segments; term += kWarps) {
+  for (int64_t term = warp; term < parts.count * segments; term += kWarps) {
     const int segment = static_cast<int>(term % segments);
-    const double* part = all.parts + term / segments * all.part_elements;
-    sum += part[total.begin +
-                (total.outer ? outer.index(segment, row, column) : element)];
+    const double* sums = parts.part(term / segments) + total.begin;
+    sum += sums[total.outer ? outer.index(segment, row, column) : element];
   }
   return sum;
 }
@@ -46,7 +44,7 @@ __global__ void __launch_bounds__(kThreads) add(Totals all) {
   const int warp = static_cast<int>(threadIdx.x) / kLanes;
   const int64_t element = int64_t(blockIdx.x) * kLanes + lane;
   const bool inside = element < int64_t(total.rows) * total.columns;
-  sums[threadIdx.x] = inside ? sum_of_warp(all, total, element, warp) : 0;
+  sums[threadIdx.x] = inside ? sum_of_warp(all.parts, total, element, warp) : 0;
   __syncthreads();
   if (!inside || warp > 0) return;
   double sum = 0;
@@ -56,15 +54,15 @@ __global__ void __launch_bounds__(kThreads) add(Totals all) {
 
 }  // namespace
 
-void add_parts(const double* parts, int64_t num_parts, int64_t part_elements,
-               const Total* totals, int count, ScalarType type, void* stream) {
-  Totals all = {parts, num_parts, part_elements, {}};
+void add_parts(const Parts& parts, std::initializer_list<Total> totals,
+               ScalarType type, void* stream) {
+  Totals all = {parts, {}};
+  std::copy(totals.begin(), totals.end(), all.of);
   int64_t most = 0;
-  for (int i = 0; i < count; ++i) {
-    all.of[i] = totals[i];
-    most = std::max(most, int64_t(totals[i].rows) * totals[i].columns);
-  }
-  const dim3 grid(static_cast<unsigned>((most + kLanes - 1) / kLanes), count);
+  for (const Total& total : totals)
+    most = std::max(most, int64_t(total.rows) * total.columns);
+  const dim3 grid(static_cast<unsigned>((most + kLanes - 1) / kLanes),
+                  static_cast<unsigned>(totals.size()));
   const LaunchShape shape = {grid, kThreads, kThreads * sizeof(double)};
   type == ScalarType::kFloat64 ? launch(&add<double>, shape, stream, all)
                                : launch(&add<float>, shape, stream, all);

@@ -2,6 +2,8 @@
 #ifndef CUDA_KERNELS_FUSED_PAIRWISE_SUMS_H_
 #define CUDA_KERNELS_FUSED_PAIRWISE_SUMS_H_
 
+#include <initializer_list>
+
 #include "cuda_kernels/fused/pairwise_workspace.h"
 
 namespace san::fused {
@@ -20,10 +22,10 @@ struct Total {
   void* output;    // dense
 };
 
-// Writes totals[0 .. count) in one launch. `type` is that of the outputs,
+// Writes up to five totals in one launch. `type` is that of the outputs,
 // float32 or float64.
-void add_parts(const double* parts, int64_t num_parts, int64_t part_elements,
-               const Total* totals, int count, ScalarType type, void* stream);
+void add_parts(const Parts& parts, std::initializer_list<Total> totals,
+               ScalarType type, void* stream);
 
 // The first pass of the backward, by the kernel of the forward: of every pixel
 // and group, [N H W, G] in the type that the task computes in, the logarithm of

@@ -171,11 +171,20 @@ Tile choose_tile(const PairwiseShape& s) {
       std::to_string(s.kernel_size));
 }
 
-// Blocks for `tiles` tiles; a kernel goes on to further tiles where these are
-// more than a grid can be.
-inline unsigned blocks_for(int64_t tiles) {
-  constexpr int64_t kMost = 0x7fffffff;
-  return static_cast<unsigned>(tiles < kMost ? tiles : kMost);
+// Launches a kernel on the tiles of a shape, as large as its Needs allow: by a
+// block for each of `parts`, or else one for each tile. A block goes on to
+// further tiles where there are more.
+template <typename A, typename Needs, typename Problem>
+void launch_tiles(void (*kernel)(Problem), Problem problem,
+                  const PairwiseShape& shape, int64_t parts, void* stream) {
+  constexpr int64_t kMostBlocks = 0x7fffffff;
+  problem.tile = choose_tile<A, Needs>(shape);
+  const int64_t tiles = problem.tile.tiles();
+  const int64_t blocks = parts > 0 ? parts : tiles;
+  launch(kernel,
+         {static_cast<unsigned>(blocks < kMostBlocks ? blocks : kMostBlocks),
+          kThreads, shared_bytes<A, Needs>(problem.tile)},
+         stream, problem);
 }
 
 }  // namespace

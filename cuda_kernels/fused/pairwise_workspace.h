@@ -87,6 +87,23 @@ inline int64_t num_parts(const PairwiseShape& s, const PairwisePart& part) {
   return work < parts ? work : parts;
 }
 
+// The parts of a task at the beginning of its workspace.
+struct Parts {
+  template <typename Task>
+  Parts(const Task& task, void* workspace)
+      : at(part_of(task)),
+        count(num_parts(task.shape, at)),
+        sums(static_cast<double*>(workspace)) {}
+
+  SAN_HOST_DEVICE double* part(int64_t block) const {
+    return sums + block * at.elements;
+  }
+
+  PairwisePart at;
+  int64_t count;
+  double* sums;
+};
+
 // float64 elements of a task's workspace: parts, then softmax_elements twice.
 inline int64_t softmax_elements(const PairwiseBackward& task) {
   const PairwiseShape& s = task.shape;
