@@ -37,6 +37,14 @@ GEOMETRIES = [
     for size, window in itertools.product(SMALL, SAME + RARE + ZEROS)
     if fits(window, size)
 ]
+# Large enough for several tiles each way, and for threads of several rows.
+LARGE = [
+    ((33, 35), Window(7, padding=3)),
+    ((20, 131), Window(7, padding=3)),
+    ((36, 33), Window(3, padding=1)),
+    ((37, 70), Window(3, padding=2, padding_mode="zeros")),
+    ((30, 34), Window(5, 2, 2, 2)),
+]
 
 
 def random_tensors(*shapes, dtype=torch.float64):

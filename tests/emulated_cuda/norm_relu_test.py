@@ -11,11 +11,6 @@ from tests.kernels.cases import random_arrays
 SHAPES = [(1, 1, 1, 1), (2, 3, 5, 7), (1, 12, 13, 33), (3, 4, 4, 70)]
 
 
-@pytest.fixture(params=["ascending", "descending"], autouse=True)
-def order(request, monkeypatch):
-    monkeypatch.setenv("EMULATED_CUDA_ORDER", request.param)
-
-
 def workspace(vectors, channels):
     size = kernels.norm_relu_workspace(vectors, channels)
     return np.full((1, 1, 1, size), np.nan)

@@ -10,7 +10,7 @@ import pytest
 
 import cuda_kernels
 from tests.emulated_cuda import kernels
-from tests.kernels.cases import random_arrays
+from tests.kernels.cases import pairwise_inputs, random_arrays
 
 # R, G, M and N, H, W, footprint: channels that fill whole vectors and such
 # that do not, G above R, weights too large for shared memory; images smaller
@@ -33,32 +33,9 @@ TOLERANCES = {"float64": 1e-12, "float32": 2e-5}
 TYPES = pytest.mark.parametrize("dtype", TOLERANCES)
 
 
-@pytest.fixture(params=["ascending", "descending"], autouse=True)
-def order(request, monkeypatch):
-    monkeypatch.setenv("EMULATED_CUDA_ORDER", request.param)
-
-
-def make_inputs(channels, image, dtype="float64"):
-    """features, scale, shift, table, w1 and w2."""
-    relation, groups, value = channels
-    batch, height, width, kernel_size = image
-    shapes = [
-        (batch, height, width, 2 * relation + value),
-        (1, 1, 1, relation),
-        (1, 1, 1, relation),
-        (1, 1, kernel_size**2, relation),
-        (1, 1, relation, relation),
-        (1, 1, groups, relation),
-    ]
-    inputs = random_arrays(*shapes, dtype=dtype)
-    for matrix in inputs[4:]:
-        matrix /= relation**0.5
-    return inputs
-
-
 def calls(channels, image, dtype="float64"):
     """The arguments of each function: what it reads, and what it writes."""
-    inputs = make_inputs(channels, image, dtype)
+    inputs = pairwise_inputs(channels, image, dtype)
     features, scale, shift, table, w1, _ = inputs
     output = (*features.shape[:3], channels[2])
     seeds, first, second, centre = random_arrays(

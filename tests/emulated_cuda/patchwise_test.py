@@ -28,11 +28,6 @@ SHAPES = [
 TOLERANCE = {"float32": 1e-5, "float64": 1e-13}
 
 
-@pytest.fixture(params=["ascending", "descending"], autouse=True)
-def order(request, monkeypatch):
-    monkeypatch.setenv("EMULATED_CUDA_ORDER", request.param)
-
-
 def random_arrays(shapes, dtype):
     generator = np.random.default_rng(0)
     return [generator.normal(size=s).astype(dtype) for s in shapes]

@@ -17,11 +17,6 @@ CASES = [
 ]
 
 
-@pytest.fixture(params=["ascending", "descending"], autouse=True)
-def order(request, monkeypatch):
-    monkeypatch.setenv("EMULATED_CUDA_ORDER", request.param)
-
-
 @pytest.mark.parametrize("dtype", ["float64", "float32", "float16"])
 @pytest.mark.parametrize(("size", "window"), CASES)
 def test_aggregation_is_that_of_the_cpu(size, window, dtype):

@@ -6,26 +6,13 @@ import torch
 from tests.emulated_cuda import kernels
 from tests.emulated_cuda.comparison import (
     GEOMETRIES,
+    LARGE,
     TOLERANCES,
     assert_same_as_on_cpu,
     random_tensors,
     results,
 )
 from tests.kernels.numpy_reference import Window
-
-# Large enough for several tiles each way, and for threads of several rows.
-LARGE = [
-    ((33, 35), Window(7, padding=3)),
-    ((20, 131), Window(7, padding=3)),
-    ((36, 33), Window(3, padding=1)),
-    ((37, 70), Window(3, padding=2, padding_mode="zeros")),
-    ((30, 34), Window(5, 2, 2, 2)),
-]
-
-
-@pytest.fixture(params=["ascending", "descending"], autouse=True)
-def order(request, monkeypatch):
-    monkeypatch.setenv("EMULATED_CUDA_ORDER", request.param)
 
 
 def check(size, window, batch=1, channels=3, dtype=torch.float32):

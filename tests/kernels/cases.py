@@ -54,3 +54,25 @@ def random_arrays(
 def channels_last(image: NDArray) -> NDArray:
     """A copy in channels-last of [N, C, H, W]."""
     return image.transpose(0, 2, 3, 1).copy().transpose(0, 3, 1, 2)
+
+
+def pairwise_inputs(
+    channels: tuple[int, int, int],
+    image: tuple[int, int, int, int],
+    dtype: DTypeLike = "float64",
+) -> list[NDArray]:
+    """Features, scale, shift, table, w1 and w2 for R, G, M and N, H, W, k."""
+    relation, groups, value = channels
+    batch, height, width, kernel_size = image
+    shapes = [
+        (batch, height, width, 2 * relation + value),
+        (1, 1, 1, relation),
+        (1, 1, 1, relation),
+        (1, 1, kernel_size**2, relation),
+        (1, 1, relation, relation),
+        (1, 1, groups, relation),
+    ]
+    inputs = random_arrays(*shapes, dtype=dtype)
+    for matrix in inputs[4:]:
+        matrix /= relation**0.5
+    return inputs

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import cuda_kernels
-from tests.kernels.cases import random_arrays
+from tests.kernels.cases import pairwise_inputs, random_arrays
 
 # R, G, M: whole and partial vectors of each instruction set, groups that
 # divide a vector, that a vector divides, and neither; wider than a buffer row.
@@ -57,23 +57,6 @@ def taps(shape):
     return (a.reshape(height * width, -1) for a in (pixel, offset))
 
 
-def make_inputs(channels, image, dtype="float64"):
-    relation, groups, value = channels
-    batch, height, width, kernel_size = image
-    shapes = [
-        (batch, height, width, 2 * relation + value),
-        (1, 1, 1, relation),
-        (1, 1, 1, relation),
-        (1, 1, kernel_size**2, relation),
-        (1, 1, relation, relation),
-        (1, 1, groups, relation),
-    ]
-    inputs = random_arrays(*shapes, dtype=dtype)
-    for matrix in inputs[4:]:
-        matrix /= relation**0.5
-    return inputs
-
-
 def relation_of(inputs, image):
     """a of the definition: [N, P, K, R]."""
     features, scale, shift = inputs[:3]
@@ -107,7 +90,7 @@ def expected_output(inputs, image):
     ("dtype", "tolerance"), [("float64", 1e-12), ("float32", 2e-5)]
 )
 def test_forward(instruction_set, channels, image, dtype, tolerance):
-    inputs = make_inputs(channels, image, dtype)
+    inputs = pairwise_inputs(channels, image, dtype)
     expected = expected_output([x.astype("float64") for x in inputs], image)
     output = np.full((*inputs[0].shape[:3], channels[2]), np.nan, dtype)
     cuda_kernels.pairwise_forward(*inputs, output, kernel_size=image[3])
@@ -117,7 +100,7 @@ def test_forward(instruction_set, channels, image, dtype, tolerance):
 @pytest.mark.parametrize("width", [5, 16])
 def test_large_logits_do_not_overflow(instruction_set, width):
     image = (1, 4, width, 3)
-    inputs = make_inputs((4, 2, 4), image, "float32")
+    inputs = pairwise_inputs((4, 2, 4), image, "float32")
     inputs[5] *= 1e4
     expected = expected_output([x.astype("float64") for x in inputs], image)
     output = np.empty((1, 4, width, 4), "float32")
@@ -132,7 +115,7 @@ def test_large_logits_do_not_overflow(instruction_set, width):
 )
 @pytest.mark.parametrize("width", [7, 16])
 def test_not_a_number_is_passed_on(instruction_set, width, channel, seen_by):
-    inputs = make_inputs((4, 2, 4), (1, 1, width, 3), "float32")
+    inputs = pairwise_inputs((4, 2, 4), (1, 1, width, 3), "float32")
     inputs[0][0, 0, 3, channel] = np.nan
     output = np.empty((1, 1, width, 4), "float32")
     cuda_kernels.pairwise_forward(*inputs, output, kernel_size=3)
@@ -143,7 +126,7 @@ def test_not_a_number_is_passed_on(instruction_set, width, channel, seen_by):
 @pytest.mark.parametrize("image", IMAGES)
 @pytest.mark.parametrize("channels", CHANNELS)
 def test_moments(instruction_set, channels, image):
-    inputs = make_inputs(channels, image)
+    inputs = pairwise_inputs(channels, image)
     features, scale, shift = inputs[:3]
     (centre,) = random_arrays(scale.shape)
     relation, taps_of_kernel = scale.size, image[3] ** 2
@@ -163,7 +146,7 @@ def test_moments(instruction_set, channels, image):
 
 @pytest.mark.parametrize("image", IMAGES)
 def test_difference(instruction_set, image):
-    features, scale, *_ = make_inputs((6, 3, 24), image)
+    features, scale, *_ = pairwise_inputs((6, 3, 24), image)
     (centre,) = random_arrays(scale.shape)
     first, second = np.empty(scale.shape), np.empty(scale.shape)
     cuda_kernels.pairwise_difference(
@@ -192,7 +175,7 @@ def derivative(function, arrays, directions, step=1e-6):
 def test_backward_is_the_derivative_of_the_definition(
     instruction_set, channels, image
 ):
-    inputs = make_inputs(channels, image)
+    inputs = pairwise_inputs(channels, image)
     shape = (*inputs[0].shape[:3], channels[2])
     *directions, seeds = random_arrays(*(x.shape for x in inputs), shape)
     grads = [np.full_like(x, np.nan) for x in inputs]
@@ -210,7 +193,9 @@ def test_backward_is_the_derivative_of_the_definition(
 
 def arguments(op):
     """Sound arguments of a function, by name."""
-    features, scale, shift, table, w1, w2 = make_inputs((4, 2, 4), (1, 3, 5, 3))
+    features, scale, shift, table, w1, w2 = pairwise_inputs(
+        (4, 2, 4), (1, 3, 5, 3)
+    )
     mapping = {
         "scale": scale,
         "shift": shift,
