@@ -22,7 +22,7 @@ struct AggregationShape {
   int64_t channels;
   int64_t weight_channels;  // >= 1
   Window window;
-  Layout layout;  // on CUDA kRowMajor
+  Layout layout;  // of all images; fast on CUDA is kRowMajor only
 
   SAN_HOST_DEVICE ImageIndex input() const {
     return {channels, window.pixels(), layout};

@@ -18,7 +18,7 @@ struct SubtractionShape {
   int64_t batch;
   int64_t channels;
   Window window;
-  Layout layout;  // on CUDA kRowMajor
+  Layout layout;  // of all images; fast on CUDA is kRowMajor only
 
   SAN_HOST_DEVICE int64_t planes() const { return batch * channels; }
   SAN_HOST_DEVICE ImageIndex image() const {

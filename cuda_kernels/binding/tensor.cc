@@ -2,6 +2,7 @@
 
 #include <pybind11/stl.h>
 
+#include <algorithm>
 #include <utility>
 #include <vector>
 
@@ -167,17 +168,22 @@ void Tensor::read_shape(const dlpack::Tensor& tensor) {
 }
 
 void Tensor::read_layout(const dlpack::Tensor& tensor, Accepts accepts) {
+  is_row_major_ = is_channels_last_ = true;
+  if (bytes_ == 0) return;
+  // Without strides a tensor is row-major.
+  int64_t strides[4] = {shape_[1] * shape_[2] * shape_[3],
+                        shape_[2] * shape_[3], shape_[3], 1};
+  if (tensor.strides) std::copy_n(tensor.strides, 4, strides);
   const auto is_dense = [&](std::array<int, 4> innermost_first) {
     int64_t expected = 1;
     for (const int i : innermost_first) {
-      if (shape_[i] != 1 && tensor.strides[i] != expected) return false;
+      if (shape_[i] != 1 && strides[i] != expected) return false;
       expected *= shape_[i];
     }
     return true;
   };
-  const bool any = tensor.strides == nullptr || bytes_ == 0;
-  is_row_major_ = any || is_dense({3, 2, 1, 0});
-  is_channels_last_ = tensor.strides != nullptr && is_dense({1, 3, 2, 0});
+  is_row_major_ = is_dense({3, 2, 1, 0});
+  is_channels_last_ = is_dense({1, 3, 2, 0});
   if (is_row_major_) return;
   if (accepts == Accepts::kBothLayouts && is_channels_last_) return;
   const char* rule = accepts == Accepts::kRowMajor
@@ -185,8 +191,7 @@ void Tensor::read_layout(const dlpack::Tensor& tensor, Accepts accepts) {
                          : "be dense, in row-major order (contiguous) or in "
                            "channels-last";
   reject(rule, "shape " + shape_text(shape_) + " with strides " +
-                   shape_text(std::vector<int64_t>(tensor.strides,
-                                                   tensor.strides + 4)));
+                   shape_text(strides));
 }
 
 void Tensor::read_data(const dlpack::Tensor& tensor) {

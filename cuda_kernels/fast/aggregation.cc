@@ -13,13 +13,13 @@
 // gradient, of the image. Each element has one writer that adds in a fixed
 // order: no atomics, the same bits for every number of threads.
 //
-// Memory plan. Scratch, in the second cache, holds for each channel of the
-// block the rows of pixels that the strip sees, padded on the left and right;
-// rows above and below the image are the same rows again. The input gradient's
-// scratch is one padded row: it gathers there what all outputs send to a row,
-// and adds that to the image row which the padding mirrors. Outputs and their
-// gradients pass through scratch only if they are of another layout or type
-// than it.
+// Memory plan. Scratch holds for each channel of the block the rows of pixels
+// that the strip sees, padded on the left and right; rows above and below the
+// image are the same rows again. For the input gradient it is one padded row,
+// which gathers what all outputs send to a row and is then added to the row of
+// the image that the padding mirrors there. What a tensor has in another layout
+// or type than scratch passes through it as well. At the sizes of the networks
+// all that is in the second cache.
 #include "cuda_kernels/aggregation.h"
 
 #include <vector>
@@ -46,6 +46,7 @@ struct Sizes {
   // image, is of a sane size.
   static bool fit_outputs(const AggregationShape& shape) {
     const Axis& rows = shape.window.rows;
+    if (PaddedRows::span(rows, rows.outputs) > kMostScratch) return false;
     const int64_t count = std::min(kStripRows, rows.outputs);
     return fit(shape, PaddedRows::span(rows, count), count, 0);
   }
@@ -299,7 +300,8 @@ void run_on_cpu(const AggregationForward& task) {
 }
 
 void run_on_cpu(const AggregationBackward& task) {
-  if (!Sizes::fit_outputs(task.shape) || !Sizes::fit_image(task.shape))
+  if ((task.grad_weight && !Sizes::fit_outputs(task.shape)) ||
+      (task.grad_input && !Sizes::fit_image(task.shape)))
     return simple::run_on_cpu(task);
   const Sizes sizes(task.shape);
   with_scalar_type(task.type, [&](auto zero) {

@@ -4,9 +4,9 @@
 // N batch, C channels, G groups, M = C / G members: channels g, g + G, ... are
 // group g. (For aggregation a group shares a weight channel; elsewhere every
 // channel is a group of its own, G = C.) A block is `width` adjacent groups of
-// an image: one in row-major memory; in channels-last so many that they fill a
-// cache line of each pixel. Scratch holds member m of a block's group i as its
-// plane m * width + i.
+// an image: one in row-major memory; in channels-last so many that their
+// float32 fill a cache line of each pixel. Scratch holds member m of a block's
+// group i as its plane m * width + i.
 #ifndef CUDA_KERNELS_FAST_CHANNEL_BLOCK_H_
 #define CUDA_KERNELS_FAST_CHANNEL_BLOCK_H_
 

@@ -124,12 +124,13 @@ struct Plane {
   int64_t rows, phase_rows;
 };
 
-// As wide as scratch of kBlockScratch elements allows.
+// As wide as scratch of kBlockScratch elements allows; powers of two, so that
+// blocks do not share cache lines.
 ChannelBlocks blocks_of(const SubtractionShape& shape) {
-  const __int128 width = kBlockScratch / Plane::scratch(shape.window);
-  return {shape.layout, shape.batch, shape.channels, shape.channels,
-          static_cast<int64_t>(
-              std::clamp<__int128>(width, 1, ChannelBlocks::kMostWidth))};
+  int64_t width = ChannelBlocks::kMostWidth;
+  while (width > 1 && width * Plane::scratch(shape.window) > kBlockScratch)
+    width /= 2;
+  return {shape.layout, shape.batch, shape.channels, shape.channels, width};
 }
 
 template <typename T>
@@ -163,7 +164,7 @@ void forward(const SubtractionForward& task) {
           kernels.gather_rows(padded + p * plane.elements() + plane.centre(),
                               plane.step(), centres + p * outputs,
                               window.rows.outputs, window.columns.outputs);
-        plane.pad(view(task.b), padded, staging);
+        if (task.b != task.a) plane.pad(view(task.b), padded, staging);
         T* out = static_cast<T*>(task.output) +
                  blocks.first_plane(block) * window.taps() * outputs;
         for (int64_t p = 0; p < block.width; ++p) {

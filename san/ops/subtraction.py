@@ -37,9 +37,9 @@ def subtraction2(
     Differentiable in both tensors, twice.
 
     Args:
-      a: [N, C, H, W]. In channels-last on the CPU both images are read as
-        they are. The output is in row-major order.
-      b: [N, C, H, W].
+      a: [N, C, H, W]. The layout of a is that of both images' gradients; in
+        channels-last on the CPU nothing is copied.
+      b: [N, C, H, W], best in the layout of a.
       kernel_size: rows and columns of the footprint.
       stride: pixels between two places of the window.
       padding: pixels added to each side of both images.
@@ -47,7 +47,7 @@ def subtraction2(
       padding_mode: "reflect" (as numpy.pad, for every size) or "zeros".
 
     Returns:
-      [N, C, K, P] with K = kernel_size**2 taps in row-major order and
+      [N, C, K, P], row-major, with K = kernel_size**2 taps row by row and
       P = H_out * W_out; H_out = (H + 2 * padding - dilation *
       (kernel_size - 1) - 1) // stride + 1 and W_out likewise.
 

@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+import cuda_kernels
 from tests.emulated_cuda import kernels
 from tests.emulated_cuda.comparison import (
     GEOMETRIES,
@@ -94,3 +95,23 @@ def test_not_a_number_stays_where_it_is(groups):
     wrong = ~grad_weight.isfinite()
     assert wrong[0, 0, :, 12 * 23 + 12].all()
     assert wrong.sum() == 49
+
+
+def test_channels_last_is_left_to_the_simple_kernels():
+    image, weight, grad = random_tensors(
+        (2, 6, 7, 5), (2, 3, 9, 35), (2, 6, 7, 5)
+    )
+    image, grad = (
+        t.contiguous(memory_format=torch.channels_last) for t in (image, grad)
+    )
+    window = Window(3, padding=1).options
+    found = []
+    for module in (kernels, cuda_kernels):
+        output, grad_image = torch.empty_like(image), torch.empty_like(image)
+        grad_weight = torch.empty_like(weight)
+        module.aggregation_forward(image, weight, output, **window)
+        module.aggregation_backward(
+            grad, image, weight, grad_image, grad_weight, **window
+        )
+        found.append((output, grad_image, grad_weight))
+    torch.testing.assert_close(*found, rtol=0, atol=1e-12)

@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+import cuda_kernels
 from tests.emulated_cuda import kernels
 from tests.emulated_cuda.comparison import (
     GEOMETRIES,
@@ -70,3 +71,20 @@ def test_not_a_number_stays_where_it_is():
     )
     assert grad_a.isnan().nonzero().tolist() == [[0, 0, 12, 12]]
     assert grad_b.isnan().nonzero().tolist() == [[0, 0, 13, 12]]
+
+
+def test_channels_last_is_left_to_the_simple_kernels():
+    a, b = (
+        t.contiguous(memory_format=torch.channels_last)
+        for t in random_tensors((2, 6, 7, 5), (2, 6, 7, 5))
+    )
+    (grad,) = random_tensors((2, 6, 9, 35))
+    window = Window(3, padding=1).options
+    found = []
+    for module in (kernels, cuda_kernels):
+        output = torch.empty_like(grad)
+        grads = torch.empty_like(a), torch.empty_like(b)
+        module.subtraction2_forward(a, b, output, **window)
+        module.subtraction2_backward(grad, *grads, **window)
+        found.append((output, *grads))
+    torch.testing.assert_close(*found, rtol=0, atol=1e-12)

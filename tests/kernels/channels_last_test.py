@@ -98,6 +98,41 @@ def test_every_sharing(channels, groups, dtype, path):
     )
 
 
+@pytest.mark.parametrize("path", PATHS)
+@pytest.mark.parametrize(
+    "window",
+    [
+        Window(3, stride=2, padding=2, padding_mode="zeros"),
+        Window(5, padding=4, dilation=2),
+        Window(3, stride=3, padding=1, dilation=3),
+    ],
+)
+def test_blocks_of_channels_in_rare_windows(window, path):
+    sizes = (20, 23), window, 2
+    assert_equal_in_both(
+        aggregation, *sizes, 66, 33, "float32", **use_path(path)
+    )
+    assert_equal_in_both(subtraction2, *sizes, 35, "float16", **use_path(path))
+
+
+def test_a_large_image_is_not_left_to_the_simple_kernels():
+    """Those sum in another order, which their bits show."""
+    size, window = (525, 513), Window(2)
+    image, weight = random_arrays(
+        (1, 128, *size), (1, 16, 4, 524 * 512), dtype="float32"
+    )
+    found = []
+    for options in ({}, {"implementation": "simple"}):
+        last = channels_last(image)
+        found.append(empty_like(last, (524, 512)))
+        cuda_kernels.aggregation_forward(
+            last, weight, found[-1], **options, **window.options
+        )
+    fast, simple = found
+    assert np.allclose(fast, simple, rtol=0, atol=1e-4)
+    assert not np.array_equal(fast, simple)
+
+
 def test_planes_that_share_scratch_in_smaller_blocks():
     """16 images of 300 x 260 are more than subtraction2 takes at a time."""
     assert_equal_in_both(

@@ -90,6 +90,17 @@ def test_strides_may_be_left_out():
     assert doubled(Foreign()).ravel().tolist() == [0, 2, 4, 6, 8, 10]
 
 
+def test_without_strides_one_pixel_is_in_both_layouts():
+    """Four channels of 3 x 3 in channels-last make four of one pixel."""
+    input = np.ones((1, 3, 3, 4), np.float32).transpose(0, 3, 1, 2)
+    weight, output = (
+        np.ones((1, 1, 9, 1), np.float32),
+        Foreign(shape=(1, 4, 1, 1)),
+    )
+    cuda_kernels.aggregation_forward(input, weight, output, kernel_size=3)
+    assert list(output.memory)[:4] == [9] * 4
+
+
 def test_byte_offset_is_added():
     found = doubled(Foreign(byte_offset=4)).ravel().tolist()
     assert found == [2, 4, 6, 8, 10, 12]
