@@ -55,8 +55,7 @@ __device__ void centre_pixels(const CentreGradients<T>& a, const Tile& tile,
   mix(a.layout, tile, slab,
       {a.grad_hidden + tile.image * a.G * P, a.weight + r, a.G, 1, a.S},
       memory.mix, grads);
-  const int64_t at =
-      (tile.y + place.y) * a.layout.window.columns.size + tile.x + place.x;
+  const int64_t at = a.layout.at(tile, place.quad * 4);
 #pragma unroll
   for (int i = 0; i < kOwned; ++i) {
     const int row = place.slot * kOwned + i;
@@ -126,14 +125,10 @@ __global__ void __launch_bounds__(kThreads, sizeof(T) > 4 ? 2 : 4)
   }
 }
 
-int64_t blocks_of(int64_t count, int64_t size) {
-  return (count + size - 1) / size;
-}
-
 Chunks chunks_of(const PatchwiseHiddenForward& task) {
   return Chunks(task.window, task.batch,
-                blocks_of(task.relation_channels, kRows) *
-                    blocks_of(task.weight_channels, kColumns));
+                pieces(task.relation_channels, kRows) *
+                    pieces(task.weight_channels, kColumns));
 }
 
 template <typename T>
@@ -146,8 +141,8 @@ void run(const PatchwiseHiddenBackward& task, T* workspace, void* stream) {
   window.rows.taps = window.columns.taps = kRows;
   const Layout layout = {window, 1, 0};
   const Chunks chunks = chunks_of(f);
-  const int row_blocks = static_cast<int>(blocks_of(R, kRows));
-  const int blocks = static_cast<int>(blocks_of(G, kColumns));
+  const int row_blocks = static_cast<int>(pieces(R, kRows));
+  const int blocks = static_cast<int>(pieces(G, kColumns));
   const int64_t jobs = chunks.count * row_blocks * blocks;
   T* const affine = workspace;
   T* const weights = affine + chunks.count * 2 * R;

@@ -109,9 +109,7 @@ __global__ void __launch_bounds__(kMostThreads, sizeof(T) > 4 ? 1 : 2)
     const int parts = min(place.slots, layout.lines);
     add_parts(sums, parts, 1, memory.matrix, [&](int m, int pixel, T sum) {
       if (m < members && tile.holds(pixel))
-        a.output[(plane + int64_t{m} * a.G) * P +
-                 (tile.y + pixel / kSide) * layout.window.columns.size +
-                 tile.x + pixel % kSide] = sum;
+        a.output[(plane + int64_t{m} * a.G) * P + layout.at(tile, pixel)] = sum;
     });
   }
 }
@@ -126,7 +124,7 @@ void run(const PatchwiseCoreForward& task, void* stream) {
     return arena.bytes();
   };
   const Layout layout = fitting_layout(task.window, bytes);
-  const int blocks = (C / G + kOwned - 1) / kOwned;
+  const int blocks = static_cast<int>(pieces(C / G, kOwned));
   const int64_t jobs =
       task.batch * layout.down() * layout.across() * G * blocks;
   if (jobs == 0) return;

@@ -165,9 +165,7 @@ __global__ void __launch_bounds__(kMostThreads, sizeof(T) > 4 ? 1 : 2)
               [&](int channel, int pixel, T sum) {
                 if (first + channel < b.G && tile.holds(pixel))
                   a.grad_hidden[(tile.image * b.G + first + channel) * P +
-                                (tile.y + pixel / kSide) *
-                                    layout.window.columns.size +
-                                tile.x + pixel % kSide] = sum;
+                                layout.at(tile, pixel)] = sum;
               });
   }
 }
@@ -239,7 +237,7 @@ struct Bytes {
 
 Chunks chunks_of(const PatchwiseCoreForward& task) {
   const int64_t G = task.weight_channels;
-  return Chunks(task.window, task.batch, G * ((G + kColumns - 1) / kColumns));
+  return Chunks(task.window, task.batch, G * pieces(G, kColumns));
 }
 
 template <typename T>
@@ -268,7 +266,7 @@ void run(const PatchwiseCoreBackward& task, void* stream) {
     launch_zeros(static_cast<T*>(task.grad_weight), G * K * G, stream);
     return launch_zeros(static_cast<T*>(task.grad_bias), G * K, stream);
   }
-  const int blocks = (G + groups * kOwned - 1) / (groups * kOwned);
+  const int blocks = static_cast<int>(pieces(G, groups * kOwned));
   const Chunks chunks = chunks_of(f);
   if (chunks.tiles > 0)
     launch(&hidden_gradients<T>,
@@ -280,7 +278,7 @@ void run(const PatchwiseCoreBackward& task, void* stream) {
 
   T* const weight_sums = static_cast<T*>(task.workspace);
   T* const bias_sums = weight_sums + chunks.count * G * K * G;
-  const int columns = (G + kColumns - 1) / kColumns;
+  const int columns = static_cast<int>(pieces(G, kColumns));
   const int64_t jobs = chunks.count * columns * core.layout.slabs() * G;
   if (jobs > 0)
     launch(&weight_gradients<T>, {blocks_for(jobs), kMostThreads, bytes.weight},

@@ -31,14 +31,14 @@ struct Bands {
 
   // With so many planes of gradients.
   Bands(const Window& window, int64_t planes) {
-    const int64_t down = (window.rows.size + kSide - 1) / kSide;
+    const int64_t down = pieces(window.rows.size, kSide);
     const int64_t least =
-        std::max<int64_t>(1, (window.rows.taps - 1 + kSide - 1) / kSide);
+        std::max<int64_t>(1, pieces(window.rows.taps - 1, kSide));
     const int64_t wanted =
         std::clamp<int64_t>(kWantedBlocks / std::max<int64_t>(planes, 1), 1,
                             std::max<int64_t>(down / least, 1));
-    height = (down + wanted - 1) / wanted;
-    count = (down + height - 1) / height;
+    height = pieces(down, wanted);
+    count = pieces(down, height);
   }
 };
 
@@ -48,12 +48,12 @@ struct Chunks {
 
   // With so many blocks per chunk.
   Chunks(const Window& window, int64_t batch, int64_t blocks)
-      : tiles(batch * ((window.rows.size + kSide - 1) / kSide) *
-              ((window.columns.size + kSide - 1) / kSide)) {
+      : tiles(batch * pieces(window.rows.size, kSide) *
+              pieces(window.columns.size, kSide)) {
     const int64_t wanted = std::clamp<int64_t>(kWantedBlocks / blocks, 1,
                                                std::max<int64_t>(tiles, 1));
-    size = (tiles + wanted - 1) / wanted;
-    count = size == 0 ? 0 : (tiles + size - 1) / size;
+    size = pieces(tiles, wanted);
+    count = size == 0 ? 0 : pieces(tiles, size);
   }
 };
 
@@ -285,8 +285,8 @@ void launch_sum(const Partials<T>& partials, const Matrix<T>& sums,
   const int64_t count = sums.rows * sums.columns;
   if (count == 0) return;
   launch(&add_partials<T>,
-         {blocks_for((count + kMostThreads - 1) / kMostThreads), kMostThreads},
-         stream, partials, sums);
+         {blocks_for(pieces(count, kMostThreads)), kMostThreads}, stream,
+         partials, sums);
 }
 
 template <typename T>

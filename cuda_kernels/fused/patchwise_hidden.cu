@@ -63,8 +63,7 @@ __device__ void add_centre(const HiddenForward<T>& a, const Tile& tile, int g,
                            T (&sums)[kOwned][4]) {
   const Place place;
   const int64_t P = a.layout.window.pixels(), S = a.S();
-  const int64_t at =
-      (tile.y + place.y) * a.layout.window.columns.size + tile.x + place.x;
+  const int64_t at = a.layout.at(tile, place.quad * 4);
   for (int r = place.slot; r < a.R; r += place.slots) {
     const T scale = a.scale[r], shift = a.shift[r];
     T x[4];
@@ -173,15 +172,12 @@ __global__ void __launch_bounds__(kMostThreads, sizeof(T) > 4 ? 1 : 2)
         }
       }
     }
-    add_parts(sums, place.slots, 1, memory.parts,
-              [&](int channel, int pixel, T sum) {
-                if (g + channel < a.G && tile.holds(pixel))
-                  a.hidden[((tile.image * a.G + g + channel) *
-                                layout.window.rows.size +
-                            tile.y + pixel / kSide) *
-                               layout.window.columns.size +
-                           tile.x + pixel % kSide] = sum;
-              });
+    add_parts(
+        sums, place.slots, 1, memory.parts, [&](int channel, int pixel, T sum) {
+          if (g + channel < a.G && tile.holds(pixel))
+            a.hidden[(tile.image * a.G + g + channel) * layout.window.pixels() +
+                     layout.at(tile, pixel)] = sum;
+        });
   }
 }
 
@@ -193,7 +189,7 @@ void run(const PatchwiseHiddenForward& task, void* stream) {
   const int64_t each = layout.halo() + layout.taps() * (kOwned + 2);
   const int channels = static_cast<int>(std::clamp<int64_t>(
       kStagedElements / each, 1, std::min(R, kMostChannels)));
-  const int64_t blocks = (G + kOwned - 1) / kOwned;
+  const int64_t blocks = pieces(G, kOwned);
   const int64_t jobs = task.batch * layout.down() * layout.across() * blocks;
   if (jobs == 0) return;
   launch(

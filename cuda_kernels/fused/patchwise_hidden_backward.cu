@@ -217,7 +217,7 @@ void launch_weight_gradients(const Relation<T>& relation, const Chunks& chunks,
                              T* partials, void* stream) {
   Arena arena(nullptr);
   WeightMemory<T>(relation.layout, arena);
-  const int blocks = (relation.G + kColumns - 1) / kColumns;
+  const int blocks = static_cast<int>(pieces(relation.G, kColumns));
   const int64_t jobs =
       chunks.count * blocks * relation.layout.slabs() * relation.R;
   if (jobs > 0)
@@ -231,9 +231,9 @@ Bands bands_of(const PatchwiseHiddenForward& task) {
 }
 
 Chunks chunks_of(const PatchwiseHiddenForward& task) {
-  return Chunks(task.window, task.batch,
-                task.relation_channels *
-                    ((task.weight_channels + kColumns - 1) / kColumns));
+  return Chunks(
+      task.window, task.batch,
+      task.relation_channels * pieces(task.weight_channels, kColumns));
 }
 
 template <typename T>

@@ -45,6 +45,11 @@ __device__ Quad<T>& quad_at(T* to) {
   return *reinterpret_cast<Quad<T>*>(to);
 }
 
+// Of `size`, the last perhaps smaller, that make `count`.
+SAN_HOST_DEVICE int64_t pieces(int64_t count, int64_t size) {
+  return (count + size - 1) / size;
+}
+
 // Hands out shared memory in pieces on 16-byte boundaries: pointers on the
 // device, the number of bytes on the host.
 class Arena {
@@ -93,10 +98,10 @@ struct Layout {
     return (taps() + kOwned - 1) / kOwned * kOwned;
   }
   SAN_HOST_DEVICE int64_t down() const {
-    return (window.rows.size + kSide - 1) / kSide;
+    return pieces(window.rows.size, kSide);
   }
   SAN_HOST_DEVICE int64_t across() const {
-    return (window.columns.size + kSide - 1) / kSide;
+    return pieces(window.columns.size, kSide);
   }
   SAN_HOST_DEVICE int halo_rows() const { return kSide + lines - 1; }
   SAN_HOST_DEVICE int halo_columns() const { return kSide + k() - 1; }
@@ -116,6 +121,11 @@ struct Layout {
     const int right = static_cast<int>(window.columns.size) - x;
     return {at / down(), y, x, below < kSide ? below : kSide,
             right < kSide ? right : kSide};
+  }
+  // Where a pixel of a tile is in a plane of its image.
+  SAN_HOST_DEVICE int64_t at(const Tile& tile, int pixel) const {
+    return (tile.y + pixel / kSide) * window.columns.size + tile.x +
+           pixel % kSide;
   }
 };
 
@@ -221,8 +231,7 @@ __device__ void stage_tile(const Layout& layout, const Tile& tile,
                            T* pixels, int stride = kTilePixels,
                            int spacing = 1) {
   const int pixel = threadIdx.x % kTilePixels;
-  const int64_t at = (tile.y + pixel / kSide) * layout.window.columns.size +
-                     tile.x + pixel % kSide;
+  const int64_t at = layout.at(tile, pixel);
   const bool inside = tile.holds(pixel);
   copy<T>(
       threadIdx.x / kTilePixels, channels, blockDim.x / kTilePixels,

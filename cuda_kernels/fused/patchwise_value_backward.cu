@@ -88,7 +88,7 @@ void run(const PatchwiseCoreBackward& task, void* stream) {
   const PatchwiseCoreForward& f = task.forward;
   const int C = static_cast<int>(f.channels);
   const int G = static_cast<int>(f.weight_channels);
-  const int blocks = (C / G + kOwned - 1) / kOwned;
+  const int blocks = static_cast<int>(pieces(C / G, kOwned));
   const Bands bands(f.window, f.batch * G * blocks);
   const auto bytes = [&](const Layout& layout) {
     Arena arena(nullptr);
