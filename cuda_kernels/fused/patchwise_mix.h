@@ -4,6 +4,9 @@
 #ifndef CUDA_KERNELS_FUSED_PATCHWISE_MIX_H_
 #define CUDA_KERNELS_FUSED_PATCHWISE_MIX_H_
 
+#include <stdexcept>
+#include <string>
+
 #include "cuda_kernels/fused/patchwise_tile.h"
 
 namespace san::fused {
@@ -137,13 +140,18 @@ inline unsigned threads_for(const Layout& layout) {
 }
 
 // The largest slabs with which a block of a kernel fits into shared memory.
+// Throws std::invalid_argument if one row of the footprint is too much.
 template <typename Bytes>
 Layout fitting_layout(const Window& window, Bytes bytes) {
   Layout layout = layout_of(window);
   if (bytes(layout) <= kOrdinarySharedBytes) return layout;
   const size_t most = most_shared_bytes();
   while (layout.lines > 1 && bytes(layout) > most) --layout.lines;
-  return layout;
+  if (bytes(layout) <= most) return layout;
+  throw std::invalid_argument(
+      "patchwise attention: kernel_size must leave room in a block's shared "
+      "memory, got " +
+      std::to_string(layout.k()));
 }
 
 }  // namespace

@@ -115,6 +115,19 @@ def test_many_images(op):
     check(op, (520, 1, 1, 1, 9, 1, 1), "float64", twice=False)
 
 
+@pytest.mark.parametrize("order", ["descending"], indirect=True)
+@pytest.mark.parametrize("op", OPS)
+def test_the_largest_footprint(op):
+    check(op, (1, 1, 1, 1, 3, 2, 127), "float64", twice=False)
+
+
+def test_what_does_not_fit_shared_memory():
+    shape = (1, 1, 1, 8, 2, 2, 127)
+    arrays = core_arrays(shape, "float64")
+    with pytest.raises(ValueError, match=r"kernel_size must leave .*got 127"):
+        run_core(kernels, shape, *arrays)
+
+
 @pytest.mark.parametrize("op", OPS)
 def test_no_images(op):
     shape = (0, 4, 2, 16, 5, 7, 3)
