@@ -13,6 +13,7 @@ namespace san {
 // "could not ...".
 inline void check_cuda(cudaError_t status, const char* action) {
   if (status == cudaSuccess) return;
+  cudaGetLastError();  // said here: the next to ask shall not hear it again
   throw std::runtime_error(std::string("cuda_kernels: could not ") + action +
                            ": " + cudaGetErrorString(status));
 }

@@ -11,6 +11,16 @@ namespace san {
 // What a block has without asking for more.
 constexpr size_t kOrdinarySharedBytes = 48 * 1024;
 
+// The most shared memory that a block of the current device can ask for.
+inline size_t most_shared_bytes() {
+  int device = 0, bytes = 0;
+  check_cuda(cudaGetDevice(&device), "ask for the current CUDA device");
+  check_cuda(cudaDeviceGetAttribute(
+                 &bytes, cudaDevAttrMaxSharedMemoryPerBlockOptin, device),
+             "ask for the shared memory of a CUDA device");
+  return bytes;
+}
+
 struct LaunchShape {
   dim3 grid, block;
   size_t shared_bytes = 0;
@@ -21,10 +31,12 @@ struct LaunchShape {
 template <typename... Parameters>
 void launch(void (*kernel)(Parameters...), const LaunchShape& shape,
             void* stream, Parameters... parameters) {
+  // The limit is the kernel's, whoever launches it: always the same one, so
+  // that no thread lowers what another is about to use.
   if (shape.shared_bytes > kOrdinarySharedBytes)
     check_cuda(cudaFuncSetAttribute(kernel,
                                     cudaFuncAttributeMaxDynamicSharedMemorySize,
-                                    static_cast<int>(shape.shared_bytes)),
+                                    static_cast<int>(most_shared_bytes())),
                "get shared memory for a kernel");
   cudaLaunchConfig_t config = {};
   config.gridDim = shape.grid;
@@ -43,16 +55,6 @@ inline __device__ unsigned char* shared_memory() {
   extern __shared__ uint4 shared[];
   return reinterpret_cast<unsigned char*>(shared);
 #endif
-}
-
-// The most shared memory that a block of the current device can ask for.
-inline size_t most_shared_bytes() {
-  int device = 0, bytes = 0;
-  check_cuda(cudaGetDevice(&device), "ask for the current CUDA device");
-  check_cuda(cudaDeviceGetAttribute(
-                 &bytes, cudaDevAttrMaxSharedMemoryPerBlockOptin, device),
-             "ask for the shared memory of a CUDA device");
-  return bytes;
 }
 
 }  // namespace san

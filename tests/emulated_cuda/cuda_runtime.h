@@ -47,7 +47,8 @@ struct Position {
 };
 extern Position position;
 
-// What a block of the device can ask for.
+// What a block of the device can ask for: 163 KiB, as on an A100, or
+// EMULATED_CUDA_SHARED_BYTES of the environment.
 int most_shared_bytes();
 
 void wait_for_block();
@@ -59,6 +60,10 @@ uint64_t* warp_slots();
 // the block hangs or writes past its shared memory.
 void run(dim3 grid, dim3 block, size_t shared_bytes,
          const std::function<void()>& kernel);
+
+constexpr int kMultiprocessors = 2;
+// What a kernel may be launched with; 48 KiB unless it has asked for more.
+int& shared_limit(const void* kernel);
 
 template <typename T>
 T exchange(T value, unsigned from) {
@@ -155,14 +160,15 @@ inline cudaError_t cudaSetDevice(int device) {
 inline cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute,
                                           int) {
   *value = attribute == cudaDevAttrMultiProcessorCount
-               ? 2
+               ? emulated::kMultiprocessors
                : emulated::most_shared_bytes();
   return cudaSuccess;
 }
 template <typename Kernel>
-cudaError_t cudaFuncSetAttribute(Kernel*, cudaFuncAttribute, int bytes) {
-  return bytes <= emulated::most_shared_bytes() ? cudaSuccess
-                                                : cudaErrorInvalidValue;
+cudaError_t cudaFuncSetAttribute(Kernel* kernel, cudaFuncAttribute, int bytes) {
+  if (bytes > emulated::most_shared_bytes()) return cudaErrorInvalidValue;
+  emulated::shared_limit(reinterpret_cast<const void*>(kernel)) = bytes;
+  return cudaSuccess;
 }
 
 template <typename... Parameters, typename... Arguments>
@@ -171,10 +177,13 @@ cudaError_t cudaLaunchKernelEx(const cudaLaunchConfig_t* config,
                                Arguments&&... arguments) {
   const dim3 grid = config->gridDim, block = config->blockDim;
   const uint64_t threads = uint64_t(block.x) * block.y * block.z;
+  const size_t shared = config->dynamicSmemBytes;
   if (grid.x == 0 || grid.y == 0 || grid.z == 0 || grid.y > 65535 ||
-      grid.z > 65535 || grid.x > 0x7fffffff || threads == 0 || threads > 1024)
+      grid.z > 65535 || grid.x > 0x7fffffff || threads == 0 || threads > 1024 ||
+      shared > static_cast<size_t>(emulated::shared_limit(
+                   reinterpret_cast<const void*>(kernel))))
     return cudaErrorInvalidValue;
-  emulated::run(grid, block, config->dynamicSmemBytes,
+  emulated::run(grid, block, shared,
                 [&] { kernel(static_cast<Parameters>(arguments)...); });
   return cudaSuccess;
 }

@@ -6,6 +6,7 @@
 #include <ucontext.h>
 
 #include <cstdlib>
+#include <map>
 #include <memory>
 #include <stdexcept>
 #include <vector>
@@ -18,7 +19,7 @@ Position position;
 
 int most_shared_bytes() {
   const char* bytes = getenv("EMULATED_CUDA_SHARED_BYTES");
-  return bytes ? atoi(bytes) : 163 * 1024;  // as an A100 has them
+  return bytes ? atoi(bytes) : 163 * 1024;
 }
 
 namespace {
@@ -135,6 +136,11 @@ size_t turn(bool reversed) {
 }
 
 }  // namespace
+
+int& shared_limit(const void* kernel) {
+  static std::map<const void*, int> limits;
+  return limits.try_emplace(kernel, 48 * 1024).first->second;
+}
 
 void wait_for_block() { wait(block.barrier); }
 void wait_for_warp() { wait(block.warp().barrier); }
