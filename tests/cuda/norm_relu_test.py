@@ -76,6 +76,28 @@ def test_stem(training, dtype):
     )
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16], ids=str)
+def test_moments_bear_an_outlying_pixel(dtype):
+    torch.manual_seed(0)
+    x = torch.randn(4, 3, 512, 509).to(dtype)
+    x[0, :, 0, 0] = 1e4
+    mean, variance = torch.ops.san.channel_moments(x.cuda())
+    exact = x.double().transpose(0, 1).flatten(1)
+    torch.testing.assert_close(mean.cpu(), exact.mean(1), rtol=0, atol=1e-5)
+    expected = exact.var(1, unbiased=False)
+    torch.testing.assert_close(variance.cpu(), expected, rtol=1e-5, atol=0)
+
+
+@pytest.mark.parametrize("shape", [(0, 3, 4, 4), (2, 0, 4, 4), (2, 3, 1, 1)])
+def test_nothing_to_do(shape):
+    norm = nn.BatchNorm2d(shape[1]).cuda().eval()
+    x = torch.randn(shape, device="cuda", requires_grad=True)
+    y = ops.norm_relu(x, norm, 2)
+    y.sum().backward()
+    assert y.numel() == 0
+    assert not x.grad.any()
+
+
 def test_two_runs_have_the_same_bits():
     modules = nn.ModuleList([nn.BatchNorm2d(64)])
     x = torch.randn(8, 64, 56, 56, device="cuda")
