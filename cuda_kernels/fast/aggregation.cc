@@ -135,10 +135,24 @@ void for_each_output_strip(const Sizes& sizes, const PaddedRows& padded,
 }
 
 // Calls f(rows, two_rows) for the rows of a strip, two at a time where they
-// share pixels. `rows` is the first, but for the pixels that it sees.
-template <typename T, typename Rows, typename F>
-void for_each_rows(const Sizes& sizes, const OutputStrip& strip, Rows rows,
-                   F f) {
+// share pixels. `taps` and y begin at the strip's first output.
+template <typename T, typename Rows, typename Taps, typename Y, typename F>
+void for_each_rows(const Sizes& sizes, const OutputStrip& strip,
+                   const std::vector<int64_t>& columns, Taps* taps,
+                   Members<const Accumulator<T>> x, Members<Y> y, F f) {
+  Rows rows = {taps,
+               x.data,
+               y.data,
+               nullptr,
+               columns.data(),
+               sizes.window.rows.taps,
+               sizes.window.columns.taps,
+               sizes.blocks.members,
+               sizes.width,
+               sizes.outputs,
+               x.stride,
+               y.stride,
+               0};
   for (int64_t r = 0, step; r < strip.count(); r += step) {
     const bool two_rows = strip.shares_rows && r + 1 < strip.count();
     rows.x_rows = &strip.seen[r * strip.to_next];
@@ -163,15 +177,10 @@ void forward(const Sizes& sizes, const T* input, const T* weight, T* output) {
         const int64_t begin = strip.first * sizes.width;
         const int64_t count = strip.count() * sizes.width;
         for (int64_t i = 0; i < block.width; ++i) {
-          const Members<const A> x = members(pixels, plane, block, i);
-          const Members<A> y = to.planes_or(scratch, begin, count, i);
-          for_each_rows<T>(
-              sizes, strip,
-              WindowSum<T>{sizes.weights(weight, block, i) + begin, x.data,
-                           y.data, nullptr, columns.data(),
-                           sizes.window.rows.taps, sizes.window.columns.taps,
-                           sizes.blocks.members, sizes.width, sizes.outputs,
-                           x.stride, y.stride, 0},
+          for_each_rows<T, WindowSum<T>>(
+              sizes, strip, columns, sizes.weights(weight, block, i) + begin,
+              members(pixels, plane, block, i),
+              to.planes_or(scratch, begin, count, i),
               row_kernels<T>().window_sum);
         }
         to.store_unless_in_place(scratch, begin, count);
@@ -184,28 +193,23 @@ void grad_weight(const Sizes& sizes, const T* grad_output, const T* input,
   using A = Accumulator<T>;
   const PaddedRows padded(sizes.window);
   const std::vector<int64_t> columns = padded.column_offsets();
-  for_each_output_strip(
-      sizes, padded, input,
-      [&](const ChannelBlock& block, const OutputStrip& strip, const A* pixels,
-          int64_t plane, A* scratch) {
-        const BlockView<const T> from(grad_output, sizes.outputs, sizes.blocks,
-                                      block);
-        const int64_t begin = strip.first * sizes.width;
-        const int64_t count = strip.count() * sizes.width;
-        from.load_unless_in_place(begin, count, scratch);
-        for (int64_t i = 0; i < block.width; ++i) {
-          const Members<const A> x = members(pixels, plane, block, i);
-          const Members<const A> y = from.planes_or(scratch, begin, count, i);
-          for_each_rows<T>(
-              sizes, strip,
-              WindowProducts<T>{
-                  sizes.weights(grad_weight, block, i) + begin, x.data, y.data,
-                  nullptr, columns.data(), sizes.window.rows.taps,
-                  sizes.window.columns.taps, sizes.blocks.members, sizes.width,
-                  sizes.outputs, x.stride, y.stride, 0},
-              row_kernels<T>().window_products);
-        }
-      });
+  for_each_output_strip(sizes, padded, input,
+                        [&](const ChannelBlock& block, const OutputStrip& strip,
+                            const A* pixels, int64_t plane, A* scratch) {
+                          const BlockView<const T> from(
+                              grad_output, sizes.outputs, sizes.blocks, block);
+                          const int64_t begin = strip.first * sizes.width;
+                          const int64_t count = strip.count() * sizes.width;
+                          from.load_unless_in_place(begin, count, scratch);
+                          for (int64_t i = 0; i < block.width; ++i) {
+                            for_each_rows<T, WindowProducts<T>>(
+                                sizes, strip, columns,
+                                sizes.weights(grad_weight, block, i) + begin,
+                                members(pixels, plane, block, i),
+                                from.planes_or(scratch, begin, count, i),
+                                row_kernels<T>().window_products);
+                          }
+                        });
 }
 
 // Adds to a padded row of the input gradient, all members, what the outputs
