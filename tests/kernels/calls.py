@@ -7,53 +7,41 @@ import pytest
 
 import cuda_kernels
 
-
-def call_aggregation(**changes):
-    """A valid aggregation_forward of 4 x 5 images, but for the changes."""
-    arguments = {
-        "input": np.zeros((2, 6, 4, 5), np.float32),
-        "weight": np.zeros((2, 3, 9, 20), np.float32),
-        "output": np.zeros((2, 6, 4, 5), np.float32),
-        "kernel_size": 3,
-        "padding": 1,
-    }
-    cuda_kernels.aggregation_forward(**(arguments | changes))
+IMAGE, WEIGHT, TAPS = (2, 6, 4, 5), (2, 3, 9, 20), (2, 6, 9, 20)
 
 
-def call_aggregation_backward(**changes):
-    arguments = {
-        "grad_output": np.zeros((2, 6, 4, 5), np.float32),
-        "input": np.zeros((2, 6, 4, 5), np.float32),
-        "weight": np.zeros((2, 3, 9, 20), np.float32),
-        "grad_input": np.zeros((2, 6, 4, 5), np.float32),
-        "grad_weight": np.zeros((2, 3, 9, 20), np.float32),
-        "kernel_size": 3,
-        "padding": 1,
-    }
-    cuda_kernels.aggregation_backward(**(arguments | changes))
+def _valid(kernel, **shapes):
+    """A call with tensors of zeros of these shapes, but for what it is given."""
+
+    def call(**changes):
+        tensors = {
+            name: np.zeros(shape, np.float32) for name, shape in shapes.items()
+        }
+        kernel(**(tensors | {"kernel_size": 3, "padding": 1} | changes))
+
+    return call
 
 
-def call_subtraction2(**changes):
-    arguments = {
-        "a": np.zeros((2, 6, 4, 5), np.float32),
-        "b": np.zeros((2, 6, 4, 5), np.float32),
-        "output": np.zeros((2, 6, 9, 20), np.float32),
-        "kernel_size": 3,
-        "padding": 1,
-    }
-    cuda_kernels.subtraction2_forward(**(arguments | changes))
-
-
-def call_subtraction2_backward(**changes):
-    arguments = {
-        "grad_output": np.zeros((2, 6, 9, 20), np.float32),
-        "grad_a": np.zeros((2, 6, 4, 5), np.float32),
-        "grad_b": np.zeros((2, 6, 4, 5), np.float32),
-        "kernel_size": 3,
-        "padding": 1,
-    }
-    cuda_kernels.subtraction2_backward(**(arguments | changes))
-
+call_aggregation = _valid(
+    cuda_kernels.aggregation_forward, input=IMAGE, weight=WEIGHT, output=IMAGE
+)
+call_aggregation_backward = _valid(
+    cuda_kernels.aggregation_backward,
+    grad_output=IMAGE,
+    input=IMAGE,
+    weight=WEIGHT,
+    grad_input=IMAGE,
+    grad_weight=WEIGHT,
+)
+call_subtraction2 = _valid(
+    cuda_kernels.subtraction2_forward, a=IMAGE, b=IMAGE, output=TAPS
+)
+call_subtraction2_backward = _valid(
+    cuda_kernels.subtraction2_backward,
+    grad_output=TAPS,
+    grad_a=IMAGE,
+    grad_b=IMAGE,
+)
 
 CALLS = {
     "aggregation_forward": call_aggregation,

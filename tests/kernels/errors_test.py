@@ -12,6 +12,14 @@ from tests.kernels.calls import (
     refused,
 )
 
+# The arguments that may be in channels-last.
+IMAGES = {
+    "aggregation_forward": ("input", "output"),
+    "aggregation_backward": ("grad_output", "input", "grad_input"),
+    "subtraction2_forward": ("a", "b"),
+    "subtraction2_backward": ("grad_a", "grad_b"),
+}
+
 
 @pytest.mark.parametrize(
     ("name", "argument"),
@@ -57,7 +65,12 @@ class TestEveryTensor:
         self.refused(name, argument, rule, value)
 
     def test_is_dense(self, name, argument):
-        rule = "be dense"
+        rule = "be dense and row-major (contiguous), got shape"
+        if argument in IMAGES[name]:
+            rule = (
+                "be dense, in row-major order (contiguous) or in "
+                "channels-last, got shape"
+            )
         value = np.zeros((5, 4, 6, 2), np.float32).transpose()
         self.refused(name, argument, rule, value)
         self.refused(name, argument, rule, value[..., ::-1])
