@@ -4,22 +4,12 @@ import pytest
 import torch
 
 import san
+from tests.cuda.networks import small_san
 
 
 def network(kind, dtype):
     """A small network in eval mode on the GPU."""
-    torch.manual_seed(0)
-    attention = {
-        "pair": san.PairwiseAttention,
-        "patch": san.PatchwiseAttention,
-    }[kind]
-    model = san.SAN(
-        attention,
-        num_blocks=(1, 1, 1, 1, 1),
-        widths=(32, 64, 64, 96, 96),
-        num_classes=4,
-    )
-    return model.eval().to("cuda", dtype)
+    return small_san(kind).to("cuda", dtype)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)

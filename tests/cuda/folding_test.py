@@ -6,6 +6,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 import san
 from san.folding.layers import Norm, Stem
+from tests.cuda.networks import small_san
 
 # Of the largest output; half types round between any two layers.
 _TOLERANCES = {
@@ -18,22 +19,12 @@ _TOLERANCES = {
 
 def _network(kind):
     """A small SAN with random norms, in float64 on the CPU."""
-    torch.manual_seed(0)
-    attention = {
-        "pair": san.PairwiseAttention,
-        "patch": san.PatchwiseAttention,
-    }[kind]
-    model = san.SAN(
-        attention,
-        num_blocks=(1, 2, 1, 1, 1),
-        widths=(32, 64, 64, 96, 96),
-        num_classes=4,
-    )
+    model = small_san(kind, (1, 2, 1, 1, 1))
     for module in model.modules():
         if isinstance(module, _BatchNorm):
             module.running_mean.normal_(0, 0.3)
             module.running_var.uniform_(0.5, 1.5)
-    return model.eval().double()
+    return model.double()
 
 
 def _error(output, expected):
