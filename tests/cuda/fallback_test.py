@@ -1,11 +1,10 @@
 """Blocks of the largest sizes on a GPU; run by tools/gpu_check.py."""
 
-import copy
-
 import pytest
 import torch
 
 import san
+from tests.networks.steps import after_one_step
 
 # Block, channels, footprint, and how it computes: at 8192 channels a tile of
 # the pairwise kernels might not fit shared memory, at 4096 it does on any GPU.
@@ -22,16 +21,6 @@ CASES = [
 def fused_again():
     yield
     san.set_attention_backend("fused")
-
-
-def after_one_step(block, x, backend):
-    """Output and gradients by name."""
-    san.set_attention_backend(backend)
-    block, x = copy.deepcopy(block), x.clone().requires_grad_()
-    y = block(x)
-    y.square().sum().backward()
-    gradients = {name: p.grad for name, p in block.named_parameters()}
-    return {"y": y.detach(), "x": x.grad, **gradients}
 
 
 @pytest.mark.parametrize(("attention", "channels", "size", "backend"), CASES)

@@ -1,12 +1,11 @@
 """Blocks whose sizes the fused operators do not take."""
 
-import copy
-
 import pytest
 import torch
 
 import san
 from san.networks.san import Bottleneck
+from tests.networks.steps import after_one_step
 
 CUDA = torch.device("cuda")
 
@@ -15,20 +14,6 @@ CUDA = torch.device("cuda")
 def fused_again():
     yield
     san.set_attention_backend("fused")
-
-
-def after_one_step(bottleneck, x, backend):
-    """Output, gradients and buffers by name."""
-    san.set_attention_backend(backend)
-    bottleneck, x = copy.deepcopy(bottleneck), x.clone().requires_grad_()
-    y = bottleneck(x)
-    y.square().sum().backward()
-    return {
-        "y": y.detach(),
-        "x": x.grad,
-        **{name: p.grad for name, p in bottleneck.named_parameters()},
-        **dict(bottleneck.named_buffers()),
-    }
 
 
 @pytest.mark.parametrize(
