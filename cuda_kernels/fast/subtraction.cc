@@ -10,7 +10,7 @@
 // N batch, C channels, a plane is one (n, c); K taps, P outputs.
 //
 // Memory plan, per job: the padded images of its planes, the shifted copy of
-// one and the centres, all in the second cache.
+// one and the centres; of a plane of the networks all in the second cache.
 //
 // Who owns what. A job is a plane, or in channels-last a block of adjacent ones
 // (channel_block.h), with everything that is written for it. The
