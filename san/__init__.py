@@ -6,7 +6,11 @@ the networks that are made of them.
 
 from san import ops
 from san.attention import PairwiseAttention, PatchwiseAttention
-from san.backend import attention_backend, set_attention_backend
+from san.backend import (
+    attention_backend,
+    set_attention_backend,
+    use_attention_backend,
+)
 from san.checkpoints import load_published_checkpoint
 from san.cost import Cost, count_cost
 from san.cuda_graph import CapturedNetwork, capture_for_inference
@@ -30,4 +34,5 @@ __all__ = [
     "load_published_checkpoint",
     "ops",
     "set_attention_backend",
+    "use_attention_backend",
 ]
