@@ -14,7 +14,8 @@ import torch
 
 import san
 from eval import validation
-from san import checkpoints, data, distributed
+from san import checkpoints, data
+from san.jobs import network, processes
 from san.recipe import Recipe
 
 
@@ -40,7 +41,7 @@ def evaluate(
     workdir: pathlib.Path | None,
     data_dir: str | None,
     batch_size: int | None,
-    process: distributed.Process,
+    process: processes.Process,
 ) -> Evaluation:
     """Evaluates a checkpoint of the configured network.
 
@@ -61,7 +62,7 @@ def evaluate(
     checkpoints.load_state_dict(model, state_dict, source=str(path))
     recipe = Recipe()
     san.set_attention_backend()  # The configured one.
-    try_network()
+    network.try_network()
     with contextlib.ExitStack() as stack:
         root = data_dir or _data_dir(checkpoint, workdir, stack)
         index = _load_images(root, workdir)
@@ -76,48 +77,15 @@ def evaluate(
     return Evaluation(path, checkpoint.get("epoch"), index.classes, result)
 
 
-def try_network() -> None:
-    """Runs the configured network on an image without pixels.
-
-    Costs no time. Finds settings of the network that are missing or wrong,
-    and images too small for it, before anything else is done.
-
-    Raises:
-      ValueError: saying which setting to look at.
-    """
-    size = data.Data().image_size
-    try:
-        with torch.device("meta"), torch.no_grad():
-            san.create_model(num_classes=2).eval()(
-                torch.empty(1, 3, size, size)
-            )
-    except TypeError as error:
-        raise ValueError(
-            "create_model: the network's settings must be complete and of the"
-            f" right types, got: {_first_line(error)}"
-        ) from error
-    except RuntimeError as error:
-        if str(error).startswith("Required bindings"):
-            raise
-        raise ValueError(
-            "Data: image_size must be large enough for the network, got"
-            f" {size} ({_first_line(error)})"
-        ) from error
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).partition("\n")[0]
-
-
 def _load_images(root: str, workdir: pathlib.Path | None) -> data.ImageIndex:
     cache = str(workdir / "cache") if workdir else None
-    return distributed.on_first_process(
+    return processes.on_first_process(
         lambda: data.load_split(root, "val", cache_dir=cache)
     )
 
 
 def _batches(
-    index: data.ImageIndex, batch_size: int, process: distributed.Process
+    index: data.ImageIndex, batch_size: int, process: processes.Process
 ) -> data.ValidationLoader:
     return data.ValidationLoader(
         index,
@@ -153,7 +121,7 @@ def _data_dir(
         return recorded
     source = data.Data().source
     if source:
-        return distributed.on_first_process(
+        return processes.on_first_process(
             lambda: source(
                 str(workdir)
                 if workdir

@@ -20,28 +20,28 @@ setting or the data was wrong;
 --verbosity=1 shows the traceback of an error.
 """
 
+import os
 import pathlib
 
 from absl import app, flags
 
-from eval import atomic_file, entry, evaluation, report
-from san import config, distributed
+import before_torch
 
-_GIN_FILE = flags.DEFINE_multi_string(
-    "gin_file",
-    [],
-    "Configuration file: a packaged one (such as san10_pair.gin) or your own."
-    " Repeatable; later files change earlier ones, and all of them change the"
-    " config.gin of --workdir.",
-)
-_GIN_PARAM = flags.DEFINE_multi_string(
-    "gin_param",
-    [],
-    "A single setting, such as Data.image_size=256. Repeatable; comes after"
-    " the files.",
-)
-_WORKDIR = flags.DEFINE_string(
-    "workdir", None, "Work folder of //train:main, to evaluate its network."
+os.environ.update(before_torch.settings())
+
+from eval import evaluation, report
+from san.jobs import config, entry, files, processes
+from san.jobs.flags import define
+
+_SHARED = define(
+    example="Data.image_size=256",
+    workdir="Work folder of //train:main, to evaluate its network. Every"
+    " --gin_file and --gin_param changes its config.gin.",
+    data_dir="Folder with val/CLASS/* images. Default: what the network was"
+    " trained on.",
+    batch_size="Images at a time, over all processes together. Default: the"
+    " recipe's.",
+    least_batch=1,
 )
 _WHICH = flags.DEFINE_enum(
     "which", "best", ["best", "last"], "Which checkpoint of --workdir."
@@ -51,17 +51,6 @@ _CHECKPOINT = flags.DEFINE_string(
     None,
     "Checkpoint to evaluate, a published one or one of //train:main; the gin"
     " files name its network.",
-)
-_DATA_DIR = flags.DEFINE_string(
-    "data_dir",
-    None,
-    "Folder with val/CLASS/* images. Default: what the network was trained on.",
-)
-_BATCH_SIZE = flags.DEFINE_integer(
-    "batch_size",
-    None,
-    "Images at a time, over all processes together. Default: the recipe's.",
-    lower_bound=1,
 )
 _JSON = flags.DEFINE_string("json", None, "File to write the figures to.")
 
@@ -73,33 +62,35 @@ def main(argv: list[str]) -> int:
 
 def _evaluate(arguments: list[str]) -> None:
     entry.check_no_arguments(arguments)
-    workdir, checkpoint = _user_path(_WORKDIR.value), _checkpoint()
+    workdir, checkpoint = _user_path(_SHARED.workdir.value), _checkpoint()
     own_settings = [str(workdir / "config.gin")] if workdir else []
-    config.parse([*own_settings, *_GIN_FILE.value], _GIN_PARAM.value)
+    config.parse(
+        [*own_settings, *_SHARED.gin_file.value], _SHARED.gin_param.value
+    )
     json_file = _user_path(_JSON.value)
     if json_file and (json_file.is_dir() or not json_file.parent.is_dir()):
         raise ValueError(
             f"eval: --json must be a file in an existing folder, got {json_file}"
         )
-    data_dir = _user_path(_DATA_DIR.value)
-    with distributed.process_group() as process:
+    data_dir = _user_path(_SHARED.data_dir.value)
+    with processes.process_group() as process:
         found = evaluation.evaluate(
             checkpoint,
             workdir,
             str(data_dir) if data_dir else None,
-            _BATCH_SIZE.value,
+            _SHARED.batch_size.value,
             process,
         )
     if process.is_first:
         print(report.as_text(found))
         if json_file:
             text = report.as_json(found)
-            atomic_file.write_atomically(json_file, text.encode())
+            files.write_atomically(json_file, text.encode())
 
 
 def _checkpoint() -> pathlib.Path:
     """The file to evaluate."""
-    workdir = _user_path(_WORKDIR.value)
+    workdir = _user_path(_SHARED.workdir.value)
     checkpoint = _user_path(_CHECKPOINT.value)
     if checkpoint and not workdir:
         return checkpoint

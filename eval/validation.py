@@ -3,17 +3,16 @@
 Measures; it prints nothing and reads no files.
 """
 
-import contextlib
 import dataclasses
 import time
 from collections.abc import Iterable
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from san import distributed
+from san.jobs import processes
+from san.jobs.precision import autocast
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,15 +54,6 @@ class Result:
         return self.num_images / max(self.seconds, 1e-9)
 
 
-def autocast(
-    device: torch.device, precision: str
-) -> contextlib.AbstractContextManager[Any]:
-    """The context a network computes in, for Recipe.precision."""
-    if precision == "float32":
-        return contextlib.nullcontext()
-    return torch.autocast(device.type, dtype=getattr(torch, precision))
-
-
 def validate(
     model: nn.Module,
     batches: Iterable[tuple[Tensor, Tensor]],
@@ -96,7 +86,7 @@ def validate(
             labels = labels.to(device)
             _count(sums, model(images.to(device)), labels)
     model.train(was_training)
-    sums = distributed.sum_over_processes(sums).cpu()
+    sums = processes.sum_over_processes(sums).cpu()
     if not sums[0].any():
         raise ValueError("validate: batches must hold images, got none")
     images, correct1, correct5 = sums[:3].long().tolist()

@@ -1,7 +1,7 @@
 """The training recipe: every hyperparameter, with its published default.
 
 Holds values and checks them. What is done with them lies in train/
-(learning rate, loss, mixup) and san/distributed.py (batch normalisation).
+(learning rate, loss, mixup), san/jobs/precision.py and san/norms.py.
 """
 
 import dataclasses

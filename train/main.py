@@ -20,45 +20,33 @@ The work folder gets the configuration, TensorBoard curves and checkpoints.
 Training that was stopped or killed goes on when the same command is run again.
 Ctrl-C and SIGTERM save a checkpoint first. Exit codes: 0 after the last epoch,
 1 if a flag was unknown or training failed (a file, the loss), 2 if a setting or
-the data was wrong, 130 or 143 after a signal; --verbosity=1 shows the traceback of an error.
+the data was wrong, 130 or 143 after a signal; --verbosity=1 shows the traceback
+of an error.
 """
 
+import os
 import pathlib
 import sys
 
 from absl import app, flags
 
-from eval import entry
-from san import config, distributed
+import before_torch
+
+os.environ.update(before_torch.settings())
+
+from san.jobs import config, entry, processes
+from san.jobs.flags import define
 from train import trainer
 from train.interruption import InterruptionError
 from train.work_folder import WorkFolder
 
-_GIN_FILE = flags.DEFINE_multi_string(
-    "gin_file",
-    [],
-    "Configuration file: a packaged one (such as san10_pair.gin) or your own."
-    " Repeatable; later files change earlier ones.",
-)
-_GIN_PARAM = flags.DEFINE_multi_string(
-    "gin_param",
-    [],
-    "A single setting, such as Recipe.epochs=50. Repeatable; comes after the"
-    " files.",
-)
-_WORKDIR = flags.DEFINE_string(
-    "workdir",
-    None,
-    "Work folder. Default: runs/ and the names of the gin files, such as"
-    " runs/san10_pair-digits.",
-)
-_DATA_DIR = flags.DEFINE_string(
-    "data_dir", None, "Folder with train/CLASS/* and val/CLASS/* images."
-)
-_BATCH_SIZE = flags.DEFINE_integer(
-    "batch_size",
-    None,
-    "Images per step, over all processes together (Recipe.batch_size).",
+_SHARED = define(
+    example="Recipe.epochs=50",
+    workdir="Work folder. Default: runs/ and the names of the gin files, such"
+    " as runs/san10_pair-digits.",
+    data_dir="Folder with train/CLASS/* and val/CLASS/* images.",
+    batch_size="Images per step, over all processes together"
+    " (Recipe.batch_size).",
 )
 _EPOCHS = flags.DEFINE_integer(
     "epochs", None, "Passes over the training images (Recipe.epochs)."
@@ -82,16 +70,20 @@ def main(argv: list[str]) -> int:
 
 def _train(arguments: list[str]) -> None:
     entry.check_no_arguments(arguments)
-    config.parse(_GIN_FILE.value, [*_GIN_PARAM.value, *_flag_bindings()])
-    data_dir = _DATA_DIR.value and config.user_path(_DATA_DIR.value)
-    with distributed.process_group() as process:
+    config.parse(
+        _SHARED.gin_file.value, [*_SHARED.gin_param.value, *_flag_bindings()]
+    )
+    data_dir = _SHARED.data_dir.value and config.user_path(
+        _SHARED.data_dir.value
+    )
+    with processes.process_group() as process:
         trainer.train(_work_folder(), data_dir, _RESUME.value, process)
 
 
 def _flag_bindings() -> list[str]:
     """The flags that are settings, as gin sees them."""
     settings = {
-        "Recipe.batch_size": _BATCH_SIZE.value,
+        "Recipe.batch_size": _SHARED.batch_size.value,
         "Recipe.epochs": _EPOCHS.value,
     }
     return [
@@ -102,9 +94,11 @@ def _flag_bindings() -> list[str]:
 
 
 def _work_folder() -> WorkFolder:
-    stems = [pathlib.Path(name).stem for name in _GIN_FILE.value]
+    stems = [pathlib.Path(name).stem for name in _SHARED.gin_file.value]
     default = "runs/" + ("-".join(stems) or "default")
-    return WorkFolder(pathlib.Path(config.user_path(_WORKDIR.value or default)))
+    return WorkFolder(
+        pathlib.Path(config.user_path(_SHARED.workdir.value or default))
+    )
 
 
 if __name__ == "__main__":

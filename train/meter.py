@@ -5,7 +5,7 @@ import dataclasses
 import torch
 from torch import Tensor
 
-from san import distributed
+from san.jobs import processes
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,6 +66,6 @@ class Meter:
         """Each step since the last reading, summed over the processes."""
         if not self._rows:
             return []
-        rows = distributed.sum_over_processes(torch.stack(self._rows))
+        rows = processes.sum_over_processes(torch.stack(self._rows))
         self._rows.clear()
         return [Figures(*row) for row in rows.tolist()]

@@ -17,8 +17,10 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 import san
-from eval import atomic_file, evaluation, validation
-from san import config, data, distributed
+from eval import validation
+from san import data, norms
+from san.jobs import config, files, network, processes
+from san.jobs.precision import autocast
 from san.recipe import Recipe
 from train import checkpointing, optimization, reporting
 from train.checkpointing import Run, State
@@ -43,7 +45,7 @@ def train(
     folder: WorkFolder,
     data_dir: str | None,
     resume: bool,
-    process: distributed.Process,
+    process: processes.Process,
 ) -> None:
     """Trains what is configured, in a work folder, and prints the results.
 
@@ -63,12 +65,10 @@ def train(
     san.set_attention_backend()  # The configured one.
     source = _source(data_dir)
     # A mistake in the network should not wait for the images to be listed.
-    evaluation.try_network()
+    network.try_network()
     with contextlib.ExitStack() as stack:
-        distributed.on_first_process(
-            lambda: stack.enter_context(folder.owned())
-        )
-        root = distributed.on_first_process(lambda: source(str(folder.path)))
+        processes.on_first_process(lambda: stack.enter_context(folder.owned()))
+        root = processes.on_first_process(lambda: source(str(folder.path)))
         trainer = Trainer(recipe, folder, root, resume, process)
         _write_text(folder.config, config.resolved_text())
         trainer.run()
@@ -90,7 +90,7 @@ class Trainer:
         folder: WorkFolder,
         root: str,
         resume: bool,
-        process: distributed.Process,
+        process: processes.Process,
     ):
         """Sets everything up, as far as the last checkpoint goes.
 
@@ -112,14 +112,14 @@ class Trainer:
         if resume:
             self._resume()
         else:
-            distributed.on_first_process(folder.forget)
+            processes.on_first_process(folder.forget)
 
     # ------------------------------------------------------------------ data
 
     def _prepare_data(self, root: str) -> None:
         recipe, process = self._recipe, self._process
         settings, cache = data.Data(), str(self._folder.cache)
-        self._index, validation_index = distributed.on_first_process(
+        self._index, validation_index = processes.on_first_process(
             lambda: [
                 data.load_split(root, split, cache_dir=cache)
                 for split in ("train", "val")
@@ -152,7 +152,7 @@ class Trainer:
         torch.manual_seed(recipe.seed)
         model = san.create_model(num_classes=num_classes)
         if process.world_size > 1 and recipe.sync_batch_norm:
-            model = distributed.synchronize_batch_norm(model)
+            model = norms.synchronize_batch_norm(model)
         model.to(process.device)
         optimizer = optimization.create_optimizer(model, recipe)
         self._run = Run(model, optimizer, recipe, index)
@@ -178,7 +178,7 @@ class Trainer:
         self.state.seconds += now - self._clock
         self._clock = now
         checkpoint = checkpointing.make_checkpoint(self._run, self.state)
-        distributed.on_first_process(
+        processes.on_first_process(
             lambda: self._folder.save(checkpoint, is_best)
         )
 
@@ -237,7 +237,7 @@ class Trainer:
         weight = optimization.mixup_weight(
             recipe, self.state.epoch, self.state.step
         )
-        with validation.autocast(process.device, recipe.precision):
+        with autocast(process.device, recipe.precision):
             logits = self._network(optimization.mix(images, weight))
         loss = optimization.mixed_loss(
             logits.float(), labels, recipe.label_smoothing, weight
@@ -252,7 +252,7 @@ class Trainer:
 
     def _validate(self) -> None:
         state, model = self.state, self._run.model
-        distributed.share_buffers(model)
+        processes.share_buffers(model)
         result = validation.validate(
             model,
             self._validation,
@@ -306,7 +306,7 @@ class Trainer:
 
     def _must_stop(self) -> bool:
         received = self._interruption.received is not None
-        return distributed.any_process(received)
+        return processes.any_process(received)
 
     def _interrupted(self) -> InterruptionError:
         return InterruptionError(
@@ -328,6 +328,6 @@ def _source(data_dir: str | None) -> Callable[[str], str]:
 
 
 def _write_text(path: pathlib.Path, text: str) -> None:
-    distributed.on_first_process(
-        lambda: atomic_file.write_atomically(path, text.encode())
+    processes.on_first_process(
+        lambda: files.write_atomically(path, text.encode())
     )

@@ -22,8 +22,8 @@ from typing import IO, Any
 
 import torch
 
-from eval import atomic_file
 from san import checkpoints
+from san.jobs import files
 
 
 class WorkFolder:
@@ -72,7 +72,7 @@ class WorkFolder:
             lock.write(f"{os.getpid()}\n")
             lock.flush()
             for folder in (self.path, self.last.parent, self.cache):
-                atomic_file.remove_temporaries(folder)
+                files.remove_temporaries(folder)
             yield
 
     def _open_lock(self) -> IO[str]:
@@ -99,7 +99,7 @@ class WorkFolder:
         buffer = io.BytesIO()
         torch.save(checkpoint, buffer)
         for path in [self.best] * is_best + [self.last]:
-            atomic_file.write_atomically(path, buffer.getbuffer())
+            files.write_atomically(path, buffer.getbuffer())
 
     def load(self) -> dict[str, Any] | None:
         """Reads last.pth; None where there is none.

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from eval import evaluation, report
-from san.distributed import Process
+from san.jobs.processes import Process
 from tests.train import jobs
 
 ALONE = Process()
@@ -197,22 +197,6 @@ def test_images_that_were_named_in_training_come_before_a_source(tmp_path, run):
     jobs.configure(tmp_path, "Data.source = @write_digits")
     found = evaluation.evaluate(run.last, run.path, None, None, ALONE)
     assert_figures(found, latest(run))
-
-
-@pytest.mark.parametrize(
-    ("param", "message"),
-    [
-        (
-            "Data.image_size = 1",
-            "Data: image_size must be large enough .* got 1",
-        ),
-        ("SAN.num_blocks = 3", "create_model: the network's settings must be"),
-    ],
-)
-def test_a_network_is_tried_first(tmp_path, param, message):
-    jobs.configure(tmp_path, param)
-    with pytest.raises(ValueError, match=message):
-        evaluation.try_network()
 
 
 def test_classes_are_read_from_a_matrix(tmp_path):

@@ -2,13 +2,18 @@
 
 import ast
 import pathlib
+import re
+import sys
 
 import pytest
 
 _LAYERS = ["cuda_kernels", "san", "eval", "train"]
 
-# The file or folder that alone may import a library.
+# The files and folders that alone may import a library.
+_COMMANDS = ("train/main.py", "eval/imagenet.py")
 _OWNERS = {
+    "absl.app": _COMMANDS,
+    "absl.flags": ("san/jobs/flags.py", *_COMMANDS),
     "cuda_kernels": "san/ops/",
     "nvidia.dali": "san/data/pipeline.py",
     "torch.utils.tensorboard": "train/reporting.py",
@@ -51,6 +56,22 @@ def test_a_library_has_one_owner(library):
     }
     assert users
     assert all(user.startswith(_OWNERS[library]) for user in users)
+
+
+def test_gin_is_parsed_in_one_place():
+    parses = re.compile(r"\bgin\.(parse_|finalize|clear_config|config\b)")
+    users = [
+        str(path)
+        for layer in _LAYERS
+        for path in sources(layer)
+        if parses.search(path.read_text())
+    ]
+    assert users == ["san/jobs/config.py"]
+
+
+def test_what_comes_before_torch_imports_the_standard_library():
+    modules = set(imported_modules(pathlib.Path("before_torch.py")))
+    assert modules and modules <= sys.stdlib_module_names
 
 
 def test_no_file_is_called_utils():

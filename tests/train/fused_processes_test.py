@@ -12,8 +12,9 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 import san
-from san import distributed
+from san.jobs import processes
 from san.networks.san import Bottleneck
+from san.norms import synchronize_batch_norm
 from san.ops import norm_relu
 from tests.train import jobs
 
@@ -52,7 +53,7 @@ def main():
     """Saves what this process sees of every case."""
     torch.set_num_threads(1)
     san.set_attention_backend("fused")
-    with distributed.process_group() as process:
+    with processes.process_group() as process:
         seen = {case: step(process, *case.split()) for case in CASES}
         torch.save(seen, f"{sys.argv[1]}.{process.rank}")
 
@@ -65,7 +66,7 @@ def step(process, block, image, wrapper):
     network = model
     if process.world_size > 1:
         images = images.split(SHARES)[process.rank]
-        distributed.synchronize_batch_norm(model)
+        synchronize_batch_norm(model)
         if wrapper == "DistributedDataParallel":
             network = DistributedDataParallel(model, forward_sync_buffers=False)
     images.requires_grad_()
@@ -76,7 +77,7 @@ def step(process, block, image, wrapper):
     output.backward(seeds)
     if network is model:
         for parameter in model.parameters():
-            distributed.sum_over_processes(parameter.grad)
+            processes.sum_over_processes(parameter.grad)
             parameter.grad /= process.world_size
     return {
         "output": output.detach(),

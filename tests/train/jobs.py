@@ -12,8 +12,8 @@ import torch
 from PIL import Image
 
 import san
-from san import config
-from san.distributed import Process
+from san.jobs import config
+from san.jobs.processes import Process
 from train import trainer
 from train.work_folder import WorkFolder
 

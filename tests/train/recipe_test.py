@@ -2,7 +2,7 @@ import dataclasses
 
 import pytest
 
-from san import config
+from san.jobs import config
 from san.recipe import Recipe
 
 

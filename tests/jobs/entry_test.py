@@ -1,7 +1,7 @@
 import pytest
 
-from eval import entry
-from san import config, create_model
+from san import create_model
+from san.jobs import config, entry
 
 
 def fail(error):

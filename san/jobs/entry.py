@@ -1,19 +1,14 @@
 """How the jobs' main functions end: a user's mistake is one clear line.
 
-No job and no flags in here; those are in imagenet.py and train/main.py.
+No job and no flags in here: a job is a command's own, flags are in flags.py.
 """
 
-import os
 import sys
 from collections.abc import Callable, Sequence
 
 from absl import logging
 
-# Read when torch is first imported, which is after this module: a thread that
-# waits for another soon gives its core away. By default it spins for
-# milliseconds, and whatever else wants a core makes a step on the CPU ten times
-# slower. Where nothing does, this costs a tenth.
-os.environ.setdefault("GOMP_SPINCOUNT", "1000")
+from san.jobs import config
 
 # Exit codes.
 FAILED = 1
@@ -39,7 +34,7 @@ def run(job: Callable[[], None]) -> int:
     except (OSError, ArithmeticError) as error:
         return _explain(error, FAILED)
     except (ValueError, RuntimeError) as error:
-        if not isinstance(error, ValueError) and not _is_unbound(error):
+        if not isinstance(error, ValueError) and not config.is_unbound(error):
             raise
         return _explain(error, WRONG_USE)
     return 0
@@ -54,15 +49,9 @@ def check_no_arguments(arguments: Sequence[str]) -> None:
         )
 
 
-def _is_unbound(error: RuntimeError) -> bool:
-    """Whether gin misses a value without which nothing can be built."""
-    return str(error).startswith("Required bindings for")
-
-
 def _explain(error: Exception, exit_code: int) -> int:
     logging.debug("traceback", exc_info=error)
-    # gin adds where in the configuration an error came up.
-    text = str(error).partition("\n  In call to configurable")[0]
+    text = config.without_place(error)
     if isinstance(error, RuntimeError):
         text += "; is a --gin_file missing, such as san10_pair.gin?"
     print(f"error: {text}", file=sys.stderr)

@@ -5,8 +5,9 @@ import pathlib
 import gin
 import pytest
 
-from san import config
+import san
 from san.data import Data
+from san.jobs import config
 from san.recipe import Recipe
 
 
@@ -84,7 +85,7 @@ def test_included_files_are_found_likewise(user_folder, monkeypatch, caplog):
 
 def test_missing_file(user_folder):
     message = error_of(["san10_par.gin"])
-    packaged = pathlib.Path(config.__file__).absolute().parent / "configs"
+    packaged = pathlib.Path(san.__file__).absolute().parent / "configs"
     assert message.startswith(
         "gin file 'san10_par.gin' not found (tried"
         f" {user_folder}/san10_par.gin, {packaged}/san10_par.gin);"

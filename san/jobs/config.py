@@ -23,7 +23,9 @@ import san.recipe
 # Imported for what gin can configure in them.
 _CONFIGURABLE = (san.attention, san.data, san.networks, san.recipe)
 
-_PACKAGED = os.path.join(os.path.dirname(os.path.abspath(__file__)), "configs")
+_PACKAGED = os.path.join(
+    os.path.dirname(os.path.abspath(san.__file__)), "configs"
+)
 
 # What gin's messages look like; it has no exceptions of its own.
 _PLACE = re.compile(r'\n *In (?:file "(.*)",|bindings string) line (\d+)')
@@ -32,6 +34,8 @@ _NO_PARAMETER = re.compile(
     r"Configurable '(.+)' doesn't have a parameter named '(.+)'"
 )
 _NO_MACRO = re.compile(r"No bindings specified for '(.+)/gin\.macro'")
+_UNBOUND = "Required bindings for"
+_CALL = "\n  In call to configurable"
 
 
 class ConfigError(ValueError):
@@ -78,6 +82,19 @@ def parse(gin_files: Sequence[str], gin_params: Sequence[str] = ()) -> None:
         message = _describe(error, source, files, gin_params)
         gin.clear_config()
         raise ConfigError(message) from error
+
+
+def is_unbound(error: Exception) -> bool:
+    """Whether gin misses a value without which nothing can be built.
+
+    gin raises this as a RuntimeError when the value is needed.
+    """
+    return isinstance(error, RuntimeError) and str(error).startswith(_UNBOUND)
+
+
+def without_place(error: Exception) -> str:
+    """An error's text, less where in the configuration gin says it came up."""
+    return str(error).partition(_CALL)[0]
 
 
 def resolved_text() -> str:
@@ -177,7 +194,7 @@ def _cause(error: Exception, text: str) -> str:
 
 
 def _describe_macro(name: str, files: list[str], params: Sequence[str]) -> str:
-    """The same for an undefined macro, which gin finds without its place."""
+    """One line for an undefined macro, of which gin does not say the place."""
     places = [
         f"--gin_param={param!r}" for param in params if f"%{name}" in param
     ]

@@ -1,0 +1,42 @@
+"""The network that is configured, tried before anything is done with it."""
+
+import torch
+
+import san
+from san import data
+from san.jobs import config
+
+
+def try_network() -> None:
+    """Runs the configured network on an image without pixels.
+
+    Costs no time. Finds settings of the network that are missing or wrong,
+    and images too small for it, before anything else is done.
+
+    Raises:
+      ValueError: saying which setting to look at.
+      RuntimeError: gin's own, if a setting without a default is not bound;
+        see config.is_unbound.
+    """
+    size = data.Data().image_size
+    try:
+        with torch.device("meta"), torch.no_grad():
+            san.create_model(num_classes=2).eval()(
+                torch.empty(1, 3, size, size)
+            )
+    except TypeError as error:
+        raise ValueError(
+            "create_model: the network's settings must be complete and of the"
+            f" right types, got: {_first_line(error)}"
+        ) from error
+    except RuntimeError as error:
+        if config.is_unbound(error):
+            raise
+        raise ValueError(
+            "Data: image_size must be large enough for the network, got"
+            f" {size} ({_first_line(error)})"
+        ) from error
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).partition("\n")[0]
