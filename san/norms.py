@@ -1,6 +1,17 @@
-"""Batch normalisation over the images of all processes."""
+"""Batch normalisation: whose statistics it uses, keeps and shares.
 
-from typing import Any
+A norm is a scale and a shift per channel. The fused operators never make the
+tensors that are normalised, and know their means and variances by other
+means; from these, the scale and the shift are found here, and the running
+statistics are moved as the module itself would have. SyncBatchNorm does
+nothing else. When a norm uses what, and over which processes, is as in
+torch.nn.BatchNorm2d and torch.nn.SyncBatchNorm.
+
+Below san.ops; imports nothing of san. Shape letters: N batch, C channels.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import torch
 import torch.distributed as dist
@@ -8,30 +19,213 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 
-class _SumOverProcesses(torch.autograd.Function):
+class Moments(NamedTuple):
+    """Statistics of a batch, channel by channel.
+
+    Attributes:
+      size: values per channel, a tensor where they are of several processes;
+        0 of statistics that are not of a batch, and of an empty one.
+      mean: [C].
+      variance: [C], biased.
+    """
+
+    size: int | Tensor
+    mean: Tensor
+    variance: Tensor
+
+    def unbiased(self) -> Tensor:
+        """The unbiased variance [C]."""
+        size = self.size
+        size = size.clamp(min=2) if isinstance(size, Tensor) else max(size, 2)
+        return self.variance * (size / (size - 1))
+
+
+def scale_and_shift(
+    norm: Any, moments: Callable[[], Moments], dtype: torch.dtype
+) -> tuple[Tensor, Tensor]:
+    """The [C] and [C] with norm(x) = scale * x + shift, channel by channel.
+
+    Args:
+      norm: a batch normalisation; see current_moments.
+      moments: called if they are needed.
+      dtype: of the result.
+
+    Raises:
+      ValueError: as current_moments.
+    """
+    _, mean, variance = current_moments(norm, moments)
+    if not uses_batch(norm):
+        mean, variance = mean.to(dtype), variance.to(dtype)
+    scale = torch.rsqrt(variance + norm.eps)
+    if norm.weight is not None:
+        scale = scale * norm.weight.to(scale.dtype)
+    shift = -mean * scale
+    if norm.bias is not None:
+        shift = shift + norm.bias.to(shift.dtype)
+    return scale.to(dtype), shift.to(dtype)
+
+
+def uses_batch(norm: Any) -> bool:
+    """Whether a norm normalises by the statistics of the batch now."""
+    no_others = norm.running_mean is None and norm.running_var is None
+    return norm.training or no_others
+
+
+def current_moments(norm: Any, moments: Callable[[], Moments]) -> Moments:
+    """The statistics that a norm uses now; in training it tracks them too.
+
+    Those of an empty batch are 0 and 1, without gradients, and not tracked.
+
+    Args:
+      norm: a batch normalisation. In training it uses the moments, merged
+        over the processes of group_of(norm); otherwise its running statistics,
+        if it has any.
+      moments: of this process's batch; called if they are needed. What they
+        say of an empty batch is not looked at.
+
+    Raises:
+      ValueError: if the batch, of all processes together, has a single value
+        per channel; or if one of two running statistics is missing.
+    """
+    if (norm.running_mean is None) != (norm.running_var is None):
+        raise ValueError(
+            f"{type(norm).__name__}: running_mean and running_var must both"
+            " be None or both be tensors, got one of each"
+        )
+    if not uses_batch(norm):
+        return Moments(0, norm.running_mean, norm.running_var)
+    batch, group = moments(), group_of(norm)
+    if group is not None:
+        batch = _merge(batch, group)
+    elif batch.size == 1:
+        raise ValueError(
+            f"{type(norm).__name__}: input must have more than 1 value per"
+            " channel when training, got 1"
+        )
+    elif batch.size == 0:
+        mean = torch.zeros_like(batch.mean.detach())
+        batch = Moments(0, mean, torch.ones_like(mean))
+    if norm.training and norm.track_running_stats:
+        _track(norm, batch)
+    return batch
+
+
+@torch.no_grad()
+def _track(norm: Any, batch: Moments) -> None:
+    """Moves the running statistics, by the momentum or as their mean."""
+    factor = 0.0 if norm.momentum is None else norm.momentum
+    if norm.num_batches_tracked is not None:
+        norm.num_batches_tracked.add_(1)
+        if norm.momentum is None:
+            factor = 1.0 / float(norm.num_batches_tracked)
+    size, mean, _ = batch
+    if norm.running_mean is None or not (isinstance(size, Tensor) or size):
+        return
+    for running, new in (
+        (norm.running_mean, mean),
+        (norm.running_var, batch.unbiased()),
+    ):
+        new = new.to(running.dtype)
+        if isinstance(size, Tensor):  # Of no process, perhaps.
+            new = torch.where(size > 0, new, running)
+        running.lerp_(new, factor)
+
+
+def group_of(norm: Any) -> dist.ProcessGroup | None:
+    """The processes whose images together give a norm its statistics now.
+
+    Returns:
+      The group; None if it is this process alone: of a norm that is neither
+      SyncBatchNorm nor torch.nn.SyncBatchNorm, in eval mode, without
+      processes, with a single one, or outside the norm's own group.
+    """
+    synchronises = (
+        isinstance(norm, SyncBatchNorm) or type(norm) is nn.SyncBatchNorm
+    )
+    if not (synchronises and norm.training and dist.is_available()):
+        return None
+    if not dist.is_initialized():
+        return None
+    group = norm.process_group or dist.group.WORLD
+    return group if dist.get_world_size(group) > 1 else None
+
+
+def sum_over_group(tensor: Tensor, name: str) -> None:
+    """Sums a tensor over the processes of a group, in place.
+
+    Args:
+      tensor: one on each process, of the same shape.
+      name: the group's, as its attribute group_name has it.
+    """
+    # Not everywhere is torch built with processes.
+    from torch.distributed.distributed_c10d import _resolve_process_group
+
+    dist.all_reduce(tensor, group=_resolve_process_group(name))
+
+
+class _SumOverGroup(torch.autograd.Function):
     """A sum over processes that gradients pass through (summed as well)."""
 
     @staticmethod
-    def forward(ctx: Any, tensor: Tensor) -> Tensor:
-        tensor = tensor.clone()
-        dist.all_reduce(tensor)
+    def forward(ctx: Any, tensor: Tensor, group: dist.ProcessGroup) -> Tensor:
+        ctx.group = group
+        tensor = tensor.clone(memory_format=torch.contiguous_format)
+        dist.all_reduce(tensor, group=group)
         return tensor
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
-        gradient = gradients[0].contiguous().clone()
-        dist.all_reduce(gradient)
-        return gradient
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+        return _SumOverGroup.apply(gradients[0], ctx.group), None
+
+
+def _merge(batch: Moments, group: dist.ProcessGroup) -> Moments:
+    """The moments of all processes' values together; differentiable.
+
+    Each process adds its count, mean and squared deviations to one
+    all-reduce; they are merged by Chan's formula, so processes may hold
+    different numbers of images, or none, and nothing cancels.
+    """
+    size, mean, variance = batch
+    dtype, channels = mean.dtype, mean.shape[0]
+    if size == 0:  # No values, no gradients; but a part in both all-reduces.
+        mean, variance = (
+            torch.zeros_like(t, requires_grad=t.requires_grad)
+            for t in (mean, variance)
+        )
+    mine = torch.cat([mean, variance * size, mean.new_tensor([size])]).double()
+    table = mine.new_zeros(dist.get_world_size(group), len(mine))
+    table[dist.get_rank(group)] = mine
+    table = _SumOverGroup.apply(table, group)
+    means, deviations = table[:, :channels], table[:, channels:-1]
+    counts = table[:, -1:].detach()
+    total = counts.sum()
+    divisor = total.clamp(min=1)
+    mean = (counts * means).sum(0) / divisor
+    deviations = deviations + counts * (means - mean) ** 2
+    variance = deviations.sum(0) / divisor
+    return Moments(total, mean.to(dtype), variance.to(dtype))
 
 
 class SyncBatchNorm(_BatchNorm):
     """Batch normalisation with statistics over the images of all processes.
 
     torch's own refuses CPU tensors. Entries of the state dict are those of
-    nn.BatchNorm2d. Each process adds its count, mean and squared deviations
-    to one all-reduce; they are merged by Chan's formula, so processes may
-    hold different numbers of images and nothing cancels.
+    nn.BatchNorm2d.
+
+    Args:
+      *args: as of nn.BatchNorm2d.
+      process_group: the processes; None for all.
+      **kwargs: as of nn.BatchNorm2d.
     """
+
+    def __init__(
+        self,
+        *args: Any,
+        process_group: dist.ProcessGroup | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(*args, **kwargs)
+        self.process_group = process_group
 
     def _check_input_dim(self, input: Tensor) -> None:
         if input.dim() < 2:
@@ -42,84 +236,53 @@ class SyncBatchNorm(_BatchNorm):
 
     def forward(self, input: Tensor) -> Tensor:
         """Normalises [N, C, ...] over all but C, on all processes."""
-        if not (self.training and dist.is_initialized()):
+        if group_of(self) is None:
             return super().forward(input)
         self._check_input_dim(input)
         x = input.float() if input.dtype.itemsize < 4 else input
-        dims = [0, *range(2, x.dim())]
-        variance, mean = torch.var_mean(x, dims, correction=0)
-        count, mean, variance = self.merge_statistics(
-            x.numel() // x.shape[1], mean, variance
-        )
-        self._track(count, mean.detach(), variance.detach())
-        scale = torch.rsqrt(variance + self.eps)
-        shift = -mean * scale
-        if self.affine:
-            scale, shift = scale * self.weight, shift * self.weight + self.bias
+        scale, shift = scale_and_shift(self, lambda: _moments(x), x.dtype)
         shape = [1, -1] + [1] * (x.dim() - 2)
         return (x * scale.view(shape) + shift.view(shape)).to(input.dtype)
 
-    def merge_statistics(
-        self, count: int, mean: Tensor, variance: Tensor
-    ) -> tuple[Any, Tensor, Tensor]:
-        """Count, mean and variance over all processes, differentiable."""
-        if not dist.is_initialized():
-            return count, mean, variance
-        return _merge_over_processes(count, mean, variance)
 
-    def _track(self, count: Tensor, mean: Tensor, variance: Tensor) -> None:
-        """Moves the running statistics (unbiased variance, as torch's)."""
-        batches = self.num_batches_tracked
-        if batches is None:
-            return
-        batches.add_(1)
-        factor = self.momentum
-        if factor is None:
-            factor = 1.0 / float(batches)
-        unbiased = variance * (count / (count - 1).clamp(min=1))
-        for running, new in (
-            (self.running_mean, mean),
-            (self.running_var, unbiased),
-        ):
-            assert running is not None
-            running.lerp_(new.to(running.dtype), factor)
+def _moments(x: Tensor) -> Moments:
+    """The moments of [N, C, ...]."""
+    size = x.numel() // x.shape[1]
+    dims = [0, *range(2, x.dim())]
+    if size == 0:  # var_mean would warn.
+        return Moments(0, x.sum(dims), x.sum(dims))
+    variance, mean = torch.var_mean(x, dims, correction=0)
+    return Moments(size, mean, variance)
 
 
-def _merge_over_processes(
-    count: int, mean: Tensor, variance: Tensor
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Count, mean [C] and variance [C] of all processes' elements together."""
-    channels = mean.shape[0]
-    mine = torch.cat([mean, variance * count, mean.new_tensor([count])])
-    table = mine.new_zeros(dist.get_world_size(), 2 * channels + 1)
-    table[dist.get_rank()] = mine
-    table = _SumOverProcesses.apply(table)
-    means, deviations = table[:, :channels], table[:, channels:-1]
-    counts = table[:, -1:].detach()
-    total = counts.sum()
-    mean = (counts * means).sum(0) / total
-    deviations = deviations + counts * (means - mean) ** 2
-    return total, mean, deviations.sum(0) / total
-
-
-def synchronize_batch_norm(model: nn.Module) -> nn.Module:
+def synchronize_batch_norm(
+    model: nn.Module, process_group: dist.ProcessGroup | None = None
+) -> nn.Module:
     """Replaces every batch normalisation of a model by SyncBatchNorm.
 
-    Parameters and buffers are kept, the very same tensors.
+    Parameters and buffers are kept, the very same tensors; of
+    torch.nn.SyncBatchNorm the process group, too.
+
+    Args:
+      model: any model.
+      process_group: of the others; None for all processes.
 
     Returns:
       The model, or its replacement where it is a batch normalisation itself.
     """
     for name, child in model.named_children():
-        setattr(model, name, synchronize_batch_norm(child))
+        setattr(model, name, synchronize_batch_norm(child, process_group))
     if not isinstance(model, _BatchNorm) or isinstance(model, SyncBatchNorm):
         return model
+    if isinstance(model, nn.SyncBatchNorm):
+        process_group = model.process_group
     replacement = SyncBatchNorm(
         model.num_features,
         model.eps,
         model.momentum,
         model.affine,
         model.track_running_stats,
+        process_group=process_group,
     )
     replacement._parameters = model._parameters
     replacement._buffers = model._buffers

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from san.ops.batch_statistics import Moments, scale_and_shift
+from san.norms import Moments, scale_and_shift
 from san.ops.fused_call import compute_dtype
 
 # A piece has this many elements, 1 MB in float32, but no fewer pixels than a

@@ -13,10 +13,9 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-import torch.distributed as dist
 from torch import Tensor, nn
 
-from san.ops.batch_statistics import Moments, current_moments, uses_batch
+from san.norms import Moments, current_moments, group_of
 from san.ops.norm_relu_core import Norm
 
 
@@ -26,7 +25,7 @@ def norm_relu(x: Tensor, norm: nn.BatchNorm2d, pool: int = 1) -> Tensor:
     Args:
       x: [N, C, H, W].
       norm: of C channels; in training mode it uses and tracks the statistics
-        of x, of all processes if it has a method `merge_statistics`.
+        of x, a SyncBatchNorm, torch's or ours, those of its processes.
       pool: 1 or 2; rows and columns that do not fill a window are left out.
 
     Returns:
@@ -112,28 +111,30 @@ def _statistics(x: Tensor, norm: Any) -> tuple[Tensor, Tensor, Tensor]:
     """Mean, variance and share."""
 
     def moments() -> Moments:
-        if x.numel() == 0:  # Other processes may have images.
+        if x.numel() == 0:  # The kernel wants a pixel.
             none = x.new_zeros(x.shape[1], dtype=torch.float64)
             return Moments(0, none, none)
         mean, variance = torch.ops.san.channel_moments(x)
         return Moments(x.numel() // x.shape[1], mean, variance)
 
     size, mean, variance = current_moments(norm, moments)
-    if isinstance(size, int):
-        share = mean.new_full((), 1 / size if size else 0, dtype=torch.float64)
-    else:
+    if isinstance(size, Tensor):
         share = 1 / size.double()
+    else:
+        share = mean.new_full((), 1 / size if size else 0, dtype=torch.float64)
     return mean, variance, share
 
 
 def _norm_of(x: Tensor, norm: Any) -> Norm:
-    statistics = _statistics(x, norm)
+    mean, variance, share = _statistics(x, norm)
     gamma, beta = norm.weight, norm.bias
-    if not norm.affine:
-        gamma = torch.ones_like(statistics[0])
-        beta = torch.zeros_like(gamma)
-    merges = hasattr(norm, "merge_statistics") and dist.is_initialized()
-    return Norm(gamma, beta, *statistics, norm.eps, merges and uses_batch(norm))
+    if gamma is None:
+        gamma = torch.ones_like(mean)
+    if beta is None:
+        beta = torch.zeros_like(mean)
+    group = group_of(norm)
+    name = "" if group is None else group.group_name
+    return Norm(gamma, beta, mean, variance, share, norm.eps, name)
 
 
 def _check(op: str, x: Any, norm: Any) -> None:

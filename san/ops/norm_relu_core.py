@@ -12,10 +12,10 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import torch
-import torch.distributed as dist
 from torch import Tensor
 
 import cuda_kernels
+from san.norms import sum_over_group
 from san.ops.fused_call import (
     compute_dtype,
     dense_image,
@@ -33,7 +33,8 @@ class Norm(NamedTuple):
       mean: [C], variance: [C]: what it normalises by.
       share: of one pixel in the statistics; 0 if they are not the batch's.
       eps: is added to the variance.
-      synchronised: whether the statistics are those of all processes.
+      group: the name of the processes that the statistics are of; "" if they
+        are this process's alone.
     """
 
     gamma: Tensor
@@ -42,7 +43,7 @@ class Norm(NamedTuple):
     variance: Tensor
     share: Tensor
     eps: float
-    synchronised: bool
+    group: str
 
     def affine(self) -> tuple[Tensor, Tensor, Tensor]:
         """Scale, shift and inverse deviation, in float64."""
@@ -53,7 +54,7 @@ class Norm(NamedTuple):
 
 _NORM_SCHEMA = (
     "Tensor gamma, Tensor beta, Tensor mean, Tensor variance, Tensor share, "
-    "float eps, bool synchronised"
+    "float eps, str group"
 )
 
 
@@ -130,9 +131,9 @@ def _run_backward(
     scale, shift, inverse = norm.affine()
     moment, total = _run_sums(grad, image, norm, pool, output)
     grad_gamma, grad_beta = moment * inverse, total
-    if norm.synchronised:
+    if norm.group:
         sums = torch.stack([moment, total])
-        dist.all_reduce(sums)
+        sum_over_group(sums, norm.group)
         moment, total = sums
     slope = -norm.share * scale * inverse**2 * moment
     constant = -norm.share * scale * total - slope * norm.mean
@@ -280,13 +281,13 @@ def _save(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
 
 
 def _save_norm(ctx: Any, x: Tensor, norm: Any, *others: Tensor) -> None:
-    *tensors, ctx.eps, ctx.synchronised = norm
+    *tensors, ctx.eps, ctx.group = norm
     ctx.save_for_backward(x, *tensors, *others)
 
 
 def _differentiate(ctx: Any, grad: Tensor) -> Any:
     grads = torch.ops.san.norm_relu_backward(
-        grad, *ctx.saved_tensors, ctx.eps, ctx.synchronised, ctx.pool
+        grad, *ctx.saved_tensors, ctx.eps, ctx.group, ctx.pool
     )
     return *grads, *[None] * 6
 
@@ -299,7 +300,7 @@ def _save_linear(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
 
 def _differentiate_linear(ctx: Any, grad: Tensor) -> Any:
     x, gamma, beta, mean, variance, share, *weights = ctx.saved_tensors
-    norm = Norm(gamma, beta, mean, variance, share, ctx.eps, ctx.synchronised)
+    norm = Norm(gamma, beta, mean, variance, share, ctx.eps, ctx.group)
     *grads, of_weights, of_biases = torch.ops.san.norm_relu_linear_backward(
         grad, x, *norm, weights, ctx.dtype
     )

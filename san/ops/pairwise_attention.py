@@ -16,8 +16,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from san.norms import Moments, scale_and_shift
 from san.ops import pairwise_core
-from san.ops.batch_statistics import Moments, scale_and_shift
 
 _OP = "pairwise_attention"
 # Float64 elements of the shared memory that a block of any GPU with compute

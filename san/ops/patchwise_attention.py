@@ -14,7 +14,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from san.ops.batch_statistics import Moments, scale_and_shift
+from san.norms import Moments, scale_and_shift
 from san.ops.patchwise_core import LARGEST_FOOTPRINT
 from san.ops.window import check_alike, check_tensor, mirrored
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 import cuda_kernels
-from san.ops.batch_statistics import Moments, scale_and_shift
+from san.norms import Moments, scale_and_shift
 from san.ops.fused_call import dense_image, matrix, run_fused
 from san.ops.registration import define
 
@@ -28,8 +28,7 @@ def stem(images: Tensor, conv: nn.Conv2d, norm: nn.BatchNorm2d) -> Tensor:
       images: [N, I, H, W].
       conv: 1x1 convolution of I to C channels without bias.
       norm: of C channels; in training mode it uses and tracks the statistics
-        of the convolution, of all processes if it has a method
-        `merge_statistics`.
+        of the convolution, as its own forward would those of its input.
 
     Returns:
       [N, C, H // 2, W // 2] in channels-last.
