@@ -1,10 +1,10 @@
 """The compiled kernels, for NumPy arrays and torch tensors alike.
 
-Every tensor of an operator is any object with `__dlpack__` (float32, float64, float16 or
-bfloat16; dense and row-major; all of one dtype on one device, CPU or CUDA).
-Images are NumPy's: whatever exports the buffer protocol. Outputs
-are given by the caller and written in place. This package knows
-nothing of autograd or of torch: `san.ops` is the interface for networks.
+Every tensor of an operator is any object with `__dlpack__` (float32, float64,
+float16 or bfloat16; dense and row-major; all of one dtype on one device, CPU or
+CUDA). Images are NumPy's: whatever exports the buffer protocol. Outputs are
+given by the caller and written in place. This package knows nothing of autograd
+or of torch: `san.ops` is the interface for networks.
 """
 
 from cuda_kernels._kernels import (

@@ -138,7 +138,7 @@ def _data_dir(
 def _check_classes(
     checkpoint: dict[str, Any], num_classes: int, index: data.ImageIndex
 ) -> None:
-    """The network's outputs must be the data's classes."""
+    """Raises ValueError unless the network's outputs are the data's classes."""
     if num_classes != len(index.classes):
         raise ValueError(
             f"eval: data folder must hold the network's {num_classes} classes,"

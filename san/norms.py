@@ -74,14 +74,15 @@ def uses_batch(norm: Any) -> bool:
 def current_moments(norm: Any, moments: Callable[[], Moments]) -> Moments:
     """The statistics that a norm uses now; in training it tracks them too.
 
-    Those of an empty batch are 0 and 1, without gradients, and not tracked.
+    An empty batch has mean 0 and variance 1, without gradients, and is not
+    tracked.
 
     Args:
       norm: a batch normalisation. In training it uses the moments, merged
         over the processes of group_of(norm); otherwise its running statistics,
         if it has any.
-      moments: of this process's batch; called if they are needed. What they
-        say of an empty batch is not looked at.
+      moments: of this process's batch; called if they are needed. Of an
+        empty batch the size alone is read.
 
     Raises:
       ValueError: if the batch, of all processes together, has a single value
@@ -160,7 +161,8 @@ def sum_over_group(tensor: Tensor, name: str) -> None:
     # Not everywhere is torch built with processes.
     from torch.distributed.distributed_c10d import _resolve_process_group
 
-    dist.all_reduce(tensor, group=_resolve_process_group(name))
+    group = _resolve_process_group(name)  # type: ignore[arg-type]
+    dist.all_reduce(tensor, group=group)
 
 
 class _SumOverGroup(torch.autograd.Function):

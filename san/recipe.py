@@ -41,7 +41,7 @@ class Recipe:
       seed: of the initial weights, the order of images and their crops.
       precision: "float32", or "bfloat16" for autocast to it.
       sync_batch_norm: statistics over the images of all processes.
-      log_every_steps: steps between two looks at the loss.
+      log_every_steps: steps between two logs of the loss.
       save_every_steps: steps between two checkpoints within an epoch; 0
         saves after each epoch only.
     """

@@ -290,7 +290,7 @@ def _has(case: ElementTree.Element, child: str) -> bool:
 
 
 def sanitize(options: argparse.Namespace) -> int:
-    """Runs tests/cuda under compute-sanitizer; returns how many tools object."""
+    """Runs tests/cuda under compute-sanitizer; counts the tools that object."""
     sanitizer = shutil.which("compute-sanitizer")
     if sanitizer is None:
         raise CheckError("missing here: compute-sanitizer")

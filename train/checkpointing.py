@@ -16,7 +16,7 @@ from eval.validation import Result
 from san import checkpoints, data
 from san.recipe import Recipe
 from train import optimization
-from train.meter import NOTHING, Figures
+from train.meter import NO_FIGURES, Figures
 
 _START_AGAIN = "; give another --workdir, or --resume=false to start again here"
 
@@ -68,7 +68,7 @@ class State:
 
     epoch: int = 0
     step: int = 0
-    seen: Figures = NOTHING
+    seen: Figures = NO_FIGURES
     seconds: float = 0.0
     latest: Validation | None = None
     best: Validation | None = None
@@ -77,7 +77,7 @@ class State:
         """Counts an epoch and its validation; returns whether it is best."""
         self.epoch += 1
         self.step = 0
-        self.seen = NOTHING
+        self.seen = NO_FIGURES
         self.latest = Validation.of(self.epoch, result)
         if not self.latest.beats(self.best):
             return False
@@ -87,7 +87,7 @@ class State:
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """What training changes: network and optimiser; and what fixes it.
+    """A training run: what it changes, and what fixes its course.
 
     Attributes:
       model: the network itself, not its wrapper for several processes.
@@ -176,7 +176,7 @@ def _state(values: dict[str, Any]) -> State:
 
 
 def _check_same_order(checkpoint: dict[str, Any], run: Run) -> None:
-    """Within an epoch, the images still to come must be the same."""
+    """Raises ValueError unless the epoch's other images are still the same."""
     _check_same(
         "within an epoch, the number of training images",
         checkpoint["num_images"],

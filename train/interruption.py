@@ -31,7 +31,7 @@ class Interruption:
     """
 
     def __init__(self, announce: bool) -> None:
-        """Prepares it.
+        """Prepares to receive signals.
 
         Args:
           announce: say on stderr that a signal came.

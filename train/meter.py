@@ -40,7 +40,7 @@ class Figures:
         return 100.0 * self.num_correct / self.num_images
 
 
-NOTHING = Figures()
+NO_FIGURES = Figures()
 
 
 class Meter:
@@ -63,7 +63,7 @@ class Meter:
         self._rows.append(row.double())
 
     def read(self) -> list[Figures]:
-        """Each step since the last reading, summed over the processes."""
+        """The figures of each step since the last reading, of all processes."""
         if not self._rows:
             return []
         rows = processes.sum_over_processes(torch.stack(self._rows))

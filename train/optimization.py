@@ -30,7 +30,7 @@ def create_optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.SGD:
 def learning_rate_at(recipe: Recipe, epoch: int) -> float:
     """The learning rate of an epoch, counted from zero.
 
-    It changes once per epoch. With E epochs of which the first W warm up,
+    The rate changes once per epoch. With E epochs, W of them warm-up,
       warm-up: base * (epoch + 1) / (W + 1)
       cosine:  base * (1 + cos(pi * (epoch - W) / (E - W))) / 2
       step:    base * factor ** (number of step_epochs passed)

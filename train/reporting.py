@@ -53,8 +53,8 @@ class Length:
         return state.epoch * self.steps_per_epoch + state.step
 
 
-class Silence:
-    """What all processes but the first report: nothing."""
+class SilentReporter:
+    """Reports nothing, as all processes but the first."""
 
     def __init__(self, folder: pathlib.Path, length: Length, state: State):
         del folder, length, state
@@ -68,18 +68,18 @@ class Silence:
     def stepped(self, state: State) -> None:
         """A step was taken."""
 
-    def looked(self, state: State, figures: Figures) -> None:
+    def logged(self, state: State, figures: Figures) -> None:
         """The loss and accuracy of the latest steps are known."""
 
     def validated(self, state: State, training: Figures, rate: float) -> None:
         """An epoch was trained with a learning rate, and validated."""
 
 
-class Reporter(Silence):
+class Reporter(SilentReporter):
     """Shows progress and writes the curves of one run."""
 
     def __init__(self, folder: pathlib.Path, length: Length, state: State):
-        """Starts both.
+        """Starts the progress bar and the curves.
 
         Args:
           folder: where the curves go.
@@ -87,8 +87,8 @@ class Reporter(Silence):
           state: where it starts.
         """
         self._length = length
-        self._first_step = self._looked_step = length.steps_done(state)
-        self._start = self._looked_time = time.monotonic()
+        self._first_step = self._logged_step = length.steps_done(state)
+        self._start = self._logged_time = time.monotonic()
         self._line_time = self._start
         self._epoch_images, self._epoch_seconds = 0, 0.0
         # Hides what an earlier run wrote beyond its checkpoint.
@@ -115,12 +115,12 @@ class Reporter(Silence):
         )
         self._bar.update()
 
-    def looked(self, state: State, figures: Figures) -> None:
-        """Shows the figures of the steps since the last look."""
+    def logged(self, state: State, figures: Figures) -> None:
+        """Shows the figures of the steps since the last log."""
         now, step = time.monotonic(), self._length.steps_done(state)
-        images = (step - self._looked_step) * self._length.batch_size
-        seconds = now - self._looked_time
-        self._looked_step, self._looked_time = step, now
+        images = (step - self._logged_step) * self._length.batch_size
+        seconds = now - self._logged_time
+        self._logged_step, self._logged_time = step, now
         self._epoch_images += images
         self._epoch_seconds += seconds
         speed = images / seconds
@@ -142,8 +142,8 @@ class Reporter(Silence):
             self._print_step(state, text)
 
     def _print_step(self, state: State, text: str) -> None:
-        done = self._looked_step - self._first_step
-        left = self._length.steps - self._looked_step
+        done = self._logged_step - self._first_step
+        left = self._length.steps - self._logged_step
         seconds_left = left * (time.monotonic() - self._start) / done
         print(
             f"epoch {state.epoch + 1}/{self._length.epochs},"
@@ -176,7 +176,7 @@ class Reporter(Silence):
             file=sys.stderr,
         )
         # The speed shown is that of training alone.
-        self._looked_time = time.monotonic()
+        self._logged_time = time.monotonic()
         self._epoch_images, self._epoch_seconds = 0, 0.0
 
     def _draw(self, step: int, scalars: dict[str, float]) -> None:
@@ -184,8 +184,8 @@ class Reporter(Silence):
             self._curves.add_scalar(name, value, step)
 
 
-def say_network(model: nn.Module, device: torch.device) -> None:
-    """Says what is trained, and where and how it computes."""
+def print_network(model: nn.Module, device: torch.device) -> None:
+    """Prints what is trained, and where and how it computes."""
     num_parameters = sum(p.numel() for p in model.parameters())
     chosen = san.attention_backend()
     others = [
@@ -201,8 +201,8 @@ def say_network(model: nn.Module, device: torch.device) -> None:
     )
 
 
-def say_finished(state: State) -> None:
-    """Says why nothing is trained."""
+def print_finished(state: State) -> None:
+    """Prints why nothing is trained."""
     print(
         f"nothing left to train: {state.epoch} epochs are done; --epochs asks"
         " for more",
@@ -210,10 +210,10 @@ def say_finished(state: State) -> None:
     )
 
 
-def say_resumed(
+def print_resumed(
     folder: WorkFolder, state: State, changes: Mapping[str, tuple[Any, Any]]
 ) -> None:
-    """Says where training goes on, and what the recipe says differently."""
+    """Prints where training goes on, and what the recipe has changed."""
     print(
         f"going on after {state.epoch} epochs and {state.step} steps, from"
         f" {folder.last}",

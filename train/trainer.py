@@ -25,7 +25,7 @@ from san.recipe import Recipe
 from train import checkpointing, optimization, reporting
 from train.checkpointing import Run, State
 from train.interruption import Interruption, InterruptionError
-from train.meter import NOTHING, Meter
+from train.meter import NO_FIGURES, Meter
 from train.work_folder import WorkFolder
 
 _NO_DATA = """\
@@ -171,7 +171,7 @@ class Trainer:
         self.state = checkpointing.restore(checkpoint, self._run)
         if self._process.is_first and not self._is_finished():
             changes = checkpointing.changed_values(checkpoint, self._run)
-            reporting.say_resumed(self._folder, self.state, changes)
+            reporting.print_resumed(self._folder, self.state, changes)
 
     def _save(self, is_best: bool = False) -> None:
         now = time.monotonic()
@@ -189,14 +189,14 @@ class Trainer:
         recipe, is_first = self._recipe, self._process.is_first
         if self._is_finished():
             if is_first:
-                reporting.say_finished(self.state)
+                reporting.print_finished(self.state)
             return
         if is_first:
-            reporting.say_network(self._run.model, self._process.device)
+            reporting.print_network(self._run.model, self._process.device)
         length = reporting.Length(
             recipe.epochs, self._training.steps_per_epoch, recipe.batch_size
         )
-        report = reporting.Reporter if is_first else reporting.Silence
+        report = reporting.Reporter if is_first else reporting.SilentReporter
         self._clock = time.monotonic()
         self._reporter = report(self._folder.tensorboard, length, self.state)
         with self._reporter, Interruption(is_first) as self._interruption:
@@ -221,15 +221,15 @@ class Trainer:
             state.step += 1
             self._reporter.stepped(state)
             if state.step % recipe.log_every_steps == 0:
-                self._look()
+                self._log()
             must_stop = self._must_stop()
             if must_stop or self._must_save():
-                self._look()
+                self._log()
                 self._check_weights()
                 self._save()
             if must_stop:
                 raise self._interrupted()
-        self._look()
+        self._log()
         self._check_weights()
 
     def _train_step(self, images: Tensor, labels: Tensor) -> None:
@@ -266,10 +266,10 @@ class Trainer:
         rate = optimization.learning_rate_at(self._recipe, state.epoch - 1)
         self._reporter.validated(state, training, rate)
 
-    # --------------------------------------------- looking, saving, stopping
+    # --------------------------------------------- logging, saving, stopping
 
-    def _look(self) -> None:
-        """Reads the steps since the last look; their losses must be finite."""
+    def _log(self) -> None:
+        """Reads the steps since the last log; their losses must be finite."""
         rows = self._meter.read()
         if not rows:
             return
@@ -278,7 +278,7 @@ class Trainer:
             if not math.isfinite(row.loss_sum):
                 self._fail(f"loss must stay finite, got {row.loss_sum}", step)
             state.seen += row
-        self._reporter.looked(state, sum(rows, start=NOTHING))
+        self._reporter.logged(state, sum(rows, start=NO_FIGURES))
 
     def _check_weights(self) -> None:
         sums = [
@@ -299,7 +299,10 @@ class Trainer:
         )
 
     def _must_save(self) -> bool:
-        """Every so many steps and, in epochs longer than that, at the end."""
+        """Whether a checkpoint is due: every so many steps of a longer epoch.
+
+        The last step of such an epoch is one of them.
+        """
         every, step = self._recipe.save_every_steps, self.state.step
         last = self._training.steps_per_epoch
         return 0 < every < last and (step % every == 0 or step == last)

@@ -58,7 +58,7 @@ def check_window(op: str, window: Window) -> None:
 
 
 def check_image(op: str, name: str, image: Any, window: Window) -> None:
-    """Raises ValueError unless `window` can move over the image [N, C, H, W]."""
+    """Raises ValueError unless `window` can move over image [N, C, H, W]."""
     check_tensor(op, name, image)
     height, width = image.shape[2:]
     if height < 1 or width < 1:

@@ -11,7 +11,7 @@ IMAGE, WEIGHT, TAPS = (2, 6, 4, 5), (2, 3, 9, 20), (2, 6, 9, 20)
 
 
 def _valid(kernel, **shapes):
-    """A call with tensors of zeros of these shapes, but for what it is given."""
+    """A call with zeros of these shapes, but for what it is given."""
 
     def call(**changes):
         tensors = {

@@ -43,6 +43,18 @@ def test_no_import_goes_up(layer):
         assert not tops & above, path
 
 
+def test_san_has_a_ground_floor_and_an_attic():
+    norms = set(imported_modules(pathlib.Path("san/norms.py")))
+    assert norms and not [m for m in norms if m.split(".")[0] == "san"]
+    for path in sources("san"):
+        if path.parts[1] != "jobs":
+            assert not [
+                module
+                for module in imported_modules(path)
+                if module.startswith("san.jobs")
+            ], path
+
+
 @pytest.mark.parametrize("library", _OWNERS)
 def test_a_library_has_one_owner(library):
     users = {

@@ -1,4 +1,4 @@
-"""One training step of a module, to be compared with that of another backend."""
+"""One training step of a module, to compare with another backend's."""
 
 import copy
 

@@ -31,11 +31,11 @@ def test_durations(seconds, text):
 
 def test_names_the_blocks_that_are_not_fused(capsys):
     model = san.SAN(san.PatchwiseAttention, (2, 1), (129, 3), (32, 32), 4)
-    reporting.say_network(model, torch.device("cpu"))
+    reporting.print_network(model, torch.device("cpu"))
     assert "backend 'fused', 'unfused' in 2 blocks" in capsys.readouterr().err
     san.set_attention_backend("reference")
     try:
-        reporting.say_network(model, torch.device("cpu"))
+        reporting.print_network(model, torch.device("cpu"))
     finally:
         san.set_attention_backend()
     assert "backend 'reference'\n" in capsys.readouterr().err

@@ -2,7 +2,8 @@
 
 load("@bazel_tools//tools/cpp:toolchain_utils.bzl", "find_cpp_toolchain")
 
-# Real code for the architectures measured here, PTX for every later one.
+# Machine code for these two, and PTX, of which the driver makes the code of
+# every later architecture.
 _ARCHITECTURES = [
     "arch=compute_80,code=sm_80",
     "arch=compute_90,code=sm_90",
