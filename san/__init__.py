@@ -15,6 +15,7 @@ from san.checkpoints import load_published_checkpoint
 from san.cost import Cost, count_cost
 from san.cuda_graph import CapturedNetwork, capture_for_inference
 from san.folding import fold_for_inference
+from san.fusion import why_unfused
 from san.networks import SAN, Bottleneck, ResNet, create_model, list_models
 
 __all__ = [
@@ -35,4 +36,5 @@ __all__ = [
     "ops",
     "set_attention_backend",
     "use_attention_backend",
+    "why_unfused",
 ]

@@ -94,8 +94,3 @@ def _check(function: str, name: str) -> None:
             f"{function}: name must be one of {', '.join(BACKENDS)}, "
             f"got {name!r}; the nearest is {nearest!r}"
         )
-
-
-def runs_fused(x: torch.Tensor) -> bool:
-    """Whether a layer computes on this image by the fused operators."""
-    return attention_backend() == "fused" and x.device.type in ("cpu", "cuda")

@@ -9,47 +9,48 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from san.attention import PairwiseAttention, PatchwiseAttention
+from san.attention import PairwiseAttention
 from san.folding.layers import (
     Constants,
     Norm,
     Pointwise,
     affine,
+    bias_of,
     per_pixel,
     rows_of,
-    unsupported,
 )
 from san.ops.fused_call import compute_dtype
+from san.ops.positions import offsets
 
 
 class Bottleneck(Constants):
-    """x + expand(relu(attend(norm(x)))), written over x."""
+    """x + expand(relu(attend(norm(x)))), without the bias of expand."""
 
     def __init__(self, block: Any, missing: Tensor) -> None:
         super().__init__(weight=rows_of(block.conv))
         scale, shift = affine(block.bn1)
         norm = Norm(scale, shift + scale * missing)
         is_pair = isinstance(block.sam, PairwiseAttention)
-        if not is_pair and not isinstance(block.sam, PatchwiseAttention):
-            raise unsupported(block.sam)
-        device = block.conv.weight.device
-        if not block.sam.fits_fused(device):
-            raise ValueError(
-                "fold_for_inference: every block must have sizes that the "
-                f"fused operators take on {device.type}, got "
-                f"{type(block.sam).__name__} of {block.conv.out_channels} "
-                f"channels with kernel_size={block.sam.kernel_size}"
-            )
         fold = _Pairwise if is_pair else _Patchwise
         self.attention = fold(block.sam, norm, block.bn2)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Maps [N, C, H, W] in channels-last to the same tensor."""
+        """Maps [N, C, H, W] to the same shape, in channels-last."""
+        image = x.permute(0, 2, 3, 1)
+        sums = torch.addmm(image.reshape(-1, x.shape[1]), *self._products(x))
+        return sums.view(image.shape).permute(0, 3, 1, 2)
+
+    def onto(self, x: Tensor) -> Tensor:
+        """The same, written over an x in channels-last."""
+        sums = x.permute(0, 2, 3, 1).view(-1, x.shape[1])
+        sums.addmm_(*self._products(x))
+        return x
+
+    def _products(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Two matrices whose product is added."""
         y = self.attention(x).relu().to(x.dtype)
         rows = y.permute(0, 2, 3, 1).reshape(-1, y.shape[1])
-        sums = x.permute(0, 2, 3, 1).view(-1, x.shape[1])
-        sums.addmm_(rows, self.weight.to(x.dtype).T)
-        return x
+        return rows, self.weight.to(x.dtype).T
 
 
 class _Attention(Constants):
@@ -70,7 +71,7 @@ class _Attention(Constants):
         super().__init__(**tensors)
         convs = attention.conv1, attention.conv2, attention.conv3
         *weights, weight = (rows_of(conv) for conv in convs)
-        *biases, bias = (conv.bias for conv in convs)
+        *biases, bias = (bias_of(conv) for conv in convs)
         self.features = Pointwise(
             torch.cat([*weights, weight * scale[:, None]]),
             torch.cat([*biases, bias * scale + shift]),
@@ -101,7 +102,8 @@ class _Pairwise(_Attention):
     def __init__(
         self, attention: Any, norm: Norm, output_norm: nn.Module
     ) -> None:
-        norm1, _, conv1, norm2, _, conv2 = attention.conv_w
+        norm1, norm2 = attention.conv_w.norms
+        conv1, conv2 = attention.conv_w.matrices
         (scale, shift), (scale2, shift2) = affine(norm1), affine(norm2)
         w1 = rows_of(conv1) * scale2[:, None]
         relation = len(w1)
@@ -154,17 +156,10 @@ class _Pairwise(_Attention):
         return cache.mapping
 
     def make_mapping(self, features: Tensor) -> tuple[Tensor, ...]:
-        size, device = self.kernel_size, features.device
-        taps = torch.arange(size, dtype=torch.float64, device=device)
-        # Rows and columns of an image go from -1 to 1.
-        rows, columns = (
-            (taps - size // 2) * (2 / max(length - 1, 1))
-            for length in features.shape[2:]
-        )
-        offsets = [columns.repeat(size), rows.repeat_interleave(size)]
         position, w1 = self.position.double(), self.position_w1.double()
         # In float64, which autocast leaves alone.
-        a = torch.stack(offsets, dim=1) @ position + self.position_shift
+        a = offsets(features, self.kernel_size) @ position
+        a = a + self.position_shift
         table = a.relu() @ w1 + self.table_shift
         dtype = compute_dtype(features.dtype)
         mapping = self.scale, self.shift, table, self.w1, self.w2
@@ -181,7 +176,8 @@ class _Patchwise(_Attention):
         self, attention: Any, norm: Norm, output_norm: nn.Module
     ) -> None:
         out_scale, out_shift = affine(output_norm)
-        norm1, _, conv1, norm2, _, conv2 = attention.conv_w
+        norm1, norm2 = attention.conv_w.norms
+        conv1, conv2 = attention.conv_w.matrices
         (scale, shift), (scale2, shift2) = affine(norm1), affine(norm2)
         size, groups = attention.kernel_size, conv1.out_channels
         super().__init__(

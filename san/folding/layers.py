@@ -6,12 +6,14 @@ two matrix products would be larger than the caches.
 Shape letters: N batch, C channels, H W image, P pixels.
 """
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from san.fusion.rule import why_hooked
 from san.norms import Moments, scale_and_shift
 from san.ops.fused_call import compute_dtype
 
@@ -29,9 +31,57 @@ class Constants(nn.Module):
         for name, tensor in tensors.items():
             self.register_buffer(name, tensor)
 
+    def onto(self, x: Tensor) -> Tensor:
+        """What forward gives, perhaps written over x."""
+        return self(x)
+
     if TYPE_CHECKING:
 
         def __getattr__(self, name: str) -> Any: ...
+
+
+class Layers(nn.Sequential):
+    """The layers of a network, one after the other.
+
+    A bottleneck may write its output over its input, but only where nobody
+    else can have kept it: not beside a hook that saw it, and not over what a
+    module that is not of ours has made.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Maps images to what the last layer makes of them."""
+        is_ours = False
+        for layer in self:
+            is_unseen = isinstance(layer, Constants) and not _is_hooked(layer)
+            if is_ours and is_unseen:
+                x = layer.onto(x)
+            else:
+                x = layer(x)
+            is_ours = is_unseen
+        return x
+
+
+class Chain(nn.Module):
+    """Modules that people have changed, called one after the other."""
+
+    def __init__(self, modules: Sequence[nn.Module]) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(*modules)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """What the last of them gives."""
+        return self.layers(x)
+
+
+class Shift(Constants):
+    """x + shift, channel by channel."""
+
+    def __init__(self, shift: Tensor) -> None:
+        super().__init__(shift=shift)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Maps [N, C, H, W] to the same shape."""
+        return x + per_pixel(self.shift)
 
 
 class Norm(Constants):
@@ -104,6 +154,11 @@ class Pointwise(Constants):
         return y.permute(0, 3, 1, 2)
 
 
+def _is_hooked(layer: nn.Module) -> bool:
+    """Whether somebody sees what a layer, or a layer in it, takes or gives."""
+    return any(why_hooked("", module) for module in layer.modules())
+
+
 def takes_gradient(x: Tensor) -> bool:
     """Whether the results of x are to be differentiated."""
     return torch.is_grad_enabled() and x.requires_grad
@@ -125,6 +180,13 @@ def rows_of(conv: Any) -> Tensor:
     return conv.weight.flatten(1).double()
 
 
+def bias_of(conv: Any) -> Tensor:
+    """The bias of a convolution, in float64; zeros where it has none."""
+    if conv.bias is None:
+        return conv.weight.new_zeros(len(conv.weight), dtype=torch.float64)
+    return conv.bias.double()
+
+
 def per_pixel(tensor: Tensor) -> Tensor:
     """[..., C] as [..., C, 1, 1]."""
     return tensor[..., None, None]
@@ -133,14 +195,6 @@ def per_pixel(tensor: Tensor) -> Tensor:
 def affine(norm: Any) -> tuple[Tensor, Tensor]:
     """The scale and the shift of a norm in eval mode, in float64."""
     return scale_and_shift(norm, _no_moments, torch.float64)
-
-
-def unsupported(module: nn.Module) -> ValueError:
-    """What fold_for_inference says of a module that it does not know."""
-    return ValueError(
-        "fold_for_inference: model must be a SAN of PairwiseAttention or "
-        f"PatchwiseAttention or a ResNet, got {type(module).__name__}"
-    )
 
 
 def _no_moments() -> Moments:

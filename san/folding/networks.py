@@ -11,56 +11,72 @@ Done is what is exact in real numbers and pays; the rest stays a norm:
 - A bottleneck adds to its input in place, and the bias that it leaves out
   waits in the shifts of the norms that read the sum. This sum has several
   readers, so bn1 stays: as scale, shift and ReLU.
+
+What is not exactly what is folded (a hook, another layer, a parametrization)
+stays as it is, and a warning names it.
 """
 
-import copy
-import itertools
+import warnings
+from collections import OrderedDict
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+from san.backend import use_attention_backend
+from san.folding import rule
 from san.folding.attention import Bottleneck
+from san.folding.copying import detached_copy
 from san.folding.layers import (
+    Chain,
+    Layers,
     Norm,
     Pointwise,
+    Shift,
     Stem,
     affine,
     rows_of,
-    unsupported,
 )
-from san.networks import SAN, ResNet
+from san.fusion import groups
+from san.networks import SAN
+
+_OP = "fold_for_inference"
 
 
-@torch.inference_mode(False)
-@torch.no_grad()
 def fold_for_inference(model: nn.Module) -> nn.Module:
     """A copy of a network that computes the same without batch norms.
 
     Args:
-      model: a SAN of pairwise or patchwise attention or a ResNet, in either
-        mode. It stays as it is.
+      model: a SAN or a ResNet, in either mode. It stays as it is.
 
     Returns:
       A module with the outputs of model.eval() up to rounding. It stays in
       eval mode; its weights are constants. That of a SAN computes as the
-      backend "fused" does whatever set_attention_backend says.
+      backend "fused" does whatever the chosen one is. Parts that people have
+      changed, so that they are not exactly what can be folded, are in it as
+      they were, hooks included; a warning says which and why.
 
     Raises:
-      ValueError: if the model is none of these, one of its norms has no
-        running statistics, or one of its blocks is too large for the fused
-        operators.
+      ValueError: if the model is neither, has a forward method or hooks of
+        its own, or cannot be copied.
     """
-    network = copy.deepcopy(model).eval().requires_grad_(False)
-    if not isinstance(network, SAN | ResNet):
-        raise unsupported(model)
-    for module in network.modules():
-        if isinstance(module, _BatchNorm):
-            affine(module)
-    is_san = isinstance(network, SAN)
-    return _Folded(_fold_san(network) if is_san else _fold_resnet(network))
+    why = rule.why_not_network(model)
+    if why:
+        raise ValueError(
+            f"{_OP}: model must be a SAN of PairwiseAttention or "
+            f"PatchwiseAttention or a ResNet, got {why}"
+        )
+    with torch.inference_mode(False), torch.no_grad():
+        network = detached_copy(_OP, model).eval().requires_grad_(False)
+        with use_attention_backend("fused"):
+            fold = _San if isinstance(network, SAN) else _ResNet
+            folding = fold(network)
+        folded = _Folded(folding.folded)
+    if folding.left:
+        reasons = "; ".join(f"{k}: {v}" for k, v in folding.left.items())
+        warnings.warn(f"{_OP}: left as it is: {reasons}", stacklevel=2)
+    return folded
 
 
 class _Folded(nn.Module):
@@ -83,45 +99,111 @@ class _Folded(nn.Module):
         return super().train(False)
 
 
-def _fold_resnet(network: nn.Module) -> nn.Module:
-    for module in list(network.modules()):
-        if isinstance(module, nn.ReLU):
-            module.inplace = True
-        for (name, conv), (norm_name, norm) in itertools.pairwise(
-            list(module.named_children())
-        ):
-            if isinstance(conv, nn.Conv2d) and isinstance(norm, _BatchNorm):
-                setattr(module, name, fuse_conv_bn_eval(conv, norm))
-                setattr(module, norm_name, nn.Identity())
-    return network
+class _ResNet:
+    """Joins each norm with the convolution before it."""
+
+    def __init__(self, network: Any) -> None:
+        self.left: dict[str, str] = {}
+        self.folded = network
+        for name, block in list(network.named_modules()):
+            for conv, norm in rule.resnet_pairs(block):
+                self._join(f"{name}." if name else "", block, conv, norm)
+
+    def _join(self, prefix: str, block: Any, conv: str, norm: str) -> None:
+        why = rule.why_not_pair(block, conv, norm)
+        if why:
+            self.left[f"{prefix}{norm}"] = why
+            return
+        owner, _, last = conv.rpartition(".")
+        parent = block.get_submodule(owner)
+        fused = fuse_conv_bn_eval(
+            block.get_submodule(conv), block.get_submodule(norm)
+        )
+        setattr(parent, last, fused)
+        setattr(parent, norm.rpartition(".")[2], nn.Identity())
 
 
-def _fold_san(network: Any) -> nn.Module:
-    scale, shift = affine(network.bn_in)
-    layers: list[nn.Module] = [
-        Stem(rows_of(network.conv_in) * scale[:, None], shift)
-    ]
-    last = network.num_stages - 1
-    for stage in range(network.num_stages):
-        names = f"conv{stage}", f"layer{stage}", f"bn{stage}"
-        conv, blocks, norm = map(network.get_submodule, names)
-        pool = 1 if stage == last else 2
-        layers += _fold_stage(conv, blocks, norm, pool)
-    folded = nn.Sequential(*layers).to(network.fc.weight.dtype)
-    return nn.Sequential(folded, network.avgpool, nn.Flatten(), network.fc)
+class _San:
+    """Makes the layers of a folded SAN one after the other."""
 
+    def __init__(self, network: Any) -> None:
+        self.left: dict[str, str] = {}
+        self._network = network
+        self._like = next(network.parameters())
+        self._layers: OrderedDict[str, nn.Module] = OrderedDict()
+        # What the bottlenecks so far have not added.
+        self._missing: Tensor | None = None
+        self._fold_stem()
+        for stage in range(network.num_stages):
+            self._fold_transition(f"conv{stage}")
+            self._fold_blocks(f"layer{stage}")
+            is_last = stage == network.num_stages - 1
+            self._fold_norm(f"bn{stage}", [] if is_last else ["pool"])
+        self.folded = nn.Sequential(
+            Layers(self._layers), network.avgpool, nn.Flatten(), network.fc
+        )
 
-def _fold_stage(
-    conv: Any, blocks: Any, norm: Any, pool: int
-) -> list[nn.Module]:
-    """The convolution, the blocks, and the norm with what pools it.
+    def _add(self, name: str, layer: nn.Module) -> None:
+        self._layers[name] = layer.to(self._like.dtype)
 
-    What the blocks hand on lacks the biases of the blocks before.
-    """
-    layers: list[nn.Module] = [Pointwise(rows_of(conv))]
-    scale, shift = affine(norm)
-    missing = torch.zeros_like(scale)
-    for block in blocks:
-        layers.append(Bottleneck(block, missing))
-        missing = missing + block.conv.bias
-    return [*layers, Norm(scale, shift + scale * missing, pool)]
+    def _leave(self, name: str, why: str, module: nn.Module) -> None:
+        """Keeps a module as it is; it reads the whole sum."""
+        self.left[name] = why
+        if self._missing is not None:
+            self._add(f"{name}_missing", Shift(self._missing))
+            self._missing = None
+        self._layers[name] = module
+
+    def _leave_group(self, name: str, why: str, group: groups.Group) -> None:
+        self._leave(name, why, Chain(group.modules))
+
+    def _fold_stem(self) -> None:
+        group = groups.Stem(self._network, "conv_in", "bn_in", "relu", "pool")
+        conv, norm, *_ = group.modules
+        why = rule.why_not_group(group, self._like, norm)
+        if why:
+            self._leave_group("stem", why, group)
+            return
+        scale, shift = affine(norm)
+        self._add("stem", Stem(rows_of(conv) * scale[:, None], shift))
+
+    def _fold_transition(self, name: str) -> None:
+        group = groups.Pointwise(self._network, name)
+        why = rule.why_not_group(group, self._like)
+        if why:
+            self._leave(name, why, group.modules[0])
+            return
+        conv = group.modules[0]
+        bias = None if conv.bias is None else conv.bias.double()
+        self._add(name, Pointwise(rows_of(conv), bias))
+
+    def _fold_blocks(self, name: str) -> None:
+        blocks = self._network.get_submodule(name)
+        why = rule.why_not_chain(name, blocks)
+        if why:
+            self._leave(name, why, blocks)
+            return
+        for index, block in enumerate(blocks):
+            why = rule.why_not_bottleneck(block, self._like)
+            if why:
+                self._leave(f"{name}_{index}", why, block)
+                continue
+            missing = self._missing
+            if missing is None:
+                missing = torch.zeros_like(block.bn1.running_mean).double()
+            self._add(f"{name}_{index}", Bottleneck(block, missing))
+            if block.conv.bias is not None:
+                self._missing = missing + block.conv.bias
+
+    def _fold_norm(self, name: str, pools: list[str]) -> None:
+        group = groups.NormRelu(self._network, name, "relu", *pools)
+        norm = group.modules[0]
+        why = rule.why_not_group(group, self._like, norm)
+        if why:
+            self._leave_group(name, why, group)
+            return
+        scale, shift = affine(norm)
+        if self._missing is not None:
+            shift = shift + scale * self._missing
+            self._missing = None
+        self._add(name, Norm(scale, shift, 2 if pools else 1))

@@ -3,17 +3,22 @@
 The attention blocks are in `san.attention`; the named sizes in `zoo`.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import gin
-import torch
-from torch import nn
-from torch.nn import functional as F
+from torch import Tensor, nn
 
-from san import ops
 from san.attention import Attention
-from san.backend import runs_fused
+from san.attention.fused import TRANSFORMATIONS, why_not_called_through
+from san.fusion import (
+    Group,
+    NormRelu,
+    NormReluLinear,
+    Pointwise,
+    Stem,
+    describe_unfused,
+)
 
 # Makes an attention block from its channels and its kernel_size.
 AttentionFactory = Callable[[int, int], Attention]
@@ -41,21 +46,33 @@ class Bottleneck(nn.Module):
         self.conv = nn.Conv2d(self.sam.out_channels, channels, 1)
         self.relu = nn.ReLU()
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
+    def forward(self, x: Tensor) -> Tensor:
         """Maps [N, C, H, W] to the same shape."""
-        if self.sam.runs_fused(x):
-            features = ops.norm_relu_linear(
-                x, self.bn1, *self.sam.transformations()
-            )
-            return ops.norm_relu_linear(
-                self.sam.attend(features),
-                self.bn2,
-                self.conv.weight,
-                self.conv.bias,
-                residual=x,
-            )
-        y = self.sam(self.relu(self.bn1(x)))
-        return x + self.conv(self.relu(self.bn2(y)))
+        return self._leave()(self._attended(x), residual=x)
+
+    def why_unfused(self, like: Tensor) -> list[str]:
+        """What runs module by module, and why; see san.why_unfused."""
+        why = why_not_called_through(self.sam) or self._enter().why(like)
+        return [why for why in (why, self._leave().why(like)) if why]
+
+    def extra_repr(self) -> str:
+        """What is not fused, if anything."""
+        return describe_unfused(self)
+
+    def _attended(self, x: Tensor) -> Tensor:
+        sam: Any = self.sam
+        if not why_not_called_through(sam) and not sam.why_unfused(x):
+            enter = self._enter()
+            if enter.takes(x):
+                return sam.attend(enter.fused(x))
+        return sam(NormRelu(self, "bn1", "relu")(x))
+
+    def _enter(self) -> NormReluLinear:
+        convs = (f"sam.{name}" for name in TRANSFORMATIONS)
+        return NormReluLinear(self, "bn1", "relu", *convs)
+
+    def _leave(self) -> NormReluLinear:
+        return NormReluLinear(self, "bn2", "relu", "conv")
 
 
 @gin.configurable(module="san")
@@ -110,43 +127,33 @@ class SAN(nn.Module):
         self.avgpool = nn.AdaptiveAvgPool2d(1)
         self.fc = nn.Linear(previous, num_classes)
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
+    def forward(self, x: Tensor) -> Tensor:
         """Maps images [N, 3, H, W] to logits [N, num_classes].
 
         H and W are at least 2 ** stages, 32 for the published networks.
         """
-        if runs_fused(x):
-            return self._fused(x)
-        x = self.relu(self.bn_in(self.conv_in(x)))
-        for conv, blocks, norm in self._stages():
-            x = self.relu(norm(blocks(conv(self.pool(x)))))
+        for step in self._steps():
+            x = step(x)
         return self.fc(self.avgpool(x).flatten(1))
 
-    def _stages(self) -> list[tuple[Any, ...]]:
-        """The transition, the bottlenecks and the norm of each stage."""
-        return [
-            tuple(
-                self.get_submodule(f"{name}{stage}")
-                for name in ("conv", "layer", "bn")
-            )
-            for stage in range(self.num_stages)
-        ]
+    def why_unfused(self, like: Tensor) -> list[str]:
+        """What runs module by module, and why; see san.why_unfused."""
+        groups = [step for step in self._steps() if isinstance(step, Group)]
+        return [why for group in groups if (why := group.why(like))]
 
-    def _fused(self, images: torch.Tensor) -> torch.Tensor:
-        """forward, with each norm, ReLU and pooling as one operator.
+    def extra_repr(self) -> str:
+        """What is not fused, if anything."""
+        return describe_unfused(self)
 
-        All images are in channels-last, which is what the operators make.
+    def _steps(self) -> Iterator[Callable[[Tensor], Tensor]]:
+        """Everything before the head, in order.
+
+        Each pooling is grouped with the norm before it.
         """
-        x = ops.stem(images, self.conv_in, self.bn_in)
-        *stages, last = self._stages()
-        for conv, blocks, norm in stages:
-            x = ops.norm_relu(blocks(_linear(x, conv)), norm, pool=2)
-        conv, blocks, norm = last
-        x = ops.norm_relu(blocks(_linear(x, conv)), norm)
-        return self.fc(self.avgpool(x).flatten(1))
-
-
-def _linear(x: torch.Tensor, conv: nn.Conv2d) -> torch.Tensor:
-    """A 1x1 convolution of an image in channels-last."""
-    rows = F.linear(x.permute(0, 2, 3, 1), conv.weight.flatten(1))
-    return rows.permute(0, 3, 1, 2)
+        yield Stem(self, "conv_in", "bn_in", "relu", "pool")
+        for stage in range(self.num_stages):
+            is_last = stage == self.num_stages - 1
+            pool = [] if is_last else ["pool"]
+            yield Pointwise(self, f"conv{stage}")
+            yield self.get_submodule(f"layer{stage}")
+            yield NormRelu(self, f"bn{stage}", "relu", *pool)

@@ -4,6 +4,7 @@ Tensors as the kernels take them, the stream, and the memory that kernels on
 CUDA need beside their results.
 """
 
+import contextlib
 from collections.abc import Callable
 
 import torch
@@ -13,6 +14,17 @@ from torch import Tensor
 def compute_dtype(dtype: torch.dtype) -> torch.dtype:
     """What tensors of this dtype are computed in: half types in float32."""
     return torch.float32 if dtype.itemsize < 4 else dtype
+
+
+def without_autocast(x: Tensor) -> contextlib.AbstractContextManager[None]:
+    """A region without autocast, where it is on for tensors like this one.
+
+    Elsewhere nothing: torch.export cannot save such a region.
+    """
+    kind = x.device.type
+    if torch.is_autocast_enabled(kind):
+        return torch.autocast(kind, enabled=False)
+    return contextlib.nullcontext()
 
 
 def dense_image(image: Tensor) -> Tensor:

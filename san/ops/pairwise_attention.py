@@ -18,6 +18,9 @@ from torch.nn import functional as F
 
 from san.norms import Moments, scale_and_shift
 from san.ops import pairwise_core
+from san.ops.fused_call import without_autocast
+from san.ops.mapping import mapping_layers
+from san.ops.positions import offsets
 
 _OP = "pairwise_attention"
 # Float64 elements of the shared memory that a block of any GPU with compute
@@ -54,7 +57,7 @@ def pairwise_attention(
         breaks.
     """
     _check(features, position, mapping, kernel_size)
-    with torch.autocast(features.device.type, enabled=False):
+    with without_autocast(features):
         return _attend(features, position, mapping, kernel_size)
 
 
@@ -81,19 +84,26 @@ def _attend(
     mapping: nn.Sequential,
     kernel_size: int,
 ) -> Tensor:
-    bn1, conv1, bn2, conv2 = _layers(mapping)
+    (bn1, bn2), _, (conv1, conv2) = mapping_layers(_OP, mapping, 2)
     dtype = pairwise_core.compute_dtype(features.dtype)
     relation = bn2.num_features
     w1 = conv1.weight.flatten(1).double()
     steps = _position_differences(position, features, kernel_size)
     scale, shift = _first_norm(bn1, features, steps, kernel_size)
-    own = slice(0, relation), slice(relation, None)
-    table = F.relu(steps * scale[own[1]] + shift[own[1]]) @ w1[:, own[1]].T
-    w1, scale, shift = w1[:, own[0]], scale[own[0]], shift[own[0]]
+    differences, positions = slice(0, relation), slice(relation, None)
+    table = F.relu(steps * scale[positions] + shift[positions])
+    table = table @ w1[:, positions].T
+    w1, scale, shift = (
+        w1[:, differences],
+        scale[differences],
+        shift[differences],
+    )
     inner = (features, scale.to(dtype), shift.to(dtype))
     # Near the mean of a where phi - psi is normalised: its moments about this
     # do not cancel.
-    centre = torch.zeros_like(scale) if bn1.bias is None else bn1.bias[own[0]]
+    centre = torch.zeros_like(scale)
+    if bn1.bias is not None:
+        centre = bn1.bias[differences]
     scale2, shift2 = _second_norm(
         bn2, inner, F.relu(centre), w1, table, kernel_size
     )
@@ -110,11 +120,6 @@ def _attend(
     )
 
 
-def _layers(mapping: nn.Sequential) -> tuple[Any, Any, Any, Any]:
-    bn1, _, conv1, bn2, _, conv2 = mapping
-    return bn1, conv1, bn2, conv2
-
-
 def _position_differences(
     position: nn.Conv2d, features: Tensor, kernel_size: int
 ) -> Tensor:
@@ -123,13 +128,7 @@ def _position_differences(
     Positions are linear, so that only the offset matters; and a mirrored tap
     shows a pixel that some other offset of the footprint shows too.
     """
-    height, width = features.shape[2:]
-    offset = torch.arange(
-        kernel_size, dtype=torch.float64, device=features.device
-    ) - (kernel_size // 2)
-    columns = (offset * (2 / max(width - 1, 1))).expand(kernel_size, -1)
-    rows = (offset * (2 / max(height - 1, 1)))[:, None].expand(-1, kernel_size)
-    there = torch.stack([columns.flatten(), rows.flatten()], dim=1)
+    there = offsets(features, kernel_size)
     weight = position.weight.flatten(1).double()
     bias = None if position.bias is None else position.bias.double()
     here = torch.zeros_like(there)
@@ -250,7 +249,7 @@ def _check_modules(
             "have a weight of shape [2, 2, 1, 1]",
             f"{list(position.weight.shape)}",
         )
-    bn1, conv1, bn2, conv2 = _layers(mapping)
+    (bn1, bn2), _, (conv1, conv2) = mapping_layers(_OP, mapping, 2)
     relation, weights = conv1.weight.shape[0], conv2.weight.shape[0]
     sizes = [
         bn1.num_features,

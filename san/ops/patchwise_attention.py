@@ -15,8 +15,12 @@ from torch import nn
 from torch.nn import functional as F
 
 from san.norms import Moments, scale_and_shift
+from san.ops.fused_call import without_autocast
+from san.ops.mapping import mapping_layers
 from san.ops.patchwise_core import LARGEST_FOOTPRINT
 from san.ops.window import check_alike, check_tensor, mirrored
+
+_OP = "patchwise_attention"
 
 
 def patchwise_attention(
@@ -50,10 +54,10 @@ def patchwise_attention(
         breaks.
     """
     _check(phi, psi, value, mapping, kernel_size)
-    layers: Any = mapping
-    norm, _, squeeze, hidden_norm, _, expand = layers
+    norms, _, matrices = mapping_layers(_OP, mapping, 2)
+    (norm, hidden_norm), (squeeze, expand) = norms, matrices
     dtype = value.dtype
-    with torch.autocast(value.device.type, enabled=False):
+    with without_autocast(value):
         if dtype != torch.float64:
             phi, psi, value = phi.float(), psi.float(), value.float()
         hidden = _hidden(phi, psi, norm, squeeze.weight, kernel_size)
@@ -144,7 +148,7 @@ def _tap_counts(
 def _check(
     phi: Any, psi: Any, value: Any, mapping: Any, kernel_size: Any
 ) -> None:
-    op = "patchwise_attention"
+    op = _OP
     for name, tensor in (("value", value), ("phi", phi), ("psi", psi)):
         check_tensor(op, name, tensor)
         check_alike(op, name, tensor, "value", value)
@@ -183,20 +187,15 @@ def _check(
 def _check_mapping(
     op: str, relation: int, channels: int, mapping: Any, kernel_size: int
 ) -> None:
-    if not isinstance(mapping, nn.Sequential) or len(mapping) != 6:
-        raise ValueError(
-            f"{op}: mapping must be an nn.Sequential of 6 layers, got "
-            f"{type(mapping).__name__}"
-        )
-    layers: Any = mapping
+    squeeze, expand = mapping_layers(op, mapping, 2).matrices
     num_taps = kernel_size * kernel_size
-    inputs, groups = layers[2].in_channels, layers[2].out_channels
+    inputs, groups = squeeze.in_channels, squeeze.out_channels
     if inputs != relation * (num_taps + 1):
         raise ValueError(
             f"{op}: mapping must take R * (kernel_size**2 + 1) = "
             f"{relation * (num_taps + 1)} channels, got {inputs}"
         )
-    outputs = layers[5].out_channels
+    outputs = expand.out_channels
     if outputs != groups * num_taps:
         raise ValueError(
             f"{op}: mapping must make G * kernel_size**2 = "

@@ -14,7 +14,12 @@ from torch import Tensor, nn
 
 import cuda_kernels
 from san.norms import Moments, scale_and_shift
-from san.ops.fused_call import dense_image, matrix, run_fused
+from san.ops.fused_call import (
+    dense_image,
+    matrix,
+    run_fused,
+    without_autocast,
+)
 from san.ops.registration import define
 
 
@@ -40,7 +45,7 @@ def stem(images: Tensor, conv: nn.Conv2d, norm: nn.BatchNorm2d) -> Tensor:
     _check(images, conv, norm)
     dtype = images.dtype
     compute = torch.promote_types(dtype, torch.float32)
-    with torch.autocast(images.device.type, enabled=False):
+    with without_autocast(images):
         x = images.to(compute)
         weight = conv.weight.flatten(1).double()
         scale, shift = scale_and_shift(
@@ -56,9 +61,9 @@ def _moments(x: Tensor, weight: Tensor) -> Moments:
     pixels = x.permute(0, 2, 3, 1).flatten(0, 2).double()
     mean = pixels.mean(0)
     deviations = pixels - mean
-    covariance = deviations.T @ deviations / len(pixels)
+    covariance = deviations.T @ deviations / pixels.shape[0]
     variance = ((weight @ covariance) * weight).sum(1)
-    return Moments(len(pixels), weight @ mean, variance)
+    return Moments(pixels.shape[0], weight @ mean, variance)
 
 
 def _forward(x: Tensor, weight: Tensor, shift: Tensor) -> Tensor:

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.utils import prune
 
 import san
 from tests.networks import synthetic
@@ -273,14 +274,96 @@ def test_refuses_training():
 def test_refuses_other_networks():
     with pytest.raises(ValueError, match=r"ResNet, got Linear"):
         san.fold_for_inference(nn.Linear(2, 2))
-    model = small_san("pair")
-    model.layer0[0].sam = nn.Identity()
-    with pytest.raises(ValueError, match=r"PatchwiseAttention.*Identity"):
+
+    class Halved(san.SAN):
+        def forward(self, x):
+            return super().forward(x) / 2
+
+    model = Halved(san.PairwiseAttention, (1,), (3,), (32,), 4)
+    with pytest.raises(ValueError, match="Halved has a forward of its own"):
         san.fold_for_inference(model)
 
 
-def test_refuses_norms_without_statistics():
+@pytest.mark.parametrize("kind", [*SMALL, "resnet"])
+def test_refuses_hooks_on_the_whole(kind):
+    if kind == "resnet":
+        model = san.ResNet((1, 1, 1, 1), num_classes=4)
+    else:
+        model = small_san(kind)
+    model.register_forward_hook(lambda *a: None)
+    with pytest.raises(ValueError, match="the model has a forward hook"):
+        san.fold_for_inference(model)
+
+
+def test_leaves_norms_without_statistics():
+    torch.manual_seed(0)
+    model = randomised(san.ResNet((1, 1, 1, 1), num_classes=2)).double()
+    model.bn1 = nn.BatchNorm2d(64, track_running_stats=False).double().eval()
+    images = torch.randn(2, 3, 64, 64, dtype=torch.float64)
+    with pytest.warns(UserWarning, match="bn1: a norm has no running stat"):
+        folded = san.fold_for_inference(model)
+    assert_same_outputs(model, images, folded)
+    assert [m for m in folded.modules() if isinstance(m, _BatchNorm)]
+
+
+def resnet_with_a_hook():
     model = san.ResNet((1, 1, 1, 1), num_classes=2)
-    model.bn1 = nn.BatchNorm2d(64, track_running_stats=False)
-    with pytest.raises(ValueError, match=r"must have running statistics"):
-        san.fold_for_inference(model)
+    hook = lambda module, args, output: output * 0.5  # noqa: E731
+    model.layer1[0].conv2.register_forward_hook(hook)
+    return model
+
+
+def resnet_with_its_own_norm():
+    class Norm(nn.BatchNorm2d):
+        def forward(self, x):
+            return super().forward(x) + 1
+
+    model = san.ResNet((1, 1, 1, 1), num_classes=2)
+    model.layer1[0].downsample[1] = Norm(256)
+    return model
+
+
+def resnet_with_pruned_weights():
+    model = san.ResNet((1, 1, 1, 1), num_classes=2)
+    prune.l1_unstructured(model.layer2[0].conv3, "weight", 0.5)
+    return model
+
+
+@pytest.mark.parametrize(
+    ("make", "name"),
+    [
+        (resnet_with_a_hook, "layer1.0.bn2"),
+        (resnet_with_its_own_norm, "layer1.0.downsample.1"),
+        (resnet_with_pruned_weights, "layer2.0.bn3"),
+    ],
+)
+def test_leaves_what_people_changed_in_a_resnet(make, name):
+    torch.manual_seed(0)
+    model = randomised(make()).double()
+    images = torch.randn(2, 3, 64, 64, dtype=torch.float64)
+    with pytest.warns(UserWarning, match=f"left as it is: {name}: "):
+        folded = san.fold_for_inference(model)
+    assert_same_outputs(model, images, folded)
+
+
+@pytest.mark.parametrize("kind", SMALL)
+def test_outputs_that_were_given_out_stay(kind):
+    folded = san.fold_for_inference(small_san(kind))
+    layers = dict(folded.network[0].named_children())
+    images = torch.randn(2, 3, 32, 32)
+    with torch.no_grad():
+        expected = folded(images)
+        x, given = images, []
+        for layer in layers.values():
+            x = layer(x)
+            given.append((x, x.clone()))
+        for module in folded.modules():
+            module.register_forward_hook(
+                lambda module, args, output: given.extend(
+                    (t, t.clone()) for t in (*args, output)
+                )
+            )
+        assert torch.equal(folded(images), expected)
+    assert len(given) > len(layers)
+    for tensor, as_it_was in given:
+        assert torch.equal(tensor, as_it_was)

@@ -1,0 +1,269 @@
+"""The two attention blocks, composed of their named parts.
+
+The operators under them are in `san.ops`, the networks around them in
+`san.networks`.
+
+Shape letters: N batch, C channels, H W image, K taps of the footprint,
+P = H * W pixels, R relation channels, M value channels, G weight channels.
+"""
+
+import math
+import operator
+from typing import Any
+
+import gin
+import torch
+from torch import Tensor, nn
+
+from san import ops
+from san.attention import fused, relations
+from san.attention.mappings import create_mapping
+from san.attention.positions import RelativePosition
+from san.attention.relations import Relation
+from san.attention.window_ops import same_window, window_ops
+from san.backend import attention_backend
+from san.fusion import Pointwise, describe_unfused, reasons
+from san.ops.positions import coordinates
+
+
+class Attention(nn.Module):
+    """What both blocks share: sizes, the three transformations, the sum.
+
+    conv1, conv2 and conv3 are phi, psi and beta, conv_w is gamma; their names
+    are those of the published checkpoints.
+
+    Args:
+      channels: C of the image.
+      kernel_size: rows and columns of the footprint; odd.
+      relation: how pixels are compared.
+      relation_ratio: r1; C / r1 channels are compared.
+      output_ratio: r2; the output has C / r2 channels.
+      channels_per_weight: channels of the output that share a weight.
+
+    Raises:
+      ValueError: if a size is none of the above.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        kernel_size: int,
+        relation: Relation,
+        relation_ratio: int = 16,
+        output_ratio: int = 4,
+        channels_per_weight: int = 8,
+    ) -> None:
+        super().__init__()
+        sizes = self._checked(
+            channels=channels,
+            kernel_size=kernel_size,
+            relation_ratio=relation_ratio,
+            output_ratio=output_ratio,
+            channels_per_weight=channels_per_weight,
+        )
+        channels, self.kernel_size, *_ = sizes
+        self.padding = self.kernel_size // 2
+        self.relation_channels = channels // sizes[2]
+        self.out_channels = channels // sizes[3]
+        self.weight_channels = self.out_channels // sizes[4]
+        self.conv1 = nn.Conv2d(channels, self.relation_channels, 1)
+        self.conv2 = nn.Conv2d(channels, self.relation_channels, 1)
+        self.conv3 = nn.Conv2d(channels, self.out_channels, 1)
+        self.relation = relation
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Maps an image [N, C, H, W] to [N, M, H, W]."""
+        if self.why_unfused(x):
+            return self._sum(self.conv3(x), self.weights(x))
+        transform = Pointwise(self, *fused.TRANSFORMATIONS)
+        if not transform.why(x) and x.dim() == 4:
+            return self.attend(transform(x))
+        beta, phi, psi = self.conv3(x), self.conv1(x), self.conv2(x)
+        if fused.why_not_features(self, phi, psi, beta):
+            return self._sum(beta, self._weigh(phi, psi))
+        return self.attend(torch.cat([phi, psi, beta], dim=1))
+
+    def weights(self, x: Tensor) -> Tensor:
+        """The weights [N, G, K, P] that the footprint is summed with."""
+        return self._weigh(self.conv1(x), self.conv2(x))
+
+    def attend(self, features: Tensor) -> Tensor:
+        """From phi, psi and beta side by side to the output, fused."""
+        raise NotImplementedError
+
+    def why_unfused(self, like: Tensor) -> list[str]:
+        """What runs module by module, and why; see san.why_unfused."""
+        raise NotImplementedError
+
+    def backend(self) -> str:
+        """The name of the way in which it computes on its device."""
+        chosen = attention_backend()
+        return "unfused" if chosen == "fused" and reasons(self) else chosen
+
+    def extra_repr(self) -> str:
+        """Footprint, and how images are computed."""
+        why = describe_unfused(self)
+        text = f"kernel_size={self.kernel_size}, backend={self.backend()}"
+        return f"{text}, {why}" if why else text
+
+    def _weigh(self, phi: Tensor, psi: Tensor) -> Tensor:
+        """The weights [N, G, K, P] from two images [N, R, H, W]."""
+        raise NotImplementedError
+
+    def _sum(self, beta: Tensor, weights: Tensor) -> Tensor:
+        return window_ops().aggregation(
+            beta, weights, **same_window(self.kernel_size)
+        )
+
+    def _checked(self, **sizes: Any) -> list[int]:
+        block = type(self).__name__
+        for name, value in sizes.items():
+            sizes[name] = _integer(block, name, value)
+        channels, kernel_size, relation_ratio, *others = sizes.values()
+        multiple = math.lcm(relation_ratio, math.prod(others))
+        if channels < 1 or channels % multiple:
+            raise ValueError(
+                f"{block}: channels must be a multiple of {multiple}, "
+                f"got {channels}"
+            )
+        if kernel_size < 1 or kernel_size % 2 == 0:
+            raise ValueError(
+                f"{block}: kernel_size must be a positive odd number, "
+                f"got {kernel_size}"
+            )
+        return list(sizes.values())
+
+
+@gin.configurable(module="san")
+class PairwiseAttention(Attention):
+    """y_i = sum over the footprint of softmax(gamma(delta_ij)) * beta(x_j).
+
+    The relation delta_ij joins that of phi(x_i) and psi(x_j) and the
+    difference of the two positions. Source: "Exploring Self-attention for
+    Image Recognition", CVPR 2020, section 3.1.
+
+    Args:
+      channels: C of the image; a multiple of 32. The output has C / 4.
+      kernel_size: rows and columns of the footprint; odd.
+      relation: "subtraction", or a Relation with K taps.
+      **ratios: as for Attention.
+
+    Raises:
+      ValueError: if a size is none of the above.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        kernel_size: int,
+        relation: Any = "subtraction",
+        **ratios: int,
+    ) -> None:
+        made = relations.create_relation(
+            "PairwiseAttention", relation, relations.PAIRWISE
+        )
+        super().__init__(channels, kernel_size, made, **ratios)
+        self.position = RelativePosition()
+        self.conv_p = nn.Conv2d(2, self.position.channels, 1)
+        num_taps = self.kernel_size * self.kernel_size
+        inputs = made.channels(self.relation_channels, num_taps)
+        self.conv_w = create_mapping(
+            (
+                inputs + self.position.channels,
+                self.relation_channels,
+                self.weight_channels,
+            )
+        )
+
+    def why_unfused(self, like: Tensor) -> list[str]:
+        """What runs module by module, and why; see san.why_unfused."""
+        why = fused.why_not_pairwise(self, PairwiseAttention, like)
+        return [why] if why else []
+
+    def attend(self, features: Tensor) -> Tensor:
+        """Relation, mapping, softmax and aggregation as one."""
+        return ops.pairwise_attention(
+            features, self.conv_p, self.conv_w, self.kernel_size
+        )
+
+    def _weigh(self, phi: Tensor, psi: Tensor) -> Tensor:
+        """The weights [N, G, K, P]; each footprint's add up to one."""
+        relation = self.relation(phi, psi, self.kernel_size)
+        positions = self.position(
+            self.conv_p(coordinates(phi)), self.kernel_size
+        )
+        positions = positions.expand(relation.shape[0], -1, -1, -1)
+        return self.conv_w(torch.cat([relation, positions], 1)).softmax(dim=2)
+
+
+@gin.configurable(module="san")
+class PatchwiseAttention(Attention):
+    """y_i = sum over the footprint of gamma(delta_i)_j * beta(x_j).
+
+    The relation delta_i compares phi(x_i) with psi of the whole footprint,
+    and gamma makes the weights of all its taps at once. Source: "Exploring
+    Self-attention for Image Recognition", CVPR 2020, section 3.2.
+
+    Args:
+      channels: C of the image; a multiple of 32. The output has C / 4.
+      kernel_size: rows and columns of the footprint; odd.
+      relation: "concatenation", or a Relation of whole footprints.
+      **ratios: as for Attention.
+
+    Raises:
+      ValueError: if a size is none of the above.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        kernel_size: int,
+        relation: Any = "concatenation",
+        **ratios: int,
+    ) -> None:
+        made = relations.create_relation(
+            "PatchwiseAttention", relation, relations.PATCHWISE
+        )
+        super().__init__(channels, kernel_size, made, **ratios)
+        num_taps = self.kernel_size * self.kernel_size
+        self.conv_w = create_mapping(
+            (
+                made.channels(self.relation_channels, num_taps),
+                self.weight_channels,
+                self.weight_channels * num_taps,
+            )
+        )
+
+    def why_unfused(self, like: Tensor) -> list[str]:
+        """What runs module by module, and why; see san.why_unfused."""
+        why = fused.why_not_patchwise(self, PatchwiseAttention, like)
+        return [why] if why else []
+
+    def attend(self, features: Tensor) -> Tensor:
+        """Relation, mapping and aggregation as one."""
+        relation = self.relation_channels
+        phi, psi, value = features.split(
+            [relation, relation, self.out_channels], dim=1
+        )
+        return ops.patchwise_attention(
+            phi, psi, value, self.conv_w, self.kernel_size
+        )
+
+    def _weigh(self, phi: Tensor, psi: Tensor) -> Tensor:
+        """The weights [N, G, K, P], of any sign and sum."""
+        relation = self.relation(phi, psi, self.kernel_size)
+        weights = self.conv_w(relation).squeeze(2)
+        return weights.unflatten(1, (self.weight_channels, -1))
+
+
+def _integer(block: str, name: str, value: Any) -> int:
+    is_ratio = name not in ("channels", "kernel_size")
+    try:
+        number = operator.index(value)
+    except TypeError:
+        number = None
+    if number is None or isinstance(value, bool) or (is_ratio and number < 1):
+        raise ValueError(
+            f"{block}: {name} must be a positive integer, got {value!r}"
+        )
+    return number

@@ -1,0 +1,229 @@
+"""Why a module is not exactly what a fused operator computes, in words.
+
+Every function gives "" where nothing speaks against the operator, else what
+does. They look at all that PyTorch lets people do to a module: another type,
+other settings, hooks, parametrizations (which change the type), pruning and
+the older weight norms (which are hooks), methods replaced on the instance or
+the class, other kinds of tensors.
+
+Asked at every call of a network, so written to be fast; and traced by
+torch.compile, so in plain words of Python.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch._subclasses import FakeTensor
+from torch._subclasses.functional_tensor import FunctionalTensor
+from torch.autograd import forward_ad
+from torch.nn.modules import module as torch_module
+
+from san.backend import attention_backend
+from san.norms import SyncBatchNorm
+from san.ops.window import DTYPES
+
+NORMS = (nn.BatchNorm2d, SyncBatchNorm, nn.SyncBatchNorm)
+
+# Fake and functional tensors are what torch.export computes on.
+_TENSORS = (Tensor, nn.Parameter, FakeTensor, FunctionalTensor)
+_CALL = nn.Module.__call__
+
+
+# What of its class a module itself can replace, with an effect on a call.
+_METHODS = (
+    "forward",
+    "_call_impl",
+    "_check_input_dim",
+    "_compiled_call_impl",
+    "_conv_forward",
+)
+_FORWARDS: dict[type, Any] = {
+    kind: kind.forward for kind in (nn.Conv2d, nn.ReLU, nn.MaxPool2d, *NORMS)
+}
+
+
+def why_nothing(like: Tensor) -> str:
+    """Why no group at all is fused for images like this one."""
+    if (backend := attention_backend()) != "fused":
+        return f"the attention backend is {backend!r}"
+    if type(like) not in _TENSORS:
+        return f"tensors are of type {type(like).__name__}"
+    if like.device.type not in ("cpu", "cuda"):
+        return f"tensors are on {like.device}"
+    if like.dtype not in DTYPES:
+        return f"tensors are {like.dtype}"
+    if like.layout is not torch.strided or like.is_nested:
+        return "tensors are not dense"
+    return _why_watched()
+
+
+def _why_watched() -> str:
+    if (
+        torch_module._global_forward_hooks
+        or torch_module._global_forward_pre_hooks
+        or torch_module._global_backward_hooks
+        or torch_module._global_backward_pre_hooks
+    ):
+        return "a hook on all modules is registered"
+    # torch.export replaces it too, and calls what it was.
+    if not torch.compiler.is_compiling() and nn.Module.__call__ is not _CALL:
+        return "nn.Module.__call__ was replaced"
+    if torch._C._are_functorch_transforms_active():
+        return "a transform of torch.func is active"
+    if forward_ad._current_level >= 0:
+        return "forward-mode differentiation is active"
+    return ""
+
+
+def why_not_plain(name: str, module: Any, kinds: tuple[type, ...]) -> str:
+    """Why calling a module may do more than one of these types says."""
+    kind = type(module)
+    if kind not in kinds:
+        return f"{name} is a {kind.__name__}, not a {kinds[0].__name__}"
+    return why_hooked(name, module) or why_replaced(name, module)
+
+
+def why_hooked(name: str, module: Any) -> str:
+    """Why a module has to be called, whatever it computes."""
+    if module._forward_hooks:
+        return f"{name} has a forward hook"
+    if module._forward_pre_hooks:
+        return f"{name} has a forward pre-hook"
+    if module._backward_hooks or module._backward_pre_hooks:
+        return f"{name} has a backward hook"
+    return ""
+
+
+def why_replaced(name: str, module: Any) -> str:
+    """Why a module does not run the methods of its class as torch wrote it."""
+    own = module.__dict__
+    for method in _METHODS:
+        if method in own:
+            return f"{name} has a {method} of its own"
+    kind = type(module)
+    if kind in _FORWARDS and kind.forward is not _FORWARDS[kind]:
+        return f"{kind.__name__}.forward was replaced"
+    return ""
+
+
+def why_overridden(module: Any, kind: type, methods: tuple[str, ...]) -> str:
+    """Why a module of ours does not compute what its class in here says."""
+    own, actual = module.__dict__, type(module)
+    for method in ("__call__", "_call_impl", *methods):
+        if method in own or (
+            getattr(actual, method) is not getattr(kind, method)
+        ):
+            return f"{actual.__name__} has a {method} of its own"
+    return ""
+
+
+def why_not_channels(name: str, norm: Any, channels: int) -> str:
+    """Why a norm does not go with its neighbour."""
+    if norm.num_features == channels:
+        return ""
+    return f"{name} has {norm.num_features} channels beside {channels}"
+
+
+def why_not_relu(name: str, module: Any) -> str:
+    """Why a module is not max(0, x)."""
+    return why_not_plain(name, module, (nn.ReLU,))
+
+
+def why_not_pool(name: str, module: Any) -> str:
+    """Why a module is not the maximum of 2 x 2 pixels."""
+    why = why_not_plain(name, module, (nn.MaxPool2d,))
+    if why:
+        return why
+    settings = (
+        _pair(module.kernel_size),
+        _pair(module.stride),
+        _pair(module.padding),
+        _pair(module.dilation),
+        module.ceil_mode,
+        module.return_indices,
+    )
+    if settings != ((2, 2), (2, 2), (0, 0), (1, 1), False, False):
+        return f"{name} does not pool 2 x 2 pixels"
+    return ""
+
+
+def _pair(setting: Any) -> Any:
+    return setting if isinstance(setting, tuple) else (setting, setting)
+
+
+def why_not_pointwise(name: str, module: Any, like: Tensor) -> str:
+    """Why a module is not a 1x1 convolution of images like this one."""
+    why = why_not_plain(name, module, (nn.Conv2d,))
+    if why:
+        return why
+    weight = module._parameters.get("weight")
+    if (
+        module.kernel_size != (1, 1)
+        or module.stride != (1, 1)
+        or module.padding not in ((0, 0), "valid", "same")
+        or module.padding_mode != "zeros"
+        or module.groups != 1
+        or weight is None
+        or weight.dim() != 4
+        or weight.shape[2:] != (1, 1)
+    ):
+        return f"{name} is no plain 1x1 convolution"
+    bias = module._parameters.get("bias", module)
+    if bias is not None and (bias is module or bias.shape != weight.shape[:1]):
+        return f"{name} has no plain bias"
+    return why_no_tensor(f"{name}.weight", weight, like) or (
+        "" if bias is None else why_no_tensor(f"{name}.bias", bias, like)
+    )
+
+
+def why_not_norm(name: str, module: Any, like: Tensor) -> str:
+    """Why a module is not a batch norm of images like this one."""
+    why = why_not_plain(name, module, NORMS)
+    if why:
+        return why
+    parameters, buffers = module._parameters, module._buffers
+    mean, variance = (
+        buffers.get("running_mean", module),
+        buffers.get("running_var", module),
+    )
+    if (mean is None) != (variance is None):
+        return f"{name} has one running statistic of two"
+    for key, tensor in (
+        ("weight", parameters.get("weight", module)),
+        ("bias", parameters.get("bias", module)),
+        ("running_mean", mean),
+        ("running_var", variance),
+    ):
+        if tensor is None:
+            continue
+        if tensor is module or tensor.shape != (module.num_features,):
+            return f"{name}.{key} is not a vector of num_features"
+        why = why_no_tensor(f"{name}.{key}", tensor, like, is_norm=True)
+        if why:
+            return why
+    return ""
+
+
+def why_no_tensor(
+    name: str, tensor: Any, like: Tensor, is_norm: bool = False
+) -> str:
+    """Why a parameter or buffer does not go with images like this one.
+
+    Norms of half types may hold float32; autocast joins float32 and halves.
+    """
+    if type(tensor) not in _TENSORS or tensor.layout is not torch.strided:
+        return f"{name} is a {type(tensor).__name__}"
+    if tensor.device != like.device:
+        return f"{name} is on {tensor.device}, the images on {like.device}"
+    dtype = tensor.dtype
+    if dtype == like.dtype or (
+        torch.float64 not in (dtype, like.dtype)
+        and dtype in DTYPES
+        and (
+            (is_norm and dtype == torch.float32)
+            or torch.is_autocast_enabled(like.device.type)
+        )
+    ):
+        return ""
+    return f"{name} is {dtype}, the tensors are {like.dtype}"
