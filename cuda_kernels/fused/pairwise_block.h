@@ -9,6 +9,7 @@
 #define CUDA_KERNELS_FUSED_PAIRWISE_BLOCK_H_
 
 #include "cuda_kernels/fused/pairwise_tile.h"
+#include "cuda_kernels/fused/relu.h"
 
 namespace san::fused {
 namespace {
@@ -32,12 +33,6 @@ inline __device__ float exponential(float x) { return expf(x); }
 inline __device__ double exponential(double x) { return exp(x); }
 inline __device__ float logarithm(float x) { return logf(x); }
 inline __device__ double logarithm(double x) { return log(x); }
-
-// Keeps NaN.
-template <typename A>
-__device__ A relu(A x) {
-  return x < 0 ? A(0) : x;
-}
 
 // log2 of how many lanes stand side by side for so many columns.
 inline __device__ int lane_bits(int columns) {

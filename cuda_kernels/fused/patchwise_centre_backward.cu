@@ -80,10 +80,8 @@ __device__ void rectify_centre(const CentreGradients<T>& a, int rows, int r,
   for (int row = place.slot; row < rows; row += place.slots) {
     Quad<T>& x = quad_at(matrix + row * kTapStride + place.quad * 4);
 #pragma unroll
-    for (int j = 0; j < 4; ++j) {
-      const T y = x.at[j] * a.scale[r + row] + a.shift[r + row];
-      x.at[j] = y > T(0) ? y : T(0);
-    }
+    for (int j = 0; j < 4; ++j)
+      x.at[j] = relu(x.at[j] * a.scale[r + row] + a.shift[r + row]);
   }
 }
 

@@ -214,12 +214,12 @@ struct AffineSums {
   T scale[kOwned] = {}, shift[kOwned] = {};
 };
 
-// Turns the gradient of max(x * scale + shift, 0) into that of x, and adds to
+// Turns the gradient of relu(x * scale + shift) into that of x, and adds to
 // the sums of tap i.
 template <typename T>
 __device__ T rectified_gradient(T x, T scale, T shift, T grad, int i,
                                 AffineSums<T>& sums) {
-  if (!(x * scale + shift > T(0))) grad = 0;
+  grad = relu_gradient(x * scale + shift, grad);
   sums.scale[i] += grad * x;
   sums.shift[i] += grad;
   return grad * scale;

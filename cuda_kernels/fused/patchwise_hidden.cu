@@ -72,7 +72,7 @@ __device__ void add_centre(const HiddenForward<T>& a, const Tile& tile, int g,
           tile.holds(place.quad * 4 + j)
               ? a.phi[(tile.image * a.R + r) * P + at + j] * scale + shift
               : T(0);
-      x[j] = y > T(0) ? y : T(0);
+      x[j] = relu(y);
     }
 #pragma unroll
     for (int i = 0; i < kOwned; ++i) {
@@ -125,10 +125,7 @@ __device__ void add_line(const T* from, const T* weights, const T* affine,
     const T scale = affine[t * 2], shift = affine[t * 2 + 1];
     T x[4];
 #pragma unroll
-    for (int j = 0; j < 4; ++j) {
-      const T y = seen[j] * scale + shift;
-      x[j] = y > T(0) ? y : T(0);
-    }
+    for (int j = 0; j < 4; ++j) x[j] = relu(seen[j] * scale + shift);
     const Quad<T> low = quad_at(weights + t * kOwned);
     const Quad<T> high = quad_at(weights + t * kOwned + 4);
 #pragma unroll

@@ -148,10 +148,7 @@ __device__ void make_taps(const Relation<T>& a, const WeightMemory<T>& memory,
     const T* seen = pixels + memory.sources.taps[tap];
     Quad<T> x;
 #pragma unroll
-    for (int j = 0; j < 4; ++j) {
-      const T y = seen[j] * scale + shift;
-      x.at[j] = y > T(0) ? y : T(0);
-    }
+    for (int j = 0; j < 4; ++j) x.at[j] = relu(seen[j] * scale + shift);
     quad_at(memory.matrix + tap * kTapStride + place.quad * 4) = x;
   }
 }

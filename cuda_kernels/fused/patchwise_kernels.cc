@@ -9,6 +9,7 @@
 #include <type_traits>
 
 #include "cuda_kernels/fast/vectors.h"
+#include "cuda_kernels/fused/relu.h"
 
 namespace san::fused {
 namespace {
@@ -43,7 +44,7 @@ inline Wide<A> rectify(Wide<A> value) {
   else
     return _mm512_maskz_max_pd(0xff, _mm512_setzero_pd(), value);
 #else
-  return value < 0 ? Wide<A>{} : value;
+  return relu(value);
 #endif
 }
 
@@ -249,7 +250,7 @@ void rectified(const Rectified<A>& a) {
     Wide<A> scales = {}, shifts = {};
     for (int64_t i = 0; i < a.columns; i += kL) {
       const Wide<A> from = load(x + i), y = from * scale + shift;
-      const Wide<A> g = y > 0 ? load(grad + i) : Wide<A>{};
+      const Wide<A> g = relu_gradient(y, load(grad + i));
       shifts += g;
       scales += g * from;
       store(grad_x + i, load(grad_x + i) + g * scale);

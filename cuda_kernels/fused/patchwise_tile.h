@@ -14,6 +14,7 @@
 
 #include "cuda_kernels/cuda_launch.h"
 #include "cuda_kernels/fused/patchwise.h"
+#include "cuda_kernels/fused/relu.h"
 
 namespace san::fused {
 namespace {

@@ -80,14 +80,15 @@ def run_core(module, shape, grad, *inputs):
 OPS = {"hidden": (hidden_arrays, run_hidden), "core": (core_arrays, run_core)}
 
 
-def check(op, shape, dtype, twice=True):
+def check(op, shape, dtype, twice=True, spoil=lambda arrays: None):
     make, run = OPS[op]
     arrays = make(shape, dtype)
+    spoil(arrays)
     results = run(kernels, shape, *arrays)
     expected = run(cuda_kernels, shape, *arrays)
     assert len(results) == len(arrays)
     for got, wanted in zip(results, expected, strict=True):
-        scale = np.abs(wanted).max(initial=0) + 1
+        scale = np.nanmax(np.abs(wanted), initial=0) + 1
         np.testing.assert_allclose(
             got / scale, wanted / scale, rtol=0, atol=TOLERANCE[dtype]
         )
@@ -106,6 +107,18 @@ def test_equals_the_cpu(op, shape):
 @pytest.mark.parametrize("op", OPS)
 def test_equals_the_cpu_in_float32(op):
     check(op, SHAPES[0], "float32")
+
+
+@pytest.mark.parametrize(
+    ("op", "argument"),
+    [("hidden", 1), ("hidden", 2), ("core", 1), ("core", 2)],
+    ids=["phi", "psi", "hidden", "value"],
+)
+def test_not_a_number_is_passed_on(op, argument):
+    def spoil(arrays):
+        arrays[argument][0, -1, 4, 4] = np.nan
+
+    check(op, SHAPES[0], "float64", twice=False, spoil=spoil)
 
 
 @pytest.mark.parametrize("order", ["descending"], indirect=True)

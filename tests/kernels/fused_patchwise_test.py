@@ -65,7 +65,7 @@ def expected_hidden(grad, phi, psi, scale, shift, weight, kernel_size):
     scales = scale.reshape(-1, 1)
     y = x * scales + shift.reshape(-1, 1)
     grad = grad.reshape(*grad.shape[:2], -1)
-    grad_y = np.einsum("ngp,gs->nsp", grad, matrix) * (y > 0)
+    grad_y = np.where(y <= 0, 0, np.einsum("ngp,gs->nsp", grad, matrix))
     grad_x = grad_y * scales
     rectified = np.maximum(y, 0)
     return (
@@ -177,6 +177,23 @@ def test_equals_the_definition(instruction_set, op, shape, dtype):
         np.testing.assert_allclose(
             got / scale, wanted / scale, rtol=0, atol=TOLERANCE[dtype]
         )
+
+
+# Where all taps show it; in a band of several images, with a plane per tap, and
+# in several bands.
+@pytest.mark.parametrize("shape", [SHAPES[0], SHAPES[6], SHAPES[7]])
+@pytest.mark.parametrize(
+    ("op", "argument"),
+    [("hidden", 1), ("hidden", 2), ("core", 1), ("core", 2)],
+    ids=["phi", "psi", "hidden", "value"],
+)
+def test_not_a_number_is_passed_on(instruction_set, op, argument, shape):
+    make, expected, *_ = OPS[op]
+    arrays = make(shape)
+    arrays[argument][1, -1, 4, 5] = np.nan
+    exact = expected(*arrays, shape[-1])
+    for got, wanted in zip(run(op, shape[-1], *arrays), exact, strict=True):
+        np.testing.assert_allclose(got, wanted, rtol=1e-9, atol=1e-9)
 
 
 @pytest.mark.parametrize("op", OPS)
