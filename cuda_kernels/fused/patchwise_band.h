@@ -102,10 +102,19 @@ class Band {
     for_each_row(
         [&](int64_t pixel_row, int64_t column) {
           copy_row(image + pixel_row, width_, to + column);
-          for (int64_t x = width_; x < pitch_; ++x) to[column + x] = 0;
         },
         step);
-    std::fill_n(to + columns_, run_ - columns_, A(0));
+    clear_unused(to);
+  }
+
+  // Zeros the columns of a run that are no pixels.
+  void clear_unused(A* run) const {
+    for_each_row(
+        [&](int64_t, int64_t column) {
+          for (int64_t x = width_; x < pitch_; ++x) run[column + x] = 0;
+        },
+        0);
+    std::fill_n(run + columns_, run_ - columns_, A(0));
   }
 
   void store_run(const A* from, A* image, int64_t step) const {

@@ -156,6 +156,9 @@ void backward_band(const PatchwiseCoreBackward& task, const Band<A>& band,
     kernels.weigh_gradients({weights, planes, grad_output, grad_weights,
                              grad_planes, band.tap_offsets().data(), K, members,
                              run, run, band.planes(), run});
+    // No gradients come from columns that are no pixels, but 0 * NaN is NaN.
+    if (kernels.has_nan(planes, members * band.planes()))
+      for (int64_t t = 0; t < K; ++t) band.clear_unused(grad_weights + t * run);
     kernels.mix({weight, nullptr, grad_weights, nullptr, nullptr, grad_hidden,
                  runs.data(), G, K, run, G, run});
     kernels.gram({grad_weights, hidden, sums.weight + g * K * G, K, G, run, run,

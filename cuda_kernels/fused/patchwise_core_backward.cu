@@ -56,9 +56,9 @@ struct GradientMemory {
 
 // matrix[tap, p] (+)= sum over some m of grads[m, p] * halo[m, tap of p]
 template <typename T>
-__device__ void correlate(const Layout& layout, const Slab& slab,
-                          const T* halos, const T* pixels, int members,
-                          bool add, T* matrix) {
+__device__ void correlate(const Layout& layout, const Tile& tile,
+                          const Slab& slab, const T* halos, const T* pixels,
+                          int members, bool add, T* matrix) {
   const Place place;
   const int k = layout.k(), stride = layout.stride;
   Quad<T> grads[kCorrelated];
@@ -79,7 +79,7 @@ __device__ void correlate(const Layout& layout, const Slab& slab,
 #pragma unroll
               for (int j = 0; j < 4; ++j)
                 sums.at[j] += grads[m].at[j] * seen[m][j];
-          to = sums;
+          to = held(tile, place, sums);
         });
 }
 
@@ -100,7 +100,7 @@ __device__ void make_gradients(const Core<T>& a, const Tile& tile,
                memory.grads);
     __syncthreads();
     for (int m = 0; m < members; m += kCorrelated)
-      correlate(a.layout, slab, memory.halos + m * a.layout.halo(),
+      correlate(a.layout, tile, slab, memory.halos + m * a.layout.halo(),
                 memory.grads + m * kTilePixels, min(members - m, kCorrelated),
                 first + m > 0, memory.matrix);
   }

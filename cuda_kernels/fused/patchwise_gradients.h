@@ -208,6 +208,16 @@ SAN_HOST_DEVICE int64_t scratch_elements(const Layout& layout, int threads) {
   return matrix > sums ? matrix : sums;
 }
 
+// x where the tile holds the pixels of the thread's quad, else 0: gradients are
+// 0 there, but times a NaN that a tap shows they would be NaN.
+template <typename T>
+__device__ Quad<T> held(const Tile& tile, const Place& place, Quad<T> x) {
+#pragma unroll
+  for (int j = 0; j < 4; ++j)
+    if (!tile.holds(place.quad * 4 + j)) x.at[j] = 0;
+  return x;
+}
+
 // What the parameters that scale and shift a thread's 8 taps have received.
 template <typename T>
 struct AffineSums {

@@ -91,8 +91,42 @@ struct Job {
   A *grad_hidden, *grad_taps, *image, *grad_image;  // scratch
 };
 
+// Backward through the scale, shift and ReLU of `terms` entries of the relation
+// from `first` on.
+template <typename A>
+void rectify_terms(const PatchwiseHiddenForward& f, const Band<A>& band,
+                   const Job<A>& job, int64_t first, int64_t terms,
+                   const int64_t* offsets) {
+  const auto& kernels = patchwise_kernels<A>();
+  Rectified<A> all = {job.image,
+                      static_cast<const A*>(f.scale) + first,
+                      static_cast<const A*>(f.shift) + first,
+                      job.grad_taps,
+                      job.grad_image,
+                      job.grad_scale + first,
+                      job.grad_shift + first,
+                      offsets,
+                      terms,
+                      band.columns(),
+                      band.run()};
+  if (!kernels.has_nan(job.image, offsets[terms - 1] + band.run()))
+    return kernels.rectified(all);
+  // No gradients come from columns that are no pixels, but 0 * NaN is NaN: they
+  // are taken out of a copy of what each term shows.
+  std::vector<A> seen(band.run());
+  const int64_t start = 0;
+  for (int64_t t = 0; t < terms; ++t) {
+    std::copy_n(job.image + offsets[t], band.run(), seen.data());
+    band.clear_unused(seen.data());
+    kernels.rectified({seen.data(), all.scale + t, all.shift + t,
+                       all.grad + t * all.stride, all.grad_x + offsets[t],
+                       all.grad_scale + t, all.grad_shift + t, &start, 1,
+                       all.columns, all.stride});
+  }
+}
+
 // The gradients of `terms` entries of the relation from `first` on; image and
-// grad_image hold the pixels that they show, at `offsets`.
+// grad_image hold the pixels that they show, at `offsets`, the largest last.
 template <typename A>
 void backward_terms(const PatchwiseHiddenForward& f, const Band<A>& band,
                     const Job<A>& job, int64_t first, int64_t terms,
@@ -104,11 +138,7 @@ void backward_terms(const PatchwiseHiddenForward& f, const Band<A>& band,
   kernels.mix({static_cast<const A*>(f.weight) + first, zeros, job.grad_hidden,
                nullptr, nullptr, job.grad_taps, runs, terms, G, band.columns(),
                S, band.run()});
-  kernels.rectified({job.image, static_cast<const A*>(f.scale) + first,
-                     static_cast<const A*>(f.shift) + first, job.grad_taps,
-                     job.grad_image, job.grad_scale + first,
-                     job.grad_shift + first, offsets, terms, band.columns(),
-                     band.run()});
+  rectify_terms(f, band, job, first, terms, offsets);
   kernels.gram({job.grad_hidden, job.grad_taps, job.grad_weight + first, G,
                 terms, band.columns(), band.run(), band.run(), S, 1});
 }

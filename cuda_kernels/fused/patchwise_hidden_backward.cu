@@ -57,8 +57,8 @@ struct TapMemory {
 // first entry.
 template <typename T>
 __device__ void rectify(const Relation<T>& a, const TapMemory<T>& memory,
-                        const Slab& slab, int64_t s, T (&grads)[kOwned][4],
-                        AffineSums<T>& sums) {
+                        const Tile& tile, const Slab& slab, int64_t s,
+                        T (&grads)[kOwned][4], AffineSums<T>& sums) {
   const Place place;
   const T* pixels = memory.halo + place.y * a.layout.stride + place.x;
 #pragma unroll
@@ -67,10 +67,12 @@ __device__ void rectify(const Relation<T>& a, const TapMemory<T>& memory,
     if (tap >= slab.taps) continue;
     const T scale = a.scale[s + tap], shift = a.shift[s + tap];
     const T* seen = pixels + memory.sources.taps[tap];
+    const Quad<T> x =
+        held<T>(tile, place, {seen[0], seen[1], seen[2], seen[3]});
 #pragma unroll
     for (int j = 0; j < 4; ++j)
       grads[i][j] =
-          rectified_gradient(seen[j], scale, shift, grads[i][j], i, sums);
+          rectified_gradient(x.at[j], scale, shift, grads[i][j], i, sums);
   }
 }
 
@@ -104,7 +106,7 @@ __global__ void __launch_bounds__(kMostThreads, sizeof(T) > 4 ? 1 : 2)
         mix(layout, tile, slab,
             {b.grad_hidden + n * b.G * P, b.weight + s, b.G, 1, b.S},
             memory.mix, grads);
-        rectify(b, memory, slab, s, grads, sums);
+        rectify(b, memory, tile, slab, s, grads, sums);
         store_taps(slab, grads, memory.matrix);
         __syncthreads();
         spread<false, T>(layout, tile, slab, memory.sources, memory.matrix,
@@ -140,7 +142,7 @@ struct WeightMemory {
 // The rectified taps of a tile.
 template <typename T>
 __device__ void make_taps(const Relation<T>& a, const WeightMemory<T>& memory,
-                          const Slab& slab, int64_t s) {
+                          const Tile& tile, const Slab& slab, int64_t s) {
   const Place place;
   const T* pixels = memory.halo + place.y * a.layout.stride + place.x;
   for (int tap = place.slot; tap < slab.taps; tap += place.slots) {
@@ -149,7 +151,8 @@ __device__ void make_taps(const Relation<T>& a, const WeightMemory<T>& memory,
     Quad<T> x;
 #pragma unroll
     for (int j = 0; j < 4; ++j) x.at[j] = relu(seen[j] * scale + shift);
-    quad_at(memory.matrix + tap * kTapStride + place.quad * 4) = x;
+    quad_at(memory.matrix + tap * kTapStride + place.quad * 4) =
+        held(tile, place, x);
   }
 }
 
@@ -181,7 +184,7 @@ __global__ void __launch_bounds__(kMostThreads, sizeof(T) > 4 ? 1 : 2)
       stage_halo(layout, memory.sources, b.psi + (tile.image * b.R + r) * P,
                  memory.halo);
       __syncthreads();
-      make_taps(b, memory, slab, s);
+      make_taps(b, memory, tile, slab, s);
       __syncthreads();
       product.add(memory.matrix, memory.columns, sums);
     }

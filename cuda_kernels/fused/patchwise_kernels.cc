@@ -107,6 +107,13 @@ inline __attribute__((always_inline)) void for_each_columns(int64_t columns,
   for (; i < columns; i += kL) f(i, std::integral_constant<int, 1>());
 }
 
+template <typename A>
+bool has_nan(const A* from, int64_t count) {
+  int result = 0;  // loops over bool stay scalar
+  for (int64_t i = 0; i < count; ++i) result |= from[i] != from[i];
+  return result;
+}
+
 template <int M, int V, bool kRectify, typename A>
 inline void mix_tile(const Mix<A>& a, int64_t m, int64_t i) {
   constexpr int64_t kL = fast::kWide<A>;
@@ -273,7 +280,8 @@ void rectified(const Rectified<A>& a) {
 
 template <typename A>
 PatchwiseKernels<A> SAN_TABLE() {
-  return {mix<A>, gram<A>, weigh<A>, weigh_gradients<A>, rectified<A>};
+  return {has_nan<A>,         mix<A>,      gram<A>, weigh<A>,
+          weigh_gradients<A>, rectified<A>};
 }
 
 template PatchwiseKernels<float> SAN_TABLE();

@@ -94,6 +94,7 @@ struct Rectified {
 
 template <typename A>
 struct PatchwiseKernels {
+  bool (*has_nan)(const A*, int64_t count);
   void (*mix)(const Mix<A>&);
   void (*gram)(const Gram<A>&);
   void (*weigh)(const Weigh<A>&);

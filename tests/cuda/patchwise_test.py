@@ -94,6 +94,21 @@ def test_equals_the_reference_in_float64(case, training):
         assert error <= _EXACT, name
 
 
+@pytest.mark.parametrize("pixel", [(13, 9), (0, 0)])
+def test_not_a_number_is_passed_on(pixel):
+    block, x = make_block(_CASES[1])
+    block.eval()
+    x[0, 0][pixel] = torch.nan
+    got = everything(fused, block, x)
+    for name, expected in everything(by_definition, block, x).items():
+        torch.testing.assert_close(
+            got[name],
+            expected,
+            equal_nan=True,
+            msg=lambda text, name=name: f"{name}: {text}",
+        )
+
+
 # Without the image of one pixel: to normalise two values is ill-conditioned.
 @pytest.mark.parametrize("case", _CASES[:4] + _CASES[5:], ids=str)
 def test_float32_agrees_with_float64(case):

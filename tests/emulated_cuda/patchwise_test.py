@@ -109,16 +109,19 @@ def test_equals_the_cpu_in_float32(op):
     check(op, SHAPES[0], "float32")
 
 
+# Where all taps show it, and where only some do.
+@pytest.mark.parametrize("place", [(0, 4, 4), (0, 0, 0), (-1, -1, -1)])
+@pytest.mark.parametrize("shape", [SHAPES[0], SHAPES[13]])
 @pytest.mark.parametrize(
     ("op", "argument"),
     [("hidden", 1), ("hidden", 2), ("core", 1), ("core", 2)],
     ids=["phi", "psi", "hidden", "value"],
 )
-def test_not_a_number_is_passed_on(op, argument):
+def test_not_a_number_is_passed_on(op, argument, shape, place):
     def spoil(arrays):
-        arrays[argument][0, -1, 4, 4] = np.nan
+        arrays[argument][:, -1][place] = np.nan
 
-    check(op, SHAPES[0], "float64", twice=False, spoil=spoil)
+    check(op, shape, "float64", twice=False, spoil=spoil)
 
 
 @pytest.mark.parametrize("order", ["descending"], indirect=True)

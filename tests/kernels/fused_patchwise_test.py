@@ -179,18 +179,19 @@ def test_equals_the_definition(instruction_set, op, shape, dtype):
         )
 
 
-# Where all taps show it; in a band of several images, with a plane per tap, and
-# in several bands.
+# Where all taps show it, and where only some do; in a band of several images,
+# with a plane per tap, and in several bands.
+@pytest.mark.parametrize("place", [(1, 4, 5), (0, 0, 0), (-1, -1, -1)])
 @pytest.mark.parametrize("shape", [SHAPES[0], SHAPES[6], SHAPES[7]])
 @pytest.mark.parametrize(
     ("op", "argument"),
     [("hidden", 1), ("hidden", 2), ("core", 1), ("core", 2)],
     ids=["phi", "psi", "hidden", "value"],
 )
-def test_not_a_number_is_passed_on(instruction_set, op, argument, shape):
+def test_not_a_number_is_passed_on(instruction_set, op, argument, shape, place):
     make, expected, *_ = OPS[op]
     arrays = make(shape)
-    arrays[argument][1, -1, 4, 5] = np.nan
+    arrays[argument][:, -1][place] = np.nan
     exact = expected(*arrays, shape[-1])
     for got, wanted in zip(run(op, shape[-1], *arrays), exact, strict=True):
         np.testing.assert_allclose(got, wanted, rtol=1e-9, atol=1e-9)

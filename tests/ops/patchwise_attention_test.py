@@ -82,6 +82,23 @@ def test_equals_the_unfused_block(shape, training):
     torch.testing.assert_close(got, expected, rtol=1e-9, atol=1e-10)
 
 
+@pytest.mark.parametrize("place", [(1, 4, 5), (0, 0, 0)])
+def test_not_a_number_is_passed_on(place):
+    module = block().eval()
+    x = random_tensor(2, 64, 9, 11)
+    with torch.no_grad():
+        x[:, 1][place] = torch.nan
+    got = everything(fused, module, x)
+    expected = everything(unfused, module, x)
+    for name, value in expected.items():
+        torch.testing.assert_close(
+            got[name],
+            value,
+            equal_nan=True,
+            msg=lambda text, name=name: f"{name}: {text}",
+        )
+
+
 def test_float32_agrees_with_float64():
     module = block(channels=128, kernel_size=7)
     x = random_tensor(2, 128, 15, 13)
