@@ -100,13 +100,13 @@ __global__ void __launch_bounds__(kThreads, kBlocks<T>)
       __syncthreads();
       block.template multiply<false>(logits, w2, [&](int row, int i, A sum) {
         const int cell = row * t.pitch() + i;
-        grad_z[cell] = z[cell] > 0 ? sum : A(0);
+        grad_z[cell] = relu_gradient(z[cell], sum);
       });
       if (own == Own::kP) block.add_outer(logits, t.G, z, t.R, part + at.w2);
       __syncthreads();
       block.template multiply<false>(grad_z, w1, [&](int row, int i, A sum) {
         const int cell = row * t.pitch() + i;
-        z[cell] = a[cell] > 0 ? sum : A(0);
+        z[cell] = relu_gradient(a[cell], sum);
       });
       if (own == Own::kP) {
         block.add_outer(grad_z, t.R, a, t.R, part + at.w1);

@@ -117,8 +117,9 @@ __global__ void __launch_bounds__(kThreads, kBlocks<T>)
       __syncthreads();
       block.template multiply<true>(a, second, [&](int row, int i, A sum) {
         const int cell = row * t.pitch() + i;
-        if (a[cell] > 0) sum += problem.grad_first[block.in_table(row, i)];
-        grad_a[cell] = a[cell] > 0 ? sum * block.b.times[row] : A(0);
+        // Where there is no pair, a is 0 and the table may end.
+        if (!(a[cell] <= 0)) sum += problem.grad_first[block.in_table(row, i)];
+        grad_a[cell] = relu_gradient(a[cell], sum * block.b.times[row]);
       });
       __syncthreads();
       add_relation_gradients(block, grad_a);

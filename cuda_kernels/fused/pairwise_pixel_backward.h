@@ -5,6 +5,7 @@
 #define CUDA_KERNELS_FUSED_PAIRWISE_PIXEL_BACKWARD_H_
 
 #include "cuda_kernels/fused/pairwise_pixel.h"
+#include "cuda_kernels/fused/relu.h"
 
 namespace san::fused {
 namespace {
@@ -91,7 +92,7 @@ struct BackwardPixel : Pixel<A> {
       view.for_each([&](int64_t tap, int64_t, int64_t offset) {
         const auto z = fast::load<kLanes>(active + tap * b.pitch + i);
         auto g = fast::load<kLanes>(grad + tap * b.pitch + i);
-        g = z > 0 ? g : Vector<A, kLanes>{};
+        g = relu_gradient(z, g);
         fast::store<kLanes>(grad + tap * b.pitch + i, g);
         A* sum = table + offset * b.pitch + i;
         fast::store<kLanes>(sum, fast::load<kLanes>(sum) + g);
@@ -111,7 +112,7 @@ struct BackwardPixel : Pixel<A> {
       view.for_each([&](int64_t tap, int64_t pixel, int64_t) {
         const auto a = fast::load<kLanes>(b.a + tap * b.pitch + i);
         auto g = fast::load<kLanes>(grad_a + tap * b.pitch + i);
-        g = a > 0 ? g : Vector<A, kLanes>{};
+        g = relu_gradient(a, g);
         if (weighted) g *= count_of(tap);
         sum += g;
         scale_sum += g * (phi - lanes.load(feature(pixel) + R + i));

@@ -89,7 +89,7 @@ def run(module, op, arguments, channels, image):
 
 def assert_close(results, expected, tolerance):
     for result, value in zip(results, expected, strict=True):
-        atol = tolerance * (1 + np.abs(value).max(initial=0))
+        atol = tolerance * (1 + np.nanmax(np.abs(value), initial=0))
         np.testing.assert_allclose(result, value, rtol=0, atol=atol)
 
 
@@ -170,15 +170,18 @@ def test_large_logits_do_not_overflow():
     np.testing.assert_allclose(results[0], expected[0], 0, 1e-3)
 
 
-def test_not_a_number_is_passed_on():
-    channels, image = (4, 2, 4), (1, 1, 7, 3)
-    arguments = calls(channels, image)["pairwise_forward"]
-    arguments[0][0][0, 0, 3, 0] = np.nan
-    (output,) = run(kernels, "pairwise_forward", arguments, channels, image)
-    assert (
-        np.isnan(output[0, 0]).any(1).tolist()
-        == [False] * 3 + [True] + [False] * 3
-    )
+@pytest.mark.parametrize("kernel_size", [1, 3])
+@pytest.mark.parametrize("channel", [0, 5, 8], ids=["phi", "psi", "beta"])
+@pytest.mark.parametrize("op", OPS)
+def test_not_a_number_is_passed_on(op, channel, kernel_size):
+    channels, image = (4, 2, 4), (1, 2, 7, kernel_size)
+    arguments = calls(channels, image)[op]
+    for array in arguments[0]:
+        if array.shape == (1, 2, 7, 12):
+            array[0, 1, 3, channel] = np.nan
+    results = run(kernels, op, arguments, channels, image)
+    expected = run(cuda_kernels, op, arguments, channels, image)
+    assert_close(results, expected, 1e-12)
 
 
 @pytest.mark.parametrize(
