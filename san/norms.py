@@ -85,8 +85,8 @@ def current_moments(norm: Any, moments: Callable[[], Moments]) -> Moments:
         empty batch the size alone is read.
 
     Raises:
-      ValueError: if the batch, of all processes together, has a single value
-        per channel; or if one of two running statistics is missing.
+      ValueError: if the batch has a single value per channel and is not
+        merged with others; or if one of two running statistics is missing.
     """
     if (norm.running_mean is None) != (norm.running_var is None):
         raise ValueError(
@@ -120,14 +120,14 @@ def _track(norm: Any, batch: Moments) -> None:
         if norm.momentum is None:
             factor = 1.0 / float(norm.num_batches_tracked)
     size, mean, _ = batch
-    if norm.running_mean is None or not (isinstance(size, Tensor) or size):
+    if norm.running_mean is None or (isinstance(size, int) and size == 0):
         return
     for running, new in (
         (norm.running_mean, mean),
         (norm.running_var, batch.unbiased()),
     ):
         new = new.to(running.dtype)
-        if isinstance(size, Tensor):  # Of no process, perhaps.
+        if isinstance(size, Tensor):  # Perhaps no process has an image.
             new = torch.where(size > 0, new, running)
         running.lerp_(new, factor)
 

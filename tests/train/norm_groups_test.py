@@ -50,10 +50,9 @@ BLOCKS = {
     "pooled": Pooled,
     "layer": lambda: nn.Sequential(nn.BatchNorm2d(64)),
 }
-# Images of each process: the third is no member of the first group, the
-# second of the other group holds none.
-SHARES = {"pair": (1, 4, 2), "all": (2, 0, 3)}
-MEMBERS = {"pair": (0, 1), "all": (0, 1, 2)}
+# Images of each process: the third is no member of the pair.
+SHARES = {"pair": (1, 4, 2), "all": (2, 0, 3), "empty": (0, 0, 0)}
+MEMBERS = {"pair": (0, 1), "all": (0, 1, 2), "empty": (0, 1, 2)}
 # torch's own layer refuses the CPU where it is called.
 CASES = [
     f"{block} {kind} {group}"
@@ -68,7 +67,7 @@ def main():
     """Saves what this process sees of every case."""
     torch.set_num_threads(1)
     with processes.process_group() as process:
-        groups = {"pair": dist.new_group([0, 1]), "all": None}
+        groups = {"pair": dist.new_group([0, 1]), "all": None, "empty": None}
         seen = {}
         for case in CASES:
             block, kind, group = case.split()
