@@ -3,6 +3,8 @@
 The operators themselves are in `aggregation` and `subtraction`.
 """
 
+import numbers
+import operator
 from typing import Any, NamedTuple
 
 import torch
@@ -39,22 +41,31 @@ def mirrored(positions: torch.Tensor, size: int) -> torch.Tensor:
     Any position, of an axis of any size: as numpy.pad has it, and unlike
     torch's own padding.
     """
-    period = max(2 * (size - 1), 1)
-    positions = positions % period
+    # An exporter with free sizes takes no max() and no % of a symbolic size.
+    period = torch.sym_max(2 * (size - 1), 1)
+    positions = torch.remainder(positions, positions.new_full((), period))
     return torch.where(positions < size, positions, period - positions)
 
 
-def check_window(op: str, window: Window) -> None:
-    """Raises ValueError unless the window itself is sound."""
-    _check_integer(op, "kernel_size", window.kernel_size, 1)
-    _check_integer(op, "stride", window.stride, 1)
-    _check_integer(op, "padding", window.padding, 0)
-    _check_integer(op, "dilation", window.dilation, 1)
+def check_window(op: str, window: Window) -> Window:
+    """The window in plain integers, where it had NumPy's.
+
+    Raises:
+      ValueError: unless the window itself is sound.
+    """
+    window = Window(
+        _checked_integer(op, "kernel_size", window.kernel_size, 1),
+        _checked_integer(op, "stride", window.stride, 1),
+        _checked_integer(op, "padding", window.padding, 0),
+        _checked_integer(op, "dilation", window.dilation, 1),
+        window.padding_mode,
+    )
     if window.padding_mode not in PADDING_MODES:
         raise ValueError(
             f"{op}: padding_mode must be one of {', '.join(PADDING_MODES)}, "
             f"got {window.padding_mode!r}"
         )
+    return window
 
 
 def check_image(op: str, name: str, image: Any, window: Window) -> None:
@@ -110,11 +121,13 @@ def check_alike(
         )
 
 
-def _check_integer(op: str, name: str, value: Any, minimum: int) -> None:
+def _checked_integer(op: str, name: str, value: Any, minimum: int) -> int:
     # A bool is an int to Python, and never what was meant.
-    is_integer = isinstance(value, int) and not isinstance(value, bool)
-    if not is_integer or not minimum <= value <= _MAX_INTEGER:
-        raise ValueError(
-            f"{op}: {name} must be an integer from {minimum} to "
-            f"{_MAX_INTEGER}, got {value!r}"
-        )
+    if isinstance(value, numbers.Integral) and not isinstance(value, bool):
+        integer = value if isinstance(value, int) else operator.index(value)
+        if minimum <= integer <= _MAX_INTEGER:
+            return integer
+    raise ValueError(
+        f"{op}: {name} must be an integer from {minimum} to {_MAX_INTEGER}, "
+        f"got {value!r}"
+    )
