@@ -1,8 +1,10 @@
 """The operators of self-attention networks, on CPU and CUDA.
 
-Registered with torch.library as san::aggregation and san::subtraction2, so
-that they work in eager mode, torch.compile, torch.export, autocast and
-DistributedDataParallel, for tensors of any strides.
+Registered with torch.library in the namespace san, so that they work in eager
+mode, torch.compile, torch.export, autocast and DistributedDataParallel, for
+tensors of any strides. aggregation and the subtractions have derivatives of
+every order and in both modes, and rules of vmap; the others, which fuse
+layers, have first derivatives in reverse mode and say so where asked for more.
 """
 
 from san.ops.aggregation import aggregation

@@ -41,7 +41,7 @@ def aggregation(
     The sum that ends both attentions of "Exploring Self-attention for Image
     Recognition", CVPR 2020, sections 3.1 and 3.2. Channels share weights
     interleaved: channel c uses weight channel c mod G. Differentiable in
-    both tensors, twice.
+    both tensors, in both modes and to every order; one call under vmap.
 
     Args:
       input: [N, C, H, W]; C is a multiple of G. In channels-last on the CPU
@@ -62,8 +62,10 @@ def aggregation(
       ValueError: if an argument is none of the above, with the rule that it
         breaks.
     """
-    window = Window(kernel_size, stride, padding, dilation, padding_mode)
-    check_window("aggregation", window)
+    window = check_window(
+        "aggregation",
+        Window(kernel_size, stride, padding, dilation, padding_mode),
+    )
     check_image("aggregation", "input", input, window)
     _check_weight(input, weight, window)
     return torch.ops.san.aggregation(input, weight, *window)
@@ -146,6 +148,11 @@ def _empty_grads(
     return grad_input, weight.new_empty(weight.shape if needs_weight else 0)
 
 
+# ---- Derivatives. The inner product of an output's gradient and the output is
+# linear in each of three tensors: input, weight and that gradient. So all
+# derivatives are the two operators again, other tensors in their places.
+
+
 def _save_forward(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
     input, weight, *ctx.window = inputs
     ctx.save_for_backward(input, weight)
@@ -163,31 +170,104 @@ def _differentiate_forward(ctx: Any, grad_output: torch.Tensor) -> Any:
     )
 
 
+def _push_forward(
+    tangents: Any, input: torch.Tensor, weight: torch.Tensor, *window: Any
+) -> torch.Tensor | None:
+    of_input, of_weight, *_ = tangents
+    forward = torch.ops.san.aggregation
+    return _sum(
+        None if of_input is None else forward(of_input, weight, *window),
+        None if of_weight is None else forward(input, of_weight, *window),
+    )
+
+
 def _save_backward(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
     grad_output, input, weight, *ctx.window, _, _ = inputs
     ctx.needs_input, ctx.needs_weight = inputs[-2:]
     ctx.save_for_backward(grad_output, input, weight)
+    ctx.set_materialize_grads(False)
 
 
 def _differentiate_backward(
-    ctx: Any, grad_input: torch.Tensor, grad_weight: torch.Tensor
+    ctx: Any, of_input: torch.Tensor | None, of_weight: torch.Tensor | None
 ) -> Any:
-    # Aggregation is linear in each tensor, so that its second derivatives
-    # are the same two operators with the incoming gradients in their place.
     grad_output, input, weight = ctx.saved_tensors
-    if not ctx.needs_input:
-        grad_input = torch.zeros_like(input)
-    if not ctx.needs_weight:
-        grad_weight = torch.zeros_like(weight)
-    forward = torch.ops.san.aggregation
+    of_grads = (
+        of_input if ctx.needs_input else None,
+        of_weight if ctx.needs_weight else None,
+    )
+    needs_output, needs_input, needs_weight, *_ = ctx.needs_input_grad
+    of_output = None
+    if needs_output:
+        of_output = _push_forward(of_grads, input, weight, *ctx.window)
     return (
-        forward(grad_input, weight, *ctx.window)
-        + forward(input, grad_weight, *ctx.window),
-        *torch.ops.san.aggregation_backward(
-            grad_output, grad_input, grad_weight, *ctx.window, True, True
+        of_output,
+        *_backward_in_part(
+            grad_output,
+            (input, weight),
+            of_grads,
+            ctx.window,
+            needs_input,
+            needs_weight,
         ),
         *(None for _ in (*ctx.window, "needs_input", "needs_weight")),
     )
+
+
+def _push_backward(
+    tangents: Any,
+    grad_output: torch.Tensor,
+    input: torch.Tensor,
+    weight: torch.Tensor,
+    *window_and_needs: Any,
+) -> tuple[torch.Tensor | None, torch.Tensor | None]:
+    *window, needs_input, needs_weight = window_and_needs
+    of_output, of_input, of_weight, *_ = tangents
+    both = input, weight
+    needs = needs_input, needs_weight
+    grads = _backward_in_part(
+        grad_output, both, (of_input, of_weight), window, *needs
+    )
+    if of_output is None:
+        return grads
+    others = _backward_in_part(of_output, both, both, window, *needs)
+    return _sum(grads[0], others[0]), _sum(grads[1], others[1])
+
+
+def _backward_in_part(
+    grad_output: torch.Tensor,
+    tensors: tuple[torch.Tensor, torch.Tensor],
+    replacements: tuple[torch.Tensor | None, torch.Tensor | None],
+    window: Any,
+    needs_input: bool,
+    needs_weight: bool,
+) -> tuple[torch.Tensor | None, torch.Tensor | None]:
+    """Both gradients with other tensors in the places of input and weight.
+
+    That of the input is a sum over the weight, and the other way round: each
+    is None where the replacement that it needs is, or where it is not needed.
+    """
+    of_input, of_weight = replacements
+    needs_input = needs_input and of_weight is not None
+    needs_weight = needs_weight and of_input is not None
+    if not needs_input and not needs_weight:
+        return None, None
+    grads = torch.ops.san.aggregation_backward(
+        grad_output,
+        # For its shape alone where there is no replacement.
+        tensors[0] if of_input is None else of_input,
+        tensors[1] if of_weight is None else of_weight,
+        *window,
+        needs_input,
+        needs_weight,
+    )
+    return grads[0] if needs_input else None, grads[1] if needs_weight else None
+
+
+def _sum(a: torch.Tensor | None, b: torch.Tensor | None) -> torch.Tensor | None:
+    if a is None or b is None:
+        return b if a is None else a
+    return a + b
 
 
 define(
@@ -196,6 +276,8 @@ define(
     fake=_empty_output,
     backward=_differentiate_forward,
     setup_context=_save_forward,
+    jvp=_push_forward,
+    mixes_samples=False,
 )
 define(
     "aggregation_backward(Tensor grad_output, Tensor input, Tensor weight, "
@@ -205,5 +287,7 @@ define(
     fake=_empty_grads,
     backward=_differentiate_backward,
     setup_context=_save_backward,
+    jvp=_push_backward,
+    mixes_samples=False,
 )
 register_autocast("aggregation")

@@ -56,11 +56,13 @@ _NORM_SCHEMA = (
     "Tensor gamma, Tensor beta, Tensor mean, Tensor variance, Tensor share, "
     "float eps, str group"
 )
+# Their share in the derivative by x is in that by x already.
+_CONSTANTS = ("mean", "variance", "share")
 
 
 def _vector(v: Tensor, x: Tensor) -> Tensor:
     """[C] as the kernels take it beside x."""
-    return v.to(compute_dtype(x.dtype)).view(1, 1, 1, -1)
+    return v.detach().to(compute_dtype(x.dtype)).contiguous().view(1, 1, 1, -1)
 
 
 def _windows(image: Tensor, pool: int) -> Tensor:
@@ -324,6 +326,7 @@ define(
     "affine_relu(Tensor x, Tensor scale, Tensor shift, int pool) -> Tensor",
     _affine_relu,
     fake=_fake_norm_relu,
+    remedy="differentiate the network before san.fold_for_inference",
 )
 define(
     f"norm_relu(Tensor x, {_NORM_SCHEMA}, int pool) -> Tensor",
@@ -331,6 +334,7 @@ define(
     fake=_fake_norm_relu,
     backward=_differentiate,
     setup_context=_save,
+    constants=_CONSTANTS,
 )
 define(
     f"norm_relu_backward(Tensor grad, Tensor x, {_NORM_SCHEMA}, int pool) "
@@ -345,6 +349,7 @@ define(
     fake=_fake_linear,
     backward=_differentiate_linear,
     setup_context=_save_linear,
+    constants=_CONSTANTS,
 )
 define(
     f"norm_relu_linear_backward(Tensor grad, Tensor x, {_NORM_SCHEMA}, "

@@ -336,6 +336,7 @@ define(
     fake=_fake_moments,
     backward=_differentiate_moments,
     setup_context=_save_inputs,
+    constants=("centre",),
 )
 define(
     f"pairwise_moments_backward(Tensor grad_first, Tensor grad_second, "

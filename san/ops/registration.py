@@ -1,7 +1,8 @@
 """How an operator is made known to PyTorch and how it calls its kernel.
 
-Holds the torch.library namespace "san". What the operators compute is in
-`aggregation` and `subtraction`, the kernels are in `cuda_kernels`.
+Holds the torch.library namespace "san". What an operator computes stands in
+the file of its name, how it is differentiated in `derivatives`; the kernels
+are in `cuda_kernels`.
 """
 
 from collections.abc import Callable, Sequence
@@ -9,6 +10,12 @@ from typing import Any
 
 import torch
 
+from san.ops.derivatives import (
+    Rules,
+    autograd_kernel,
+    batched_as_samples,
+    batched_in_turn,
+)
 from san.ops.window import Window
 
 _LIBRARY = torch.library.Library("san", "DEF")
@@ -16,6 +23,12 @@ _LIBRARY = torch.library.Library("san", "DEF")
 # The arguments of san.ops.window.Window.
 WINDOW_SCHEMA = (
     "int kernel_size, int stride, int padding, int dilation, str padding_mode"
+)
+
+_FORWARD_MODE = "must not be differentiated in forward mode"
+_UNFUSED = (
+    'inside `with san.use_attention_backend("unfused"):` modules compute by '
+    "operators that can be"
 )
 
 
@@ -26,36 +39,56 @@ def define(
     fake: Callable[..., Any],
     backward: Callable[..., Any] | None = None,
     setup_context: Callable[..., None] | None = None,
+    jvp: Callable[..., Any] | None = None,
+    constants: Sequence[str] = (),
+    mixes_samples: bool = True,
+    remedy: str = _UNFUSED,
 ) -> None:
-    """Defines san::<name> for CPU and CUDA, with shapes and derivative.
+    """Defines san::<name> for CPU and CUDA, with shapes and derivatives.
 
     Args:
-      schema: name, arguments and results in PyTorch's schema language.
+      schema: name, arguments and results in PyTorch's schema language; no
+        argument has a default or is keyword-only.
       implementation: computes the results; called below autograd.
       fake: makes results of the right shape, without values.
       backward: as torch.library.register_autograd takes it; None for an
-        operator that is the last of its derivatives.
+        operator that has no derivative, which says so.
       setup_context: likewise.
+      jvp: see san.ops.derivatives.Rules; None for an operator that refuses
+        forward mode.
+      constants: names of tensors that must not require a gradient, since
+        `backward` has none for them.
+      mixes_samples: False where every tensor is [N, ...] and sample n of the
+        results comes from sample n alone. Under vmap such an operator is
+        called once, others once for each of the batch.
+      remedy: what to do instead of a derivative that is refused.
     """
     name = _LIBRARY.define(schema, tags=(torch.Tag.pt2_compliant_tag,))
     _LIBRARY.impl(name, implementation, "CPU")
     _LIBRARY.impl(name, implementation, "CUDA")
-    op = f"san::{name}"
-    torch.library.register_fake(op, fake, lib=_LIBRARY)
-    torch.library.register_autograd(
-        op,
-        backward or _last_derivative(name),
-        setup_context=setup_context,
-        lib=_LIBRARY,
+    op = getattr(torch.ops.san, name).default
+    rules = Rules(
+        backward or _refusal(name, _last_derivative(name), remedy),
+        setup_context,
+        jvp or _refusal(name, _FORWARD_MODE, remedy),
+        constants,
     )
+    kernel = autograd_kernel(op, rules)
+    _LIBRARY.impl(name, kernel, "Autograd", with_keyset=True)
+    batched = batched_in_turn if mixes_samples else batched_as_samples
+    torch.library.register_fake(op, fake, lib=_LIBRARY)
+    torch.library.register_vmap(op, batched(op), lib=_LIBRARY)
 
 
-def _last_derivative(name: str) -> Callable[..., Any]:
-    def refuse(ctx: Any, *grads: torch.Tensor) -> Any:
-        raise NotImplementedError(
-            f"{name}: its gradient must not be differentiated again; use "
-            'san.set_attention_backend("reference")'
-        )
+def _last_derivative(name: str) -> str:
+    if name.endswith("_backward"):
+        return "a gradient must not be differentiated again"
+    return "must not be differentiated"
+
+
+def _refusal(name: str, rule: str, remedy: str) -> Callable[..., Any]:
+    def refuse(*args: Any) -> Any:
+        raise NotImplementedError(f"{name}: {rule}; {remedy}")
 
     return refuse
 

@@ -34,7 +34,8 @@ def subtraction2(
     The relation of the pairwise attention of "Exploring Self-attention for
     Image Recognition", CVPR 2020, section 3.1. The centre is tap
     (kernel_size - 1) // 2 of both axes, and padded as the taps are.
-    Differentiable in both tensors, twice.
+    Differentiable in both tensors, in both modes and to every order; one call
+    under vmap.
 
     Args:
       a: [N, C, H, W]. The layout of a is that of both images' gradients; in
@@ -55,8 +56,10 @@ def subtraction2(
       ValueError: if an argument is none of the above, with the rule that it
         breaks.
     """
-    window = Window(kernel_size, stride, padding, dilation, padding_mode)
-    check_window("subtraction2", window)
+    window = check_window(
+        "subtraction2",
+        Window(kernel_size, stride, padding, dilation, padding_mode),
+    )
     check_image("subtraction2", "a", a, window)
     check_image("subtraction2", "b", b, window)
     check_alike("subtraction2", "b", b, "a", a)
@@ -81,8 +84,10 @@ def subtraction(
     The same as subtraction2(x, x): see there for the arguments, the shapes
     and the source.
     """
-    window = Window(kernel_size, stride, padding, dilation, padding_mode)
-    check_window("subtraction", window)
+    window = check_window(
+        "subtraction",
+        Window(kernel_size, stride, padding, dilation, padding_mode),
+    )
     check_image("subtraction", "x", x, window)
     return torch.ops.san.subtraction2(x, x, *window)
 
@@ -152,6 +157,17 @@ def _differentiate_forward(ctx: Any, grad_output: torch.Tensor) -> Any:
     return (*grads, *(None for _ in ctx.window))
 
 
+def _push_forward(
+    tangents: Any, a: torch.Tensor, b: torch.Tensor, *window: Any
+) -> torch.Tensor:
+    of_a, of_b, *_ = tangents
+    return torch.ops.san.subtraction2(
+        torch.zeros_like(a) if of_a is None else of_a,
+        torch.zeros_like(b) if of_b is None else of_b,
+        *window,
+    )
+
+
 def _save_backward(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
     _, _, _, _, *ctx.window = inputs
 
@@ -164,12 +180,20 @@ def _differentiate_backward(
     return (grad, None, None, None, *(None for _ in ctx.window))
 
 
+def _push_backward(
+    tangents: Any, grad_output: torch.Tensor, *image_and_window: Any
+) -> tuple[torch.Tensor, torch.Tensor]:
+    return torch.ops.san.subtraction2_backward(tangents[0], *image_and_window)
+
+
 define(
     f"subtraction2(Tensor a, Tensor b, {WINDOW_SCHEMA}) -> Tensor",
     _forward,
     fake=_empty_output,
     backward=_differentiate_forward,
     setup_context=_save_forward,
+    jvp=_push_forward,
+    mixes_samples=False,
 )
 define(
     "subtraction2_backward(Tensor grad_output, SymInt height, SymInt width, "
@@ -178,5 +202,7 @@ define(
     fake=_empty_grads,
     backward=_differentiate_backward,
     setup_context=_save_backward,
+    jvp=_push_backward,
+    mixes_samples=False,
 )
 register_autocast("subtraction2")
