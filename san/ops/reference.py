@@ -24,8 +24,10 @@ def aggregation(
     groups = weight.shape[1]
     # Weight channel g serves the channels g, g + groups, g + 2 * groups, ...
     taps = _taps(input, window).unflatten(1, (channels // groups, groups))
-    output = (weight.unsqueeze(1) * taps).sum(dim=3)
-    return output.reshape(
+    # A product of matrices, which FlopCounterMode counts, for each group and
+    # pixel: [N, G, P, C / G, K] by [N, G, P, K, 1].
+    output = taps.permute(0, 2, 4, 1, 3) @ weight.transpose(2, 3).unsqueeze(4)
+    return output.permute(0, 3, 1, 2, 4).reshape(
         batch, channels, window.output_size(height), window.output_size(width)
     )
 
