@@ -1,3 +1,5 @@
+import threading
+
 import pytest
 import torch
 from torch import nn
@@ -92,17 +94,41 @@ def test_any_dtype_and_device(dtype):
     assert san.count_cost(model.to("meta"), (3, 32, 48)) == expected
 
 
-def test_a_fault_of_the_model_leaves_its_mode():
-    model = san.create_model("resnet26")
-    with pytest.raises(RuntimeError):
-        san.count_cost(model, (4, 64, 64))
+def test_a_model_that_fails_half_way_stays_as_it_is():
+    class Fails(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.norm = nn.BatchNorm2d(3)
+            self.register_buffer("calls", torch.zeros(()))
+
+        def forward(self, x):
+            self.calls += 1
+            self.norm(x)
+            raise RuntimeError("half way\nand more")
+
+    model = Fails()
+    with pytest.raises(
+        ValueError, match=r"got RuntimeError: half way$"
+    ) as caught:
+        san.count_cost(model, (3, 4, 4))
+    assert isinstance(caught.value.__cause__, RuntimeError)
+    assert model.calls == 0
+    assert model.norm.num_batches_tracked == 0
     assert all(module.training for module in model.modules())
 
 
-@pytest.mark.parametrize("input_size", [(224, 224), (1, 3, 8, 8), (3, 0, 8)])
+@pytest.mark.parametrize(
+    "input_size",
+    [(224, 224), (1, 3, 8, 8), (3, 0, 8), 224, "3x8", (3, 8.0, 8), None],
+)
 def test_input_size_is_checked(input_size):
     with pytest.raises(ValueError, match="count_cost: input_size must be"):
         san.count_cost(nn.ReLU(), input_size)
+
+
+def test_the_model_is_checked():
+    with pytest.raises(ValueError, match="count_cost: model must be a torch"):
+        san.count_cost(torch.relu, (3, 4, 4))
 
 
 @pytest.mark.parametrize("backend", ["fused", "unfused", "reference"])
@@ -115,3 +141,121 @@ def test_the_backend_changes_nothing(backend):
     finally:
         san.set_attention_backend()
     assert cost == (10_531_848, 2_155_268_622)
+
+
+def test_counting_beside_inference():
+    model = san.create_model("san10_pair", num_classes=3).eval()
+    images = torch.randn(1, 3, 32, 32)
+    expected = model(images)
+    cost = san.count_cost(model, (3, 32, 32))
+    stop, costs = threading.Event(), []
+
+    def count():
+        while not stop.is_set():
+            costs.append(san.count_cost(model, (3, 32, 32)))
+
+    thread = threading.Thread(target=count)
+    thread.start()
+    try:
+        while len(costs) < 3:
+            assert torch.equal(model(images), expected)
+            assert san.attention_backend() == "fused"
+    finally:
+        stop.set()
+        thread.join()
+    assert set(costs) == {cost}
+
+
+def small_san(attention):
+    return san.SAN(attention, [1], kernel_sizes=[3], widths=[32], num_classes=5)
+
+
+def test_a_pairwise_network_before_and_after_folding():
+    model = small_san(san.PairwiseAttention).eval()
+    before = san.count_cost(model, (3, 8, 8)).macs
+    after = san.count_cost(san.fold_for_inference(model), (3, 8, 8)).macs
+    # On 8 x 8 pixels 32 channels, on 4 x 4 the block: R = 2, M = 8, G = 1.
+    gone = 32 * 64  # The norm of the stem has become the bias: 1, not 2.
+    gone += 2 * 8 * 16  # bn2 is part of conv3.
+    # A linear layer's bias costs nothing: those of the block's convolutions.
+    gone += (32 + 2 + 2 + 8) * 16
+    taps = 9 * 16
+    # At every tap: the positions, their norm and ReLU, their 2 R products,
+    # half the hidden norm (the table is its bias), the bias of the weights.
+    gone += taps * (2 + 2 * 2 + 2 + 2 * 2 + 2 + 1)
+    gone += 16 * (4 + 2)  # conv_p.
+    table = 9 * (4 + 2 * 2) + 9 * 2  # Products, ReLU.
+    assert before - after == gone - table
+
+
+def test_a_patchwise_network_before_and_after_folding():
+    model = small_san(san.PatchwiseAttention).eval()
+    before = san.count_cost(model, (3, 8, 8)).macs
+    after = san.count_cost(san.fold_for_inference(model), (3, 8, 8)).macs
+    gone = 32 * 64  # The norm of the stem has become the bias: 1, not 2.
+    gone += 2 * 8 * 16  # bn2 is part of conv3 and an addition.
+    # A linear layer's bias costs nothing: those of the block's convolutions.
+    gone += (32 + 2 + 2 + 8) * 16
+    gone += 2 * 1 * 16  # The hidden norm is part of its convolution.
+    assert before - after == gone
+
+
+def test_a_resnet_before_and_after_folding():
+    model = san.create_model("resnet26").eval()
+    norms = [m for m in model.modules() if isinstance(m, nn.BatchNorm2d)]
+    elements = []
+    for norm in norms:
+        norm.register_forward_hook(lambda *a: elements.append(a[2].numel()))
+    model(torch.randn(1, 3, 64, 64))
+    before = san.count_cost(model, (3, 64, 64)).macs
+    after = san.count_cost(san.fold_for_inference(model), (3, 64, 64)).macs
+    assert before - after == sum(elements)  # 2 of a norm, 1 of a bias.
+
+
+def test_fused_operators_by_hand():
+    class Calls(nn.Module):
+        def __init__(self, call):
+            super().__init__()
+            self.forward = call
+
+    ones, eps = torch.ones(4), (1e-5, False)
+
+    def macs(call):
+        return san.count_cost(Calls(call), (4, 6, 6)).macs
+
+    ops, norm = torch.ops.san, (ones, ones, ones, ones, ones[0], *eps)
+    assert macs(lambda x: ops.affine_relu(x, ones, ones, 1)) == 3 * 144
+    assert macs(lambda x: ops.affine_relu(x, ones, ones, 2)) == 4 * 144
+    assert macs(lambda x: ops.norm_relu(x, *norm, 2)) == 4 * 144
+    weight, bias = [torch.ones(5, 4), torch.ones(2, 4)], [ones[:1].expand(5)]
+    bias.append(ones[:2])
+    assert (
+        macs(
+            lambda x: ops.norm_relu_linear(
+                x, *norm, weight, bias, torch.float32, None
+            )
+        )
+        == 3 * 144 + 36 * 7 * 5
+    )
+    assert macs(lambda x: ops.stem(x, torch.ones(3, 4), ones[:3])) == 36 * (
+        12 + 3 * 3
+    )
+    # R = 1, M = 2, G = 1, 9 taps.
+    one, table = ones[:1], torch.ones(9, 1)
+    square = torch.ones(1, 1)
+    assert macs(
+        lambda x: ops.pairwise_core(x, one, one, table, square, square, 3)
+    ) == 9 * 36 * (6 + 1 + 1 + 2)
+    # R = 4, 9 taps, G = 2.
+    relation = torch.ones(1, 40, 1, 1)
+    assert macs(
+        lambda x: ops.patchwise_hidden(
+            x, x, relation, relation, torch.ones(2, 40, 1, 1), 3
+        )
+    ) == 36 * (3 * 40 + 80)
+    # G = 4, C = 4, 9 taps.
+    assert macs(
+        lambda x: ops.patchwise_core(
+            x, x, torch.ones(4, 3, 3, 4), torch.ones(1, 4, 3, 3)
+        )
+    ) == 36 * (4 * 9 * 4 + 36 + 4 * 9)
