@@ -25,7 +25,7 @@ import pathlib
 
 from absl import app, flags
 
-import before_torch
+from third_party import before_torch
 
 os.environ.update(before_torch.settings())
 

@@ -19,6 +19,7 @@ PACKAGES = [
     "tests/ops",
     "tests/tools",
     "tests/train",
+    "third_party",
     "third_party/python",
     "tools",
     "tools/benchmark",

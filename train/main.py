@@ -30,7 +30,7 @@ import sys
 
 from absl import app, flags
 
-import before_torch
+from third_party import before_torch
 
 os.environ.update(before_torch.settings())
 

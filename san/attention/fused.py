@@ -119,14 +119,16 @@ def _why_not_mapping(mapping: Any, like: Tensor) -> str:
     layers = mapping._modules
     if tuple(layers) != ("0", "1", "2", "3", "4", "5"):
         return "conv_w is not a mapping of two layers"
-    for norm, relu, matrix in (("0", "1", "2"), ("3", "4", "5")):
-        why = (
-            rule.why_not_norm(f"conv_w.{norm}", layers[norm], like)
-            or rule.why_not_relu(f"conv_w.{relu}", layers[relu])
-            or rule.why_not_pointwise(f"conv_w.{matrix}", layers[matrix], like)
-        )
-        if why:
-            return why
+    why = (
+        rule.why_not_norm("conv_w.0", layers["0"], like)
+        or rule.why_not_relu("conv_w.1", layers["1"])
+        or rule.why_not_pointwise("conv_w.2", layers["2"], like)
+        or rule.why_not_norm("conv_w.3", layers["3"], like)
+        or rule.why_not_relu("conv_w.4", layers["4"])
+        or rule.why_not_pointwise("conv_w.5", layers["5"], like)
+    )
+    if why:
+        return why
     if layers["2"].bias is not None:
         return "conv_w.2 has a bias"
     return ""

@@ -51,7 +51,8 @@ class Layers(nn.Sequential):
     def forward(self, x: Tensor) -> Tensor:
         """Maps images to what the last layer makes of them."""
         is_ours = False
-        for layer in self:
+        layers: Any = self
+        for layer in layers:
             is_unseen = isinstance(layer, Constants) and not _is_hooked(layer)
             if is_ours and is_unseen:
                 x = layer.onto(x)

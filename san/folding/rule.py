@@ -57,15 +57,16 @@ def why_not_bottleneck(block: Any, like: Tensor) -> str:
     """Why a bottleneck is not folded."""
     if not isinstance(block, Bottleneck):
         return f"it is a {type(block).__name__}"
+    sam: Any = block.sam
     why = (
         fusion_rule.why_overridden(block, Bottleneck, _METHODS[Bottleneck])
         or fusion_rule.why_hooked("it", block)
         or "; ".join(block.why_unfused(like))
-        or "; ".join(block.sam.why_unfused(like))
+        or "; ".join(sam.why_unfused(like))
     )
     if why:
         return why
-    return _why_not_constant(block.bn1, block.bn2, *block.sam.conv_w.norms)
+    return _why_not_constant(block.bn1, block.bn2, *sam.conv_w.norms)
 
 
 def resnet_pairs(block: Any) -> list[tuple[str, str]]:
@@ -94,7 +95,7 @@ def why_not_pair(block: Any, conv: str, norm: str) -> str:
     )
 
 
-def _has(block: nn.Module, *names: str) -> bool:
+def _has(block: Any, *names: str) -> bool:
     found = {name for name, _ in block.named_modules()}
     return found.issuperset(names)
 

@@ -24,7 +24,7 @@ class Group:
 
     def __init__(self, owner: nn.Module, *names: str) -> None:
         self.names = names
-        self.modules: list[Any] = [owner.get_submodule(n) for n in names]
+        self.modules: list[Any] = [_submodule(owner, name) for name in names]
 
     def why(self, like: Tensor) -> str:
         """Why the modules are called one by one, or "".
@@ -33,6 +33,10 @@ class Group:
           like: an image of the dtype and on the device of what comes in.
         """
         return rule.why_nothing(like) or self._why_modules(like)
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """What the modules make of an image."""
+        raise NotImplementedError
 
     def _why_modules(self, like: Tensor) -> str:
         raise NotImplementedError
@@ -110,11 +114,11 @@ class Pointwise(Group):
         """Maps [N, C, H, W] to [N, sum of outputs, H, W]."""
         if self._takes(x) and x.shape[1] == self.modules[0].weight.shape[1]:
             return _pointwise(x, *joined(self.modules))
-        return torch.cat([module(x) for module in self.modules], dim=1)
+        return _side_by_side(x, self.modules)
 
 
 class NormReluLinear(Group):
-    """Batch norm, ReLU and 1x1 convolutions, and what they are added to."""
+    """Batch norm, ReLU and 1x1 convolutions, their outputs side by side."""
 
     def _why_modules(self, like: Tensor) -> str:
         norm, _, *convs = self.modules
@@ -141,12 +145,31 @@ class NormReluLinear(Group):
             residual=residual,
         )
 
-    def __call__(self, x: Tensor, residual: Tensor) -> Tensor:
-        """Maps [N, C, H, W] to residual + [N, O, H, W]."""
-        norm, relu, conv = self.modules
-        if self.takes(x) and _is_like(residual, x, len(conv.weight)):
+    def __call__(self, x: Tensor) -> Tensor:
+        """Maps [N, C, H, W] to [N, O, H, W]."""
+        if self.takes(x):
+            return self.fused(x)
+        norm, relu, *convs = self.modules
+        return _side_by_side(relu(norm(x)), convs)
+
+    def add_to(self, residual: Tensor, x: Tensor) -> Tensor:
+        """What it makes of x, added to [N, O, H, W]."""
+        outputs = self.modules[2]
+        if self.takes(x) and _is_like(residual, x, len(outputs.weight)):
             return self.fused(x, residual)
-        return residual + conv(relu(norm(x)))
+        return residual + self(x)
+
+
+def _submodule(owner: Any, name: str) -> Any:
+    """Like owner.get_submodule(name), in a third of the time."""
+    for part in name.split("."):
+        owner = owner._modules[part]
+    return owner
+
+
+def _side_by_side(x: Tensor, modules: Sequence[Any]) -> Tensor:
+    outputs = [module(x) for module in modules]
+    return outputs[0] if len(outputs) == 1 else torch.cat(outputs, dim=1)
 
 
 def joined(convs: Sequence[Any]) -> tuple[Tensor, Tensor | None]:

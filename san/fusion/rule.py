@@ -154,10 +154,12 @@ def _pair(setting: Any) -> Any:
 
 def why_not_pointwise(name: str, module: Any, like: Tensor) -> str:
     """Why a module is not a 1x1 convolution of images like this one."""
-    why = why_not_plain(name, module, (nn.Conv2d,))
+    why = why_not_plain(name, module, (nn.Conv2d,)) or _why_not_held(
+        name, module, ("weight", "bias")
+    )
     if why:
         return why
-    weight = module._parameters.get("weight")
+    weight, bias = module._parameters["weight"], module._parameters["bias"]
     if (
         module.kernel_size != (1, 1)
         or module.stride != (1, 1)
@@ -167,55 +169,73 @@ def why_not_pointwise(name: str, module: Any, like: Tensor) -> str:
         or weight is None
         or weight.dim() != 4
         or weight.shape[2:] != (1, 1)
+        or (bias is not None and bias.shape != weight.shape[:1])
     ):
         return f"{name} is no plain 1x1 convolution"
-    bias = module._parameters.get("bias", module)
-    if bias is not None and (bias is module or bias.shape != weight.shape[:1]):
-        return f"{name} has no plain bias"
-    return why_no_tensor(f"{name}.weight", weight, like) or (
-        "" if bias is None else why_no_tensor(f"{name}.bias", bias, like)
-    )
+    why = why_no_tensor(name, "weight", weight, like)
+    if why or bias is None:
+        return why
+    return why_no_tensor(name, "bias", bias, like)
+
+
+def _why_not_held(
+    name: str,
+    module: Any,
+    parameters: tuple[str, ...],
+    buffers: tuple[str, ...] = (),
+) -> str:
+    """Why a module has other things than its own tensors by their names."""
+    for key in parameters:
+        if key not in module._parameters:
+            return f"{name}.{key} is no parameter"
+    for key in buffers:
+        if key not in module._buffers:
+            return f"{name}.{key} is no buffer"
+    return ""
 
 
 def why_not_norm(name: str, module: Any, like: Tensor) -> str:
     """Why a module is not a batch norm of images like this one."""
-    why = why_not_plain(name, module, NORMS)
+    why = why_not_plain(name, module, NORMS) or _why_not_held(
+        name, module, ("weight", "bias"), ("running_mean", "running_var")
+    )
     if why:
         return why
     parameters, buffers = module._parameters, module._buffers
-    mean, variance = (
-        buffers.get("running_mean", module),
-        buffers.get("running_var", module),
-    )
+    mean, variance = buffers["running_mean"], buffers["running_var"]
     if (mean is None) != (variance is None):
         return f"{name} has one running statistic of two"
+    features = module.num_features
     for key, tensor in (
-        ("weight", parameters.get("weight", module)),
-        ("bias", parameters.get("bias", module)),
+        ("weight", parameters["weight"]),
+        ("bias", parameters["bias"]),
         ("running_mean", mean),
         ("running_var", variance),
     ):
         if tensor is None:
             continue
-        if tensor is module or tensor.shape != (module.num_features,):
+        if tensor.dim() != 1 or tensor.shape[0] != features:
             return f"{name}.{key} is not a vector of num_features"
-        why = why_no_tensor(f"{name}.{key}", tensor, like, is_norm=True)
+        why = why_no_tensor(name, key, tensor, like, is_norm=True)
         if why:
             return why
     return ""
 
 
 def why_no_tensor(
-    name: str, tensor: Any, like: Tensor, is_norm: bool = False
+    name: str, key: str, tensor: Any, like: Tensor, is_norm: bool = False
 ) -> str:
     """Why a parameter or buffer does not go with images like this one.
 
     Norms of half types may hold float32; autocast joins float32 and halves.
     """
     if type(tensor) not in _TENSORS or tensor.layout is not torch.strided:
-        return f"{name} is a {type(tensor).__name__}"
+        return f"{name}.{key} is a {type(tensor).__name__}"
     if tensor.device != like.device:
-        return f"{name} is on {tensor.device}, the images on {like.device}"
+        return (
+            f"{name}.{key} is on {tensor.device}, the images are on "
+            f"{like.device}"
+        )
     dtype = tensor.dtype
     if dtype == like.dtype or (
         torch.float64 not in (dtype, like.dtype)

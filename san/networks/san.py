@@ -48,7 +48,7 @@ class Bottleneck(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Maps [N, C, H, W] to the same shape."""
-        return self._leave()(self._attended(x), residual=x)
+        return self._leave().add_to(x, self._attended(x))
 
     def why_unfused(self, like: Tensor) -> list[str]:
         """What runs module by module, and why; see san.why_unfused."""
@@ -138,14 +138,17 @@ class SAN(nn.Module):
 
     def why_unfused(self, like: Tensor) -> list[str]:
         """What runs module by module, and why; see san.why_unfused."""
-        groups = [step for step in self._steps() if isinstance(step, Group)]
-        return [why for group in groups if (why := group.why(like))]
+        return [
+            why
+            for step in self._steps()
+            if isinstance(step, Group) and (why := step.why(like))
+        ]
 
     def extra_repr(self) -> str:
         """What is not fused, if anything."""
         return describe_unfused(self)
 
-    def _steps(self) -> Iterator[Callable[[Tensor], Tensor]]:
+    def _steps(self) -> Iterator[Group | nn.Module]:
         """Everything before the head, in order.
 
         Each pooling is grouped with the norm before it.

@@ -82,7 +82,7 @@ def test_gin_is_parsed_in_one_place():
 
 
 def test_what_comes_before_torch_imports_the_standard_library():
-    modules = set(imported_modules(pathlib.Path("before_torch.py")))
+    modules = set(imported_modules(pathlib.Path("third_party/before_torch.py")))
     assert modules and modules <= sys.stdlib_module_names
 
 

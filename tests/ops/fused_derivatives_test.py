@@ -22,7 +22,7 @@ def values(*shape, seed=0):
 
 def norm():
     statistics = (values(3, seed=s).abs() + 0.5 for s in range(4))
-    return Norm(*statistics, torch.tensor(0.1).double(), 1e-5, False)
+    return Norm(*statistics, torch.tensor(0.1).double(), 1e-5, "")
 
 
 def calls():

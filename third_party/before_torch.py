@@ -1,6 +1,6 @@
 """What a command must set before torch is first imported, by anything.
 
-Therefore outside the packages: `import san` is an import of torch.
+Therefore not in san: `import san` is an import of torch.
 """
 
 import os
