@@ -5,11 +5,13 @@ starts all of them at once, for one shape of images.
 """
 
 import contextlib
-import copy
 from collections.abc import Iterator
 
 import torch
 from torch import Tensor, nn
+
+from san.folding.copying import detached_copy
+from san.fusion.rule import why_all_hooked
 
 _OP = "capture_for_inference"
 # Of its first calls a network may allocate, tune and fill caches.
@@ -35,8 +37,8 @@ def capture_for_inference(
       A callable with the outputs of model(images), without gradients.
 
     Raises:
-      ValueError: if the images are not on a CUDA device, or the model is in
-        training mode.
+      ValueError: if the images are not on a CUDA device, or a module of the
+        model is in training mode or has a hook.
       RuntimeError: if there is no CUDA device.
     """
     if example_images.device.type != "cuda":
@@ -44,14 +46,30 @@ def capture_for_inference(
             f"{_OP}: example_images must be on a CUDA device, "
             f"got {example_images.device}"
         )
-    if model.training:
-        raise ValueError(
-            f"{_OP}: model must be in eval mode, got training mode; "
-            "call model.eval()"
-        )
+    _check_model(model)
     if not torch.cuda.is_available():
         raise RuntimeError(f"{_OP}: a CUDA device must be available, got none")
     return CapturedNetwork(model, example_images)
+
+
+def _check_model(model: nn.Module) -> None:
+    """What runs once, at the capture, must not be what should run each time."""
+    if why := why_all_hooked():
+        raise ValueError(f"{_OP}: model must have no hooks, but {why}")
+    for name, module in model.named_modules():
+        place = name or "the model"
+        if module.training:
+            raise ValueError(
+                f"{_OP}: model must be in eval mode, got {place} in training "
+                "mode; call model.eval()"
+            )
+        if module._forward_hooks or module._forward_pre_hooks:
+            raise ValueError(
+                f"{_OP}: model must have no hooks, which a graph would not "
+                f"call again, got one on {place}; remove it, or make what it "
+                "computes permanent (torch.nn.utils.prune.remove, "
+                "remove_weight_norm, remove_spectral_norm)"
+            )
 
 
 class CapturedNetwork:
@@ -63,7 +81,7 @@ class CapturedNetwork:
     def __init__(self, model: nn.Module, example_images: Tensor) -> None:
         # The graph reads what the network holds, tables for one size of
         # images among it: nobody else may call this copy.
-        self._model = copy.deepcopy(model)
+        self._model = detached_copy(_OP, model)
         self._graph = torch.cuda.CUDAGraph()
         with (
             torch.cuda.device(example_images.device),

@@ -17,13 +17,15 @@ from torch import nn
 from torch.utils import tensorboard
 
 import san
-from san.attention import Attention
 from train.checkpointing import State
 from train.meter import Figures
 from train.work_folder import WorkFolder
 
 # Fits into 80 columns.
 _BAR = "{desc}{percentage:4.0f}% |{bar}| {remaining} left{postfix}"
+
+# Of why a network is not fused, in its first line.
+_MAX_REASONS = 3
 
 # Seconds between two progress lines where stderr is not a terminal.
 _LINE_SECONDS = 10.0
@@ -188,16 +190,23 @@ def print_network(model: nn.Module, device: torch.device) -> None:
     """Prints what is trained, and where and how it computes."""
     num_parameters = sum(p.numel() for p in model.parameters())
     chosen = san.attention_backend()
-    others = [
-        block.backend()
-        for block in model.modules()
-        if isinstance(block, Attention) and block.backend() != chosen
-    ]
     print(
         f"{type(model).__name__} with {num_parameters:,} parameters on"
         f" {device}, attention backend {chosen!r}"
-        + (f", {others[0]!r} in {len(others)} blocks" if others else ""),
+        + (_unfused(model) if chosen == "fused" else ""),
         file=sys.stderr,
+    )
+
+
+def _unfused(model: nn.Module) -> str:
+    """What of a network is not fused, and why."""
+    reasons = san.why_unfused(model)
+    if not reasons:
+        return ""
+    listed = reasons[:_MAX_REASONS]
+    more = len(reasons) - len(listed)
+    return f"; not fused: {'; '.join(listed)}" + (
+        f"; and {more} more" if more else ""
     )
 
 

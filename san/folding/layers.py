@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from san.fusion.rule import why_hooked
+from san.fusion.rule import why_hooked, why_transformed
 from san.norms import Moments, scale_and_shift
 from san.ops.fused_call import compute_dtype
 
@@ -161,8 +161,10 @@ def _is_hooked(layer: nn.Module) -> bool:
 
 
 def takes_gradient(x: Tensor) -> bool:
-    """Whether the results of x are to be differentiated."""
-    return torch.is_grad_enabled() and x.requires_grad
+    """Whether the results of x are to be differentiated or transformed."""
+    return (torch.is_grad_enabled() and x.requires_grad) or bool(
+        why_transformed()
+    )
 
 
 def can_work_in_pieces(x: Tensor) -> bool:

@@ -59,6 +59,16 @@ def why_nothing(like: Tensor) -> str:
 
 
 def _why_watched() -> str:
+    if why := why_all_hooked():
+        return why
+    # torch.export replaces it too, and calls what it was.
+    if not torch.compiler.is_compiling() and nn.Module.__call__ is not _CALL:
+        return "nn.Module.__call__ was replaced"
+    return why_transformed()
+
+
+def why_all_hooked() -> str:
+    """Why every module has to be called, whatever it computes."""
     if (
         torch_module._global_forward_hooks
         or torch_module._global_forward_pre_hooks
@@ -66,9 +76,11 @@ def _why_watched() -> str:
         or torch_module._global_backward_pre_hooks
     ):
         return "a hook on all modules is registered"
-    # torch.export replaces it too, and calls what it was.
-    if not torch.compiler.is_compiling() and nn.Module.__call__ is not _CALL:
-        return "nn.Module.__call__ was replaced"
+    return ""
+
+
+def why_transformed() -> str:
+    """Why derivatives may be asked for that no fused operator has."""
     if torch._C._are_functorch_transforms_active():
         return "a transform of torch.func is active"
     if forward_ad._current_level >= 0:
@@ -246,4 +258,4 @@ def why_no_tensor(
         )
     ):
         return ""
-    return f"{name} is {dtype}, the tensors are {like.dtype}"
+    return f"{name}.{key} is {dtype}, the images are {like.dtype}"

@@ -28,7 +28,7 @@ WINDOW_SCHEMA = (
 _FORWARD_MODE = "must not be differentiated in forward mode"
 _UNFUSED = (
     'inside `with san.use_attention_backend("unfused"):` modules compute by '
-    "operators that can be"
+    "operators that can be (but not those of a folded network)"
 )
 
 

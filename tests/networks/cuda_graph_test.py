@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.nn.utils import prune
 
 import san
 from san.cuda_graph import require_same_kind
@@ -27,8 +28,27 @@ def test_refuses_images_on_the_cpu():
 
 
 def test_refuses_training():
-    with pytest.raises(ValueError, match=r"must be in eval mode, got training"):
+    message = "must be in eval mode, got the model in training mode"
+    with pytest.raises(ValueError, match=message):
         san.capture_for_inference(nn.Identity().train(), fake_images())
+    model = nn.Sequential(nn.ReLU(), nn.BatchNorm2d(3)).eval()
+    model[1].train()
+    with pytest.raises(ValueError, match="got 1 in training mode"):
+        san.capture_for_inference(model, fake_images())
+
+
+def test_refuses_hooks():
+    model = nn.Sequential(nn.ReLU(), nn.Conv2d(3, 3, 1)).eval()
+    prune.l1_unstructured(model[1], "weight", 0.5)
+    with pytest.raises(ValueError, match=r"no hooks, .* got one on 1; .*prune"):
+        san.capture_for_inference(model, fake_images())
+    everywhere = nn.modules.module.register_module_forward_hook
+    handle = everywhere(lambda *a: None)
+    try:
+        with pytest.raises(ValueError, match="a hook on all modules"):
+            san.capture_for_inference(nn.ReLU().eval(), fake_images())
+    finally:
+        handle.remove()
 
 
 def test_says_that_there_is_no_gpu(monkeypatch):

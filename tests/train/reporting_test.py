@@ -32,7 +32,17 @@ def test_durations(seconds, text):
 def test_names_the_blocks_that_are_not_fused(capsys):
     model = san.SAN(san.PatchwiseAttention, (2, 1), (129, 3), (32, 32), 4)
     reporting.print_network(model, torch.device("cpu"))
-    assert "backend 'fused', 'unfused' in 2 blocks" in capsys.readouterr().err
+    why = "the fused operator has no room for footprints above 127"
+    assert (
+        f"attention backend 'fused'; not fused: layer0.0.sam: {why}; "
+        f"layer0.1.sam: {why}\n" in capsys.readouterr().err
+    )
+    for block in (*model.layer0, *model.layer1):
+        block.relu = torch.nn.GELU()
+    reporting.print_network(model, torch.device("cpu"))
+    said = capsys.readouterr().err
+    assert "layer0.0: relu is a GELU, not a ReLU; " in said
+    assert said.endswith("; and 5 more\n")
     san.set_attention_backend("reference")
     try:
         reporting.print_network(model, torch.device("cpu"))

@@ -1,0 +1,357 @@
+"""What is fused where, what is said of it, and where else it has to work."""
+
+import threading
+from collections import Counter
+
+import pytest
+import torch
+import torch.distributed as dist
+from torch import nn
+from torch.distributed.fsdp import fully_shard
+from torch.utils.checkpoint import checkpoint
+from torch.utils.flop_counter import FlopCounterMode
+
+import san
+from tests.fusion.networks import ATTENTIONS, images, network
+
+FUSED = {"stem", "norm_relu", "norm_relu_linear", "pairwise_core"}
+
+
+def operators(model, x):
+    """How often each registered operator ran."""
+    with torch.profiler.profile() as profile, torch.no_grad():
+        model(x)
+    names = [event.name for event in profile.events()]
+    return Counter(n.removeprefix("san::") for n in names if "san::" in n)
+
+
+@pytest.mark.parametrize("kind", ATTENTIONS)
+def test_a_published_network_is_fused(kind):
+    model = network(kind).eval()
+    core = {"pair": {"pairwise_core": 3}, "patch": {"patchwise_core": 3}}
+    seen = operators(model, images())
+    assert seen["stem"] == 1
+    assert seen["norm_relu"] == 2
+    assert seen["norm_relu_linear"] == 6
+    assert core[kind].items() <= seen.items()
+    assert not seen["aggregation"]
+    assert san.why_unfused(model) == san.why_unfused(model, images()) == []
+
+
+def test_one_block_that_is_changed_leaves_its_neighbours_fused():
+    model = network("pair").eval()
+    model.layer1[0].sam.conv_w.register_forward_hook(lambda *a: None)
+    seen = operators(model, images())
+    assert seen["pairwise_core"] == 2
+    assert seen["aggregation"] == 1
+    assert seen["norm_relu_linear"] == 5  # The block's way out is one.
+    assert seen["norm_relu"] == 3  # Its way in calls the attention block.
+    model = network("pair").eval()
+    model.layer1[0].sam.conv1.register_forward_hook(lambda *a: None)
+    seen = operators(model, images())
+    assert seen["pairwise_core"] == 3
+
+
+CHANGES = {
+    "layer1.1: sam.conv1 has a forward hook": lambda m: m.layer1[
+        1
+    ].sam.conv1.register_forward_hook(lambda *a: None),
+    "layer1.1: bn2 has a forward pre-hook": lambda m: m.layer1[
+        1
+    ].bn2.register_forward_pre_hook(lambda *a: None),
+    "layer0.0: sam has a backward hook": lambda m: m.layer0[
+        0
+    ].sam.register_full_backward_hook(lambda *a: None),
+    "layer0.0.sam: conv_w.1 is a Tanh, not a ReLU": lambda m: m.layer0[
+        0
+    ].sam.conv_w.__setitem__(1, nn.Tanh()),
+    "conv1 is a ParametrizedConv2d, not a Conv2d": lambda m: (
+        nn.utils.parametrizations.weight_norm(m.conv1)
+    ),
+    "pool is a AvgPool2d, not a MaxPool2d": lambda m: setattr(
+        m, "pool", nn.AvgPool2d(2)
+    ),
+    "bn_in.weight is torch.float32, the images are torch.float64": lambda m: (
+        m.bn_in.float()
+    ),
+    "layer1.0: sam is a Identity": lambda m: setattr(
+        m.layer1[0], "sam", nn.Identity()
+    ),
+    "conv_in has a bias": lambda m: setattr(
+        m, "conv_in", nn.Conv2d(3, 64, 1).double()
+    ),
+}
+
+
+@pytest.mark.parametrize("reason", CHANGES)
+def test_says_why_in_words(reason):
+    model = network("pair")
+    CHANGES[reason](model)
+    assert reason in san.why_unfused(model, images())
+    if "." in reason.partition(":")[0] and ".sam:" not in reason:
+        assert reason.partition(": ")[2] in repr(model)
+
+
+def test_says_one_thing_of_a_whole_network():
+    model, x = network("pair"), images()
+
+    def said(of=x):
+        return san.why_unfused(model, of)
+
+    start = "the whole network: "
+    with san.use_attention_backend("unfused"):
+        assert said() == [f"{start}the attention backend is 'unfused'"]
+    handle = nn.modules.module.register_module_forward_hook(lambda *a: None)
+    assert said() == [f"{start}a hook on all modules is registered"]
+    handle.remove()
+    assert said(x.to("meta")) == [f"{start}tensors are on meta"]
+    assert said(x.int()) == [f"{start}tensors are torch.int32"]
+    assert said(x.to_sparse()) == [f"{start}tensors are not dense"]
+    inside = []
+    torch.func.vmap(lambda i: inside.append(said(i)) or i)(x)
+    assert inside == [[f"{start}a transform of torch.func is active"]]
+    assert said() == []
+    assert san.why_unfused(nn.Linear(2, 2)) == []
+    assert san.why_unfused(nn.Sequential(nn.ReLU(), model)) == []
+
+
+class Marked(torch.Tensor):
+    """A tensor of a type that the kernels do not know."""
+
+
+def test_a_tensor_of_another_type():
+    model = network("pair").eval()
+    x = images().as_subclass(Marked)
+    assert san.why_unfused(model, x) == [
+        "the whole network: tensors are of type Marked"
+    ]
+    with torch.no_grad():
+        got = model(x)
+        assert isinstance(got, Marked)
+        torch.testing.assert_close(
+            got.as_subclass(torch.Tensor), model(images())
+        )
+
+
+@pytest.mark.parametrize("kind", ATTENTIONS)
+def test_hooks_on_all_modules_see_all_of_them(kind):
+    seen = []
+    handle = nn.modules.module.register_module_forward_hook(
+        lambda module, args, output: seen.append(type(module).__name__)
+    )
+    try:
+        model = network(kind).eval()
+        model(images())
+        fused, seen[:] = list(seen), []
+        with san.use_attention_backend("reference"):
+            model(images())
+    finally:
+        handle.remove()
+    assert fused == seen
+    assert len(seen) > 60
+
+
+def test_threads_with_a_backend_of_their_own():
+    model, x = network("patch").eval(), images()
+    names = ("fused", "unfused", "reference")
+    expected, got = {}, {name: [] for name in names}
+    for name in names:
+        with san.use_attention_backend(name), torch.no_grad():
+            expected[name] = model(x)
+    assert len({float(y.sum()) for y in expected.values()}) > 1
+    barrier = threading.Barrier(3)
+
+    def work(name):
+        barrier.wait()
+        for _ in range(10):
+            with san.use_attention_backend(name), torch.no_grad():
+                got[name].append((san.attention_backend(), model(x)))
+
+    threads = [threading.Thread(target=work, args=(n,)) for n in names]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for name in names:
+        assert len(got[name]) == 10
+        for backend, y in got[name]:
+            assert backend == name
+            assert torch.equal(y, expected[name])
+    assert san.attention_backend() == "fused"
+
+
+def test_a_backend_that_is_none():
+    with (
+        pytest.raises(
+            ValueError,
+            match=r"^use_attention_backend: name must be one of fused, "
+            r"unfused, reference, got 'fast'",
+        ),
+        san.use_attention_backend("fast"),
+    ):
+        pass
+
+
+# ---- Where a network has to work, changed or not.
+
+
+def hooked(model):
+    model.layer1[0].sam.conv_w.register_forward_hook(
+        lambda module, args, output: output * 0.5
+    )
+    return model
+
+
+def activated(model):
+    model.layer1[0].relu = nn.GELU()
+    return model
+
+
+@pytest.mark.parametrize("change", [hooked, activated])
+@pytest.mark.parametrize("kind", ATTENTIONS)
+def test_compiles_into_one_graph(kind, change):
+    model, x = change(network(kind)).eval(), images()
+    compiled = torch.compile(model, fullgraph=True, backend="aot_eager")
+    with torch.no_grad():
+        expected = model(x)
+        assert not torch.allclose(network(kind).eval()(x), expected)
+        torch.testing.assert_close(compiled(x), expected)
+
+
+def test_compiles_again_for_another_layer_or_backend():
+    model, x = network("pair").eval(), images()
+    compiled = torch.compile(model, fullgraph=True, backend="aot_eager")
+    with torch.no_grad():
+        first = compiled(x)
+        with san.use_attention_backend("reference"):
+            assert not torch.equal(compiled(x), first)
+        activated(model)
+        torch.testing.assert_close(compiled(x), model(x))
+        assert not torch.allclose(compiled(x), first)
+
+
+@pytest.mark.parametrize("change", [lambda model: model, activated])
+@pytest.mark.parametrize("kind", ATTENTIONS)
+def test_exports_and_saves(kind, change, tmp_path):
+    model, x = change(network(kind)).eval(), images()
+    auto = torch.export.Dim.AUTO
+    with torch.no_grad():
+        exported = torch.export.export(
+            model, (x,), dynamic_shapes=({0: auto, 2: auto, 3: auto},)
+        )
+        torch.export.save(exported, tmp_path / "model.pt2")
+        again = torch.export.load(tmp_path / "model.pt2").module()
+        other = torch.randn(2, 3, 24, 17, dtype=torch.float64)
+        torch.testing.assert_close(again(other), model(other))
+    assert "san.norm_relu_linear" in str(exported.graph)
+
+
+def test_exports_for_training():
+    batch = torch.export.Dim("batch", min=2, max=64)
+    model = network("pair")
+    exported = torch.export.export(
+        model, (images(),), dynamic_shapes=({0: batch},)
+    )
+    torch.testing.assert_close(
+        exported.module()(images(5)), network("pair")(images(5))
+    )
+
+
+@pytest.mark.parametrize("kind", ATTENTIONS)
+def test_gradient_checkpointing(kind):
+    model, x = hooked(network(kind)), images()
+    model(x).square().sum().backward()
+    expected = {name: p.grad for name, p in model.named_parameters()}
+    model = hooked(network(kind))
+    for index, block in enumerate(model.layer1):
+        model.layer1[index] = Checkpointed(block)
+    model(x).square().sum().backward()
+    for name, parameter in model.named_parameters():
+        plain = name.replace(".block", "")
+        torch.testing.assert_close(parameter.grad, expected[plain])
+
+
+class Checkpointed(nn.Module):
+    def __init__(self, block):
+        super().__init__()
+        self.block = block
+
+    def forward(self, x):
+        return checkpoint(self.block, x, use_reentrant=False)
+
+
+@pytest.fixture
+def process_group(tmp_path):
+    dist.init_process_group(
+        "gloo", init_method=f"file://{tmp_path}/store", rank=0, world_size=1
+    )
+    yield
+    dist.destroy_process_group()
+
+
+def each_convolution(model):
+    for module in list(model.modules()):
+        if isinstance(module, nn.Conv2d):
+            fully_shard(module)
+    fully_shard(model)
+
+
+def each_bottleneck(model):
+    for block in (*model.layer0, *model.layer1):
+        fully_shard(block)
+    fully_shard(model)
+
+
+def each_attention(model):
+    for block in (*model.layer0, *model.layer1):
+        fully_shard(block.sam)
+    fully_shard(model)
+
+
+@pytest.mark.usefixtures("process_group")
+@pytest.mark.parametrize(
+    "shard", [fully_shard, each_bottleneck, each_attention, each_convolution]
+)
+@pytest.mark.parametrize("kind", ATTENTIONS)
+def test_sharded_parameters(kind, shard):
+    x = images()
+    expected = network(kind)
+    expected(x).square().sum().backward()
+    model = network(kind)
+    shard(model)
+    model(x).square().sum().backward()
+    gradients = {n: p.grad.full_tensor() for n, p in model.named_parameters()}
+    for name, parameter in expected.named_parameters():
+        torch.testing.assert_close(gradients[name], parameter.grad)
+
+
+@pytest.mark.usefixtures("process_group")
+def test_distributed_data_parallel_of_a_changed_network():
+    x = images()
+    expected = hooked(network("pair"))
+    expected(x).square().sum().backward()
+    parallel = nn.parallel.DistributedDataParallel(hooked(network("pair")))
+    parallel(x).square().sum().backward()
+    for name, parameter in expected.named_parameters():
+        got = parallel.module.get_parameter(name).grad
+        torch.testing.assert_close(got, parameter.grad)
+
+
+@pytest.mark.parametrize("kind", ATTENTIONS)
+def test_flop_counters_see_the_same_on_every_path(kind):
+    model = network(kind).eval()
+
+    def count(network, backend):
+        with (
+            san.use_attention_backend(backend),
+            torch.no_grad(),
+            FlopCounterMode(display=False) as counter,
+        ):
+            network(images())
+        return counter.get_total_flops()
+
+    expected = count(model, "unfused")
+    assert count(model, "fused") == expected
+    assert count(model, "reference") == expected
+    folded = san.fold_for_inference(model)
+    assert abs(count(folded, "fused") - expected) < 0.05 * expected
