@@ -257,12 +257,15 @@ def _moments(x: Tensor) -> Moments:
     return Moments(size, mean, variance)
 
 
+_TORCHS = nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm
+
+
 def synchronize_batch_norm(
     model: nn.Module, process_group: dist.ProcessGroup | None = None
 ) -> nn.Module:
     """Replaces every batch normalisation of a model by SyncBatchNorm.
 
-    Parameters and buffers are kept, the very same tensors; of
+    Parameters, buffers and hooks are kept, the very same; of
     torch.nn.SyncBatchNorm the process group, too.
 
     Args:
@@ -271,6 +274,10 @@ def synchronize_batch_norm(
 
     Returns:
       The model, or its replacement where it is a batch normalisation itself.
+
+    Raises:
+      ValueError: if a batch normalisation is not exactly one of torch's, so
+        that what it computes is not known.
     """
     for name, child in model.named_children():
         setattr(model, name, synchronize_batch_norm(child, process_group))
@@ -278,14 +285,12 @@ def synchronize_batch_norm(
         return model
     if isinstance(model, nn.SyncBatchNorm):
         process_group = model.process_group
-    replacement = SyncBatchNorm(
-        model.num_features,
-        model.eps,
-        model.momentum,
-        model.affine,
-        model.track_running_stats,
-        process_group=process_group,
-    )
-    replacement._parameters = model._parameters
-    replacement._buffers = model._buffers
-    return replacement.train(model.training)
+    if type(model) not in _TORCHS or "forward" in vars(model):
+        raise ValueError(
+            "synchronize_batch_norm: every batch norm must be one of torch's,"
+            f" got {type(model).__name__} with a forward of its own; set"
+            " Recipe.sync_batch_norm = False, or replace it"
+        )
+    replacement = SyncBatchNorm(model.num_features)
+    vars(replacement).update(vars(model) | {"process_group": process_group})
+    return replacement

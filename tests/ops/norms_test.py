@@ -155,6 +155,27 @@ def test_sync_batch_norm_keeps_parameters_and_names():
     assert (norm.eps, norm.momentum, norm.training) == (0.1, 0.3, False)
 
 
+def test_sync_batch_norm_keeps_hooks():
+    calls = []
+    norm = torch.nn.BatchNorm2d(4)
+    norm.register_forward_hook(lambda *a: calls.append("after"))
+    norm.register_forward_pre_hook(lambda *a: calls.append("before"))
+    norms.synchronize_batch_norm(norm)(torch.randn(2, 4, 3, 3))
+    assert calls == ["before", "after"]
+
+
+def test_sync_batch_norm_replaces_nothing_that_it_does_not_know():
+    class Doubled(torch.nn.BatchNorm2d):
+        def forward(self, x):
+            return 2 * super().forward(x)
+
+    model = torch.nn.Sequential(torch.nn.ReLU(), Doubled(4))
+    message = "must be one of torch's, got Doubled with a forward of its own"
+    with pytest.raises(ValueError, match=message):
+        norms.synchronize_batch_norm(model)
+    assert type(model[1]) is Doubled
+
+
 def test_sync_batch_norm_of_one_process_is_torchs():
     images = torch.randn(3, 4, 5, 2)
     ours = norms.synchronize_batch_norm(torch.nn.BatchNorm2d(4))

@@ -1,4 +1,4 @@
-"""Subcommand startup: importing san, first calls, and equal bits.
+"""Subcommand startup: imports, first calls, asking, and equal bits.
 
 Imports are timed in fresh processes; the rest in this one.
 """
@@ -9,7 +9,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 
@@ -24,6 +24,8 @@ middle = time.perf_counter()
 import san
 print(middle - start, time.perf_counter() - middle)
 """
+# Of what is too short to be timed once.
+_CALLS = 20
 
 
 def entries(settings: Settings) -> list[Entry]:
@@ -31,6 +33,7 @@ def entries(settings: Settings) -> list[Entry]:
     makers = {
         "import san": _import,
         "first call at a new shape": _first_call,
+        "asking why not fused, SAN10-pair": _asking,
         "different bits in runs of 1, 2 and 3 threads": _different_bits,
     }
     return [
@@ -83,6 +86,36 @@ def _first_call(work: str, settings: Settings) -> Quantity:
 
     count()
     return Quantity(work, "second call", "ms", count, rounds=None, gain=False)
+
+
+def _asking(work: str, settings: Settings) -> Quantity:
+    """What every call of a network spends on the rule of what is fused."""
+    device = settings.device
+    model = san.create_model("san10_pair").to(device).eval()
+    images = torch.randn(1, 3, 224, 224, device=device)
+
+    def count() -> tuple[float, float]:
+        with torch.no_grad():
+            return (
+                _least(device, lambda: san.why_unfused(model, images)),
+                _least(device, lambda: model(images)),
+            )
+
+    count()
+    peer = "inference, batch 1"
+    return Quantity(work, peer, "ms", count, rounds=None, gain=False)
+
+
+def _least(device: torch.device, call: Callable[[], object]) -> float:
+    """The shortest of some calls, in milliseconds."""
+    times = []
+    for _ in range(_CALLS):
+        start = time.perf_counter()
+        call()
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        times.append(time.perf_counter() - start)
+    return min(times) * 1e3
 
 
 def _different_bits(work: str, settings: Settings) -> Quantity:

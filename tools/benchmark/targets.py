@@ -152,6 +152,12 @@ _CPU = (
         smaller_is_better=True,
     ),
     Target(
+        ("asking why not fused, SAN10-pair",),
+        "inference, batch 1",
+        *(0.02, 0.015, 0.01),
+        smaller_is_better=True,
+    ),
+    Target(
         ("different bits in runs of 1, 2 and 3 threads",),
         "all results",
         *(0, 0, 0),
