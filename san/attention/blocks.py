@@ -9,6 +9,7 @@ P = H * W pixels, R relation channels, M value channels, G weight channels.
 
 import math
 import operator
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import gin
@@ -16,10 +17,15 @@ import torch
 from torch import Tensor, nn
 
 from san import ops
-from san.attention import fused, relations
+from san.attention import fused
 from san.attention.mappings import create_mapping
 from san.attention.positions import RelativePosition
-from san.attention.relations import Relation
+from san.attention.relations import (
+    PAIRWISE,
+    PATCHWISE,
+    Relation,
+    create_relation,
+)
 from san.attention.window_ops import same_window, window_ops
 from san.backend import attention_backend
 from san.fusion import Pointwise, describe_unfused, reasons
@@ -35,7 +41,8 @@ class Attention(nn.Module):
     Args:
       channels: C of the image.
       kernel_size: rows and columns of the footprint; odd.
-      relation: how pixels are compared.
+      relation: how pixels are compared: a Relation, or a name of `known`.
+      known: the relations that have names.
       relation_ratio: r1; C / r1 channels are compared.
       output_ratio: r2; the output has C / r2 channels.
       channels_per_weight: channels of the output that share a weight.
@@ -48,28 +55,35 @@ class Attention(nn.Module):
         self,
         channels: int,
         kernel_size: int,
-        relation: Relation,
-        relation_ratio: int = 16,
-        output_ratio: int = 4,
-        channels_per_weight: int = 8,
+        relation: Any,
+        known: Mapping[str, Callable[[], Relation]],
+        relation_ratio: int,
+        output_ratio: int,
+        channels_per_weight: int,
     ) -> None:
         super().__init__()
-        sizes = self._checked(
+        (
+            channels,
+            self.kernel_size,
+            relation_ratio,
+            output_ratio,
+            channels_per_weight,
+        ) = self._checked(
             channels=channels,
             kernel_size=kernel_size,
             relation_ratio=relation_ratio,
             output_ratio=output_ratio,
             channels_per_weight=channels_per_weight,
         )
-        channels, self.kernel_size, *_ = sizes
         self.padding = self.kernel_size // 2
-        self.relation_channels = channels // sizes[2]
-        self.out_channels = channels // sizes[3]
-        self.weight_channels = self.out_channels // sizes[4]
+        self.num_taps = self.kernel_size * self.kernel_size
+        self.relation_channels = channels // relation_ratio
+        self.out_channels = channels // output_ratio
+        self.weight_channels = self.out_channels // channels_per_weight
         self.conv1 = nn.Conv2d(channels, self.relation_channels, 1)
         self.conv2 = nn.Conv2d(channels, self.relation_channels, 1)
         self.conv3 = nn.Conv2d(channels, self.out_channels, 1)
-        self.relation = relation
+        self.relation = create_relation(type(self).__name__, relation, known)
 
     def forward(self, x: Tensor) -> Tensor:
         """Maps an image [N, C, H, W] to [N, M, H, W]."""
@@ -143,10 +157,13 @@ class PairwiseAttention(Attention):
     Image Recognition", CVPR 2020, section 3.1.
 
     Args:
-      channels: C of the image; a multiple of 32. The output has C / 4.
+      channels: C of the image; a multiple of r2 * channels_per_weight and of
+        r1: of 32, as published.
       kernel_size: rows and columns of the footprint; odd.
       relation: "subtraction", or a Relation with K taps.
-      **ratios: as for Attention.
+      relation_ratio: r1; C / r1 channels are compared.
+      output_ratio: r2; the output has C / r2 channels.
+      channels_per_weight: channels of the output that share a weight.
 
     Raises:
       ValueError: if a size is none of the above.
@@ -157,19 +174,25 @@ class PairwiseAttention(Attention):
         channels: int,
         kernel_size: int,
         relation: Any = "subtraction",
-        **ratios: int,
+        relation_ratio: int = 16,
+        output_ratio: int = 4,
+        channels_per_weight: int = 8,
     ) -> None:
-        made = relations.create_relation(
-            "PairwiseAttention", relation, relations.PAIRWISE
+        super().__init__(
+            channels,
+            kernel_size,
+            relation,
+            PAIRWISE,
+            relation_ratio,
+            output_ratio,
+            channels_per_weight,
         )
-        super().__init__(channels, kernel_size, made, **ratios)
         self.position = RelativePosition()
         self.conv_p = nn.Conv2d(2, self.position.channels, 1)
-        num_taps = self.kernel_size * self.kernel_size
-        inputs = made.channels(self.relation_channels, num_taps)
+        features = self.relation.channels(self.relation_channels, self.num_taps)
         self.conv_w = create_mapping(
             (
-                inputs + self.position.channels,
+                features + self.position.channels,
                 self.relation_channels,
                 self.weight_channels,
             )
@@ -205,10 +228,13 @@ class PatchwiseAttention(Attention):
     Self-attention for Image Recognition", CVPR 2020, section 3.2.
 
     Args:
-      channels: C of the image; a multiple of 32. The output has C / 4.
+      channels: C of the image; a multiple of r2 * channels_per_weight and of
+        r1: of 32, as published.
       kernel_size: rows and columns of the footprint; odd.
       relation: "concatenation", or a Relation of whole footprints.
-      **ratios: as for Attention.
+      relation_ratio: r1; C / r1 channels are compared.
+      output_ratio: r2; the output has C / r2 channels.
+      channels_per_weight: channels of the output that share a weight.
 
     Raises:
       ValueError: if a size is none of the above.
@@ -219,18 +245,24 @@ class PatchwiseAttention(Attention):
         channels: int,
         kernel_size: int,
         relation: Any = "concatenation",
-        **ratios: int,
+        relation_ratio: int = 16,
+        output_ratio: int = 4,
+        channels_per_weight: int = 8,
     ) -> None:
-        made = relations.create_relation(
-            "PatchwiseAttention", relation, relations.PATCHWISE
+        super().__init__(
+            channels,
+            kernel_size,
+            relation,
+            PATCHWISE,
+            relation_ratio,
+            output_ratio,
+            channels_per_weight,
         )
-        super().__init__(channels, kernel_size, made, **ratios)
-        num_taps = self.kernel_size * self.kernel_size
         self.conv_w = create_mapping(
             (
-                made.channels(self.relation_channels, num_taps),
+                self.relation.channels(self.relation_channels, self.num_taps),
                 self.weight_channels,
-                self.weight_channels * num_taps,
+                self.weight_channels * self.num_taps,
             )
         )
 

@@ -97,13 +97,6 @@ def why_not_features(block: Any, *features: Tensor) -> str:
     return ""
 
 
-def why_not_called_through(block: Any) -> str:
-    """Why the module around a block has to call it as one, or ""."""
-    if not hasattr(type(block), "attend"):
-        return f"sam is a {type(block).__name__}"
-    return rule.why_hooked("sam", block)
-
-
 def _why_not_part(name: str, module: Any, kind: type) -> str:
     """Why a part without parameters is not what the operator computes."""
     if type(module) is not kind:

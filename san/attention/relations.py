@@ -9,7 +9,7 @@ the footprint, H W image, P = H * W pixels.
 """
 
 import difflib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import gin
@@ -72,7 +72,7 @@ PATCHWISE: dict[str, Callable[[], Relation]] = {
 
 
 def create_relation(
-    block: str, relation: Any, known: dict[str, Callable[[], Relation]]
+    block: str, relation: Any, known: Mapping[str, Callable[[], Relation]]
 ) -> Relation:
     """Makes a relation from its name or its class.
 

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch._subclasses import FakeTensor
 from torch._subclasses.functional_tensor import FunctionalTensor
 from torch.autograd import forward_ad
+from torch.nn import functional as F
 from torch.nn.modules import module as torch_module
 
 from san.backend import attention_backend
@@ -28,8 +29,6 @@ NORMS = (nn.BatchNorm2d, SyncBatchNorm, nn.SyncBatchNorm)
 # Fake and functional tensors are what torch.export computes on.
 _TENSORS = (Tensor, nn.Parameter, FakeTensor, FunctionalTensor)
 _CALL = nn.Module.__call__
-
-
 # What of its class a module itself can replace, with an effect on a call.
 _METHODS = (
     "forward",
@@ -40,6 +39,12 @@ _METHODS = (
 )
 _FORWARDS: dict[type, Any] = {
     kind: kind.forward for kind in (nn.Conv2d, nn.ReLU, nn.MaxPool2d, *NORMS)
+}
+_CONV_FORWARD = nn.Conv2d._conv_forward
+# What the modules call, which profilers replace.
+_FUNCTIONS = {
+    name: getattr(F, name)
+    for name in ("batch_norm", "conv2d", "max_pool2d", "relu")
 }
 
 
@@ -61,10 +66,19 @@ def why_nothing(like: Tensor) -> str:
 def _why_watched() -> str:
     if why := why_all_hooked():
         return why
-    # torch.export replaces it too, and calls what it was.
-    if not torch.compiler.is_compiling() and nn.Module.__call__ is not _CALL:
-        return "nn.Module.__call__ was replaced"
+    # torch.export replaces some of them too, and calls what they were.
+    if not torch.compiler.is_compiling() and (why := _why_torch_changed()):
+        return why
     return why_transformed()
+
+
+def _why_torch_changed() -> str:
+    if nn.Module.__call__ is not _CALL:
+        return "nn.Module.__call__ was replaced"
+    for name, function in _FUNCTIONS.items():
+        if getattr(F, name) is not function:
+            return f"torch.nn.functional.{name} was replaced"
+    return ""
 
 
 def why_all_hooked() -> str:
@@ -116,6 +130,8 @@ def why_replaced(name: str, module: Any) -> str:
     kind = type(module)
     if kind in _FORWARDS and kind.forward is not _FORWARDS[kind]:
         return f"{kind.__name__}.forward was replaced"
+    if kind is nn.Conv2d and kind._conv_forward is not _CONV_FORWARD:
+        return f"{kind.__name__}._conv_forward was replaced"
     return ""
 
 

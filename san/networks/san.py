@@ -10,7 +10,7 @@ import gin
 from torch import Tensor, nn
 
 from san.attention import Attention
-from san.attention.fused import TRANSFORMATIONS, why_not_called_through
+from san.attention.fused import TRANSFORMATIONS
 from san.fusion import (
     Group,
     NormRelu,
@@ -18,6 +18,7 @@ from san.fusion import (
     Pointwise,
     Stem,
     describe_unfused,
+    rule,
 )
 
 # Makes an attention block from its channels and its kernel_size.
@@ -52,7 +53,7 @@ class Bottleneck(nn.Module):
 
     def why_unfused(self, like: Tensor) -> list[str]:
         """What runs module by module, and why; see san.why_unfused."""
-        why = why_not_called_through(self.sam) or self._enter().why(like)
+        why = self._why_called() or self._enter().why(like)
         return [why for why in (why, self._leave().why(like)) if why]
 
     def extra_repr(self) -> str:
@@ -61,11 +62,17 @@ class Bottleneck(nn.Module):
 
     def _attended(self, x: Tensor) -> Tensor:
         sam: Any = self.sam
-        if not why_not_called_through(sam) and not sam.why_unfused(x):
+        if not self._why_called() and not sam.why_unfused(x):
             enter = self._enter()
             if enter.takes(x):
                 return sam.attend(enter.fused(x))
         return sam(NormRelu(self, "bn1", "relu")(x))
+
+    def _why_called(self) -> str:
+        """Why the attention is called as one, not through its parts."""
+        if not isinstance(self.sam, Attention):
+            return f"sam is a {type(self.sam).__name__}"
+        return rule.why_hooked("sam", self.sam)
 
     def _enter(self) -> NormReluLinear:
         convs = (f"sam.{name}" for name in TRANSFORMATIONS)
