@@ -28,7 +28,7 @@ from san.attention.relations import (
 )
 from san.attention.window_ops import same_window, window_ops
 from san.backend import attention_backend
-from san.fusion import Pointwise, describe_unfused, reasons
+from san.fusion import Pointwise, describe_unfused, reasons, rule
 from san.ops.positions import coordinates
 
 
@@ -200,7 +200,7 @@ class PairwiseAttention(Attention):
 
     def why_unfused(self, like: Tensor) -> list[str]:
         """What runs module by module, and why; see san.why_unfused."""
-        why = fused.why_not_pairwise(self, PairwiseAttention, like)
+        why = fused.why_not_pairwise(self, _PAIRWISE_METHODS, like)
         return [why] if why else []
 
     def attend(self, features: Tensor) -> Tensor:
@@ -268,7 +268,7 @@ class PatchwiseAttention(Attention):
 
     def why_unfused(self, like: Tensor) -> list[str]:
         """What runs module by module, and why; see san.why_unfused."""
-        why = fused.why_not_patchwise(self, PatchwiseAttention, like)
+        why = fused.why_not_patchwise(self, _PATCHWISE_METHODS, like)
         return [why] if why else []
 
     def attend(self, features: Tensor) -> Tensor:
@@ -286,6 +286,10 @@ class PatchwiseAttention(Attention):
         relation = self.relation(phi, psi, self.kernel_size)
         weights = self.conv_w(relation).squeeze(2)
         return weights.unflatten(1, (self.weight_channels, -1))
+
+
+_PAIRWISE_METHODS = rule.methods_of(PairwiseAttention, *fused.METHODS)
+_PATCHWISE_METHODS = rule.methods_of(PatchwiseAttention, *fused.METHODS)
 
 
 def _integer(block: str, name: str, value: Any) -> int:

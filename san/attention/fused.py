@@ -13,32 +13,37 @@ from san.attention.mappings import Mapping
 from san.attention.positions import RelativePosition
 from san.attention.relations import PatchConcatenation, Subtraction
 from san.fusion import rule
-from san.ops.mapping import layers_by_kind
 from san.ops.pairwise_attention import fits_pairwise
 from san.ops.patchwise_core import LARGEST_FOOTPRINT
 
 # The 1x1 convolutions in the order in which the fused operators take them.
 TRANSFORMATIONS = ("conv1", "conv2", "conv3")
-# What a subclass can change of a block.
-_METHODS = ("forward", "weights", "attend", "_weigh", "_sum")
+# What decides what a block computes.
+METHODS = ("weights", "attend", "_weigh", "_sum")
+_PARTS = {
+    kind: rule.methods_of(kind)
+    for kind in (Mapping, PatchConcatenation, RelativePosition, Subtraction)
+}
 
 
-def why_not_pairwise(block: Any, kind: type, like: Tensor) -> str:
+def why_not_pairwise(block: Any, methods: dict[str, Any], like: Tensor) -> str:
     """Why a PairwiseAttention is not what ops.pairwise_attention computes."""
+    parts = block._modules
     why = (
         rule.why_nothing(like)
-        or rule.why_overridden(block, kind, _METHODS)
-        or _why_not_part("relation", block.relation, Subtraction)
-        or _why_not_part("position", block.position, RelativePosition)
-        or rule.why_not_pointwise("conv_p", block.conv_p, like)
-        or _why_not_mapping(block.conv_w, like)
+        or rule.why_overridden(type(block).__name__, block, methods)
+        or _why_not_outputs(block)
+        or _why_not_part("relation", parts.get("relation"), Subtraction)
+        or _why_not_part("position", parts.get("position"), RelativePosition)
+        or rule.why_not_pointwise("conv_p", parts.get("conv_p"), like)
+        or _why_not_mapping(parts.get("conv_w"), like)
     )
     if why:
         return why
     relation, weights = block.relation_channels, block.weight_channels
-    if tuple(block.conv_p.weight.shape) != (2, 2, 1, 1):
+    if rule.channels_of(parts["conv_p"]) != (2, 2):
         return "conv_p does not map 2 channels to 2"
-    why = _why_not_sizes(block.conv_w, (relation + 2, relation, weights))
+    why = _why_not_sizes(parts["conv_w"], (relation + 2, relation, weights))
     if not why and not fits_pairwise(
         like.device,
         relation,
@@ -50,21 +55,24 @@ def why_not_pairwise(block: Any, kind: type, like: Tensor) -> str:
     return why
 
 
-def why_not_patchwise(block: Any, kind: type, like: Tensor) -> str:
+def why_not_patchwise(block: Any, methods: dict[str, Any], like: Tensor) -> str:
     """Why a PatchwiseAttention is not what ops.patchwise_attention computes."""
+    parts = block._modules
     why = (
         rule.why_nothing(like)
-        or rule.why_overridden(block, kind, _METHODS)
-        or _why_not_part("relation", block.relation, PatchConcatenation)
-        or _why_not_mapping(block.conv_w, like)
+        or rule.why_overridden(type(block).__name__, block, methods)
+        or _why_not_outputs(block)
+        or _why_not_part("relation", parts.get("relation"), PatchConcatenation)
+        or _why_not_mapping(parts.get("conv_w"), like)
     )
     if why:
         return why
     relation, weights = block.relation_channels, block.weight_channels
     num_taps = block.kernel_size**2
     widths = relation * (num_taps + 1), weights, weights * num_taps
-    why = _why_not_sizes(block.conv_w, widths)
-    if not why and block.conv_w[5].bias is None:
+    mapping = parts["conv_w"]
+    why = _why_not_sizes(mapping, widths)
+    if not why and mapping._modules["5"]._parameters["bias"] is None:
         why = "conv_w.5 has no bias"
     if not why and block.kernel_size > LARGEST_FOOTPRINT:
         why = (
@@ -101,7 +109,28 @@ def _why_not_part(name: str, module: Any, kind: type) -> str:
     """Why a part without parameters is not what the operator computes."""
     if type(module) is not kind:
         return f"{name} is a {type(module).__name__}, not a {kind.__name__}"
-    return rule.why_hooked(name, module) or rule.why_replaced(name, module)
+    return rule.why_hooked(name, module) or rule.why_overridden(
+        name, module, _PARTS[kind]
+    )
+
+
+def _why_not_outputs(block: Any) -> str:
+    """Why the transformations make other channels than the block was made for.
+
+    Of those that are not torch's own convolutions it is seen when they have
+    made them.
+    """
+    relation = block.relation_channels
+    for name, channels in zip(
+        TRANSFORMATIONS, (relation, relation, block.out_channels), strict=True
+    ):
+        conv = block._modules.get(name)
+        if type(conv) is not nn.Conv2d or "weight" not in conv._parameters:
+            continue
+        made, _ = rule.channels_of(conv)
+        if made != channels:
+            return f"{name} makes {made} channels"
+    return ""
 
 
 def _why_not_mapping(mapping: Any, like: Tensor) -> str:
@@ -122,19 +151,18 @@ def _why_not_mapping(mapping: Any, like: Tensor) -> str:
     )
     if why:
         return why
-    if layers["2"].bias is not None:
+    if layers["2"]._parameters["bias"] is not None:
         return "conv_w.2 has a bias"
     return ""
 
 
-def _why_not_sizes(mapping: nn.Sequential, widths: tuple[int, ...]) -> str:
+def _why_not_sizes(mapping: nn.Module, widths: tuple[int, ...]) -> str:
     """Why the layers of a mapping do not have so many channels."""
-    norms, _, matrices = layers_by_kind(mapping)
-    for step, (norm, matrix) in enumerate(zip(norms, matrices, strict=True)):
+    layers: Any = mapping._modules
+    for step, (norm, matrix) in enumerate((("0", "2"), ("3", "5"))):
         inputs, outputs = widths[step], widths[step + 1]
-        if norm.num_features != inputs or tuple(matrix.weight.shape[:2]) != (
-            outputs,
-            inputs,
+        if layers[norm].num_features != inputs or (
+            rule.channels_of(layers[matrix]) != (outputs, inputs)
         ):
             return f"layer {step + 1} of conv_w has other channels"
     return ""

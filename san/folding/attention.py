@@ -77,7 +77,7 @@ class _Attention(Constants):
             torch.cat([*biases, bias * scale + shift]),
             norm,
         )
-        self.sizes = [conv.out_channels for conv in convs]
+        self.sizes = [len(conv.weight) for conv in convs]
         self.kernel_size = attention.kernel_size
 
 
@@ -179,7 +179,7 @@ class _Patchwise(_Attention):
         norm1, norm2 = attention.conv_w.norms
         conv1, conv2 = attention.conv_w.matrices
         (scale, shift), (scale2, shift2) = affine(norm1), affine(norm2)
-        size, groups = attention.kernel_size, conv1.out_channels
+        size, groups = attention.kernel_size, len(conv1.weight)
         super().__init__(
             attention,
             norm,

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from san.fusion.rule import why_hooked, why_transformed
+from san.fusion.rule import why_hooked, why_transformed, why_watched
 from san.norms import Moments, scale_and_shift
 from san.ops.fused_call import compute_dtype
 
@@ -50,10 +50,10 @@ class Layers(nn.Sequential):
 
     def forward(self, x: Tensor) -> Tensor:
         """Maps images to what the last layer makes of them."""
-        is_ours = False
+        is_ours, is_watched = False, bool(why_watched())
         layers: Any = self
         for layer in layers:
-            is_unseen = isinstance(layer, Constants) and not _is_hooked(layer)
+            is_unseen = not is_watched and not _why_seen(layer)
             if is_ours and is_unseen:
                 x = layer.onto(x)
             else:
@@ -65,13 +65,17 @@ class Layers(nn.Sequential):
 class Chain(nn.Module):
     """Modules that people have changed, called one after the other."""
 
-    def __init__(self, modules: Sequence[nn.Module]) -> None:
+    def __init__(self, modules: Sequence[Any]) -> None:
         super().__init__()
-        self.layers = nn.Sequential(*modules)
+        self.length = len(modules)
+        for index, module in enumerate(modules):
+            setattr(self, f"step{index}", module)  # Perhaps a function.
 
     def forward(self, x: Tensor) -> Tensor:
         """What the last of them gives."""
-        return self.layers(x)
+        for index in range(self.length):
+            x = getattr(self, f"step{index}")(x)
+        return x
 
 
 class Shift(Constants):
@@ -94,6 +98,8 @@ class Norm(Constants):
 
     def forward(self, x: Tensor) -> Tensor:
         """Maps [N, C, H, W] to [N, C, H // pool, W // pool]."""
+        if self.pool > 1:
+            require_poolable("fold_for_inference", x)
         if takes_gradient(x):  # The operator has no derivative.
             shift, scale = per_pixel(self.shift), per_pixel(self.scale)
             y = torch.addcmul(shift, x, scale).relu_()
@@ -111,6 +117,7 @@ class Stem(Constants):
 
     def forward(self, x: Tensor) -> Tensor:
         """Maps [N, C, H, W] to [N, len(weight), H // 2, W // 2]."""
+        require_images(x, self.weight)
         dtype = compute_dtype(x.dtype)
         y, weight, shift = (t.to(dtype) for t in (x, self.weight, self.shift))
         return torch.ops.san.stem(y, weight, shift).to(self.weight.dtype)
@@ -155,9 +162,49 @@ class Pointwise(Constants):
         return y.permute(0, 3, 1, 2)
 
 
-def _is_hooked(layer: nn.Module) -> bool:
-    """Whether somebody sees what a layer, or a layer in it, takes or gives."""
-    return any(why_hooked("", module) for module in layer.modules())
+def _why_seen(layer: nn.Module) -> str:
+    """Why somebody may see what a layer, or a layer in it, takes or gives."""
+    if not isinstance(layer, Constants):
+        return "it is not of ours"
+    for module in layer.modules():
+        own = vars(module)
+        why = why_hooked("it", module)
+        if why or "forward" in own or "_compiled_call_impl" in own:
+            return why or "it has a forward of its own"
+    return ""
+
+
+def require_poolable(op: str, x: Tensor) -> None:
+    """Raises ValueError for images of which no 2 x 2 pixels can be pooled."""
+    if min(x.shape[2:]) < 2:
+        raise ValueError(
+            f"{op}: images must be large enough for every pooling, got "
+            f"{list(x.shape[2:])} pixels before one"
+        )
+
+
+def require_images(images: Any, weight: Tensor) -> None:
+    """Raises ValueError for what the modules would refuse, too."""
+    op, channels = "fold_for_inference", weight.shape[1]
+    if not isinstance(images, Tensor) or images.dim() != 4:
+        got = type(images).__name__
+        if isinstance(images, Tensor):
+            got = str(list(images.shape))
+        raise ValueError(
+            f"{op}: images must be a tensor [N, C, H, W], got {got}"
+        )
+    if images.shape[1] != channels:
+        raise ValueError(
+            f"{op}: images must have {channels} channels, got {images.shape[1]}"
+        )
+    if images.dtype != weight.dtype and not torch.is_autocast_enabled(
+        images.device.type
+    ):
+        raise ValueError(
+            f"{op}: images must be {weight.dtype} as the network is, got "
+            f"{images.dtype}"
+        )
+    require_poolable(op, images)
 
 
 def takes_gradient(x: Tensor) -> bool:

@@ -99,6 +99,19 @@ class _Folded(nn.Module):
         return super().train(False)
 
 
+class _Classifier(nn.Module):
+    """The layers of a SAN, and its head as it was."""
+
+    def __init__(
+        self, layers: nn.Module, avgpool: nn.Module, fc: nn.Module
+    ) -> None:
+        super().__init__()
+        self.layers, self.avgpool, self.fc = layers, avgpool, fc
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.fc(self.avgpool(self.layers(images)).flatten(1))
+
+
 class _ResNet:
     """Joins each norm with the convolution before it."""
 
@@ -129,7 +142,7 @@ class _San:
     def __init__(self, network: Any) -> None:
         self.left: dict[str, str] = {}
         self._network = network
-        self._like = next(network.parameters())
+        self._like = network.conv_in.weight
         self._layers: OrderedDict[str, nn.Module] = OrderedDict()
         # What the bottlenecks so far have not added.
         self._missing: Tensor | None = None
@@ -139,8 +152,8 @@ class _San:
             self._fold_blocks(f"layer{stage}")
             is_last = stage == network.num_stages - 1
             self._fold_norm(f"bn{stage}", [] if is_last else ["pool"])
-        self.folded = nn.Sequential(
-            Layers(self._layers), network.avgpool, nn.Flatten(), network.fc
+        self.folded = _Classifier(
+            Layers(self._layers), network.avgpool, network.fc
         )
 
     def _add(self, name: str, layer: nn.Module) -> None:

@@ -15,11 +15,14 @@ from san.networks.san import SAN, Bottleneck
 from san.norms import uses_batch
 
 # The methods that say how a network or a block computes.
-_METHODS: dict[type, tuple[str, ...]] = {
-    SAN: ("forward", "_steps"),
-    ResNet: ("forward",),
-    Bottleneck: ("forward", "_attended", "_enter", "_leave"),
-    ConvolutionBottleneck: ("forward",),
+_METHODS: dict[type, dict[str, Any]] = {
+    kind: fusion_rule.methods_of(kind, *others)
+    for kind, others in (
+        (SAN, ("_steps",)),
+        (ResNet, ()),
+        (Bottleneck, ("_attended", "_enter", "_leave", "_why_called")),
+        (ConvolutionBottleneck, ()),
+    )
 }
 # The convolutions that a norm follows, by the module that calls both.
 _RESNET_PAIRS: dict[type, tuple[tuple[str, str], ...]] = {
@@ -35,10 +38,13 @@ _RESNET_PAIRS: dict[type, tuple[tuple[str, str], ...]] = {
 
 def why_not_network(model: nn.Module) -> str:
     """Why a network as a whole is none that can be folded."""
+    for name, module in model.named_modules():
+        if "_compiled_call_impl" in vars(module):
+            return f"{name or 'one'} compiled by itself: fold it, then compile"
     for kind in (SAN, ResNet):
         if isinstance(model, kind):
             return fusion_rule.why_overridden(
-                model, kind, _METHODS[kind]
+                type(model).__name__, model, _METHODS[kind]
             ) or fusion_rule.why_hooked("the model", model)
     return type(model).__name__
 
@@ -59,14 +65,16 @@ def why_not_bottleneck(block: Any, like: Tensor) -> str:
         return f"it is a {type(block).__name__}"
     sam: Any = block.sam
     why = (
-        fusion_rule.why_overridden(block, Bottleneck, _METHODS[Bottleneck])
+        fusion_rule.why_overridden("it", block, _METHODS[Bottleneck])
         or fusion_rule.why_hooked("it", block)
         or "; ".join(block.why_unfused(like))
         or "; ".join(sam.why_unfused(like))
     )
     if why:
         return why
-    return _why_not_constant(block.bn1, block.bn2, *sam.conv_w.norms)
+    return _why_not_constant(
+        block.bn1, block.bn2, *sam.conv_w.norms
+    ) or _why_not_finite(sam)
 
 
 def resnet_pairs(block: Any) -> list[tuple[str, str]]:
@@ -80,7 +88,9 @@ def resnet_pairs(block: Any) -> list[tuple[str, str]]:
 def why_not_pair(block: Any, conv: str, norm: str) -> str:
     """Why a norm does not join the convolution before it."""
     kind = next(k for k in _RESNET_PAIRS if isinstance(block, k))
-    why = fusion_rule.why_overridden(block, kind, _METHODS[kind])
+    why = fusion_rule.why_overridden(
+        type(block).__name__, block, _METHODS[kind]
+    )
     owner = conv.rpartition(".")[0]
     if owner and not why:
         why = why_not_chain(owner, block.get_submodule(owner))
@@ -98,6 +108,15 @@ def why_not_pair(block: Any, conv: str, norm: str) -> str:
 def _has(block: Any, *names: str) -> bool:
     found = {name for name, _ in block.named_modules()}
     return found.issuperset(names)
+
+
+def _why_not_finite(sam: Any) -> str:
+    """Why what the softmax does not see cannot be left out."""
+    for name in ("conv_p.bias", "conv_w.5.bias"):
+        bias = dict(sam.named_parameters()).get(name)
+        if bias is not None and not bias.isfinite().all():
+            return f"{name} is not finite"
+    return ""
 
 
 def _why_not_constant(*norms: Any) -> str:

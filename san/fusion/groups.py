@@ -64,9 +64,10 @@ class Stem(Group):
         )
         if why:
             return why
-        if conv.bias is not None:
+        if conv._parameters["bias"] is not None:
             return f"{self.names[0]} has a bias"
-        return rule.why_not_channels(self.names[1], norm, len(conv.weight))
+        channels, _ = rule.channels_of(conv)
+        return rule.why_not_channels(self.names[1], norm, channels)
 
     def __call__(self, images: Tensor) -> Tensor:
         """Maps [N, I, H, W] to [N, C, H // 2, W // 2]."""
@@ -126,7 +127,7 @@ class NormReluLinear(Group):
             self._norm_relu(like)
             or _why_not_pointwise(self.names[2:], convs, like)
             or rule.why_not_channels(
-                self.names[0], norm, convs[0].weight.shape[1]
+                self.names[0], norm, rule.channels_of(convs[0])[1]
             )
         )
 
@@ -223,7 +224,7 @@ def _why_not_pointwise(
         why = rule.why_not_pointwise(name, conv, like)
         if why:
             return why
-    inputs = {conv.weight.shape[1] for conv in convs}
-    if len(inputs) > 1:
+    inputs = [rule.channels_of(conv)[1] for conv in convs]
+    if any(channels != inputs[0] for channels in inputs):
         return f"{', '.join(names)} take images of different channels"
     return ""

@@ -19,6 +19,8 @@ from torch._subclasses.functional_tensor import FunctionalTensor
 from torch.autograd import forward_ad
 from torch.nn import functional as F
 from torch.nn.modules import module as torch_module
+from torch.overrides import _get_current_function_mode_stack
+from torch.utils._device import DeviceContext
 
 from san.backend import attention_backend
 from san.norms import SyncBatchNorm
@@ -28,24 +30,50 @@ NORMS = (nn.BatchNorm2d, SyncBatchNorm, nn.SyncBatchNorm)
 
 # Fake and functional tensors are what torch.export computes on.
 _TENSORS = (Tensor, nn.Parameter, FakeTensor, FunctionalTensor)
-_CALL = nn.Module.__call__
-# What of its class a module itself can replace, with an effect on a call.
+# What a call of a module runs of its class.
 _METHODS = (
-    "forward",
+    "__call__",
     "_call_impl",
     "_check_input_dim",
-    "_compiled_call_impl",
     "_conv_forward",
+    "forward",
 )
-_FORWARDS: dict[type, Any] = {
-    kind: kind.forward for kind in (nn.Conv2d, nn.ReLU, nn.MaxPool2d, *NORMS)
+
+
+def methods_of(kind: type, *others: str) -> dict[str, Any]:
+    """The methods that decide what calling a module of a class computes.
+
+    As they are now: taken when the class was made, to be compared with what
+    people have put in their place since.
+    """
+    names = (*_METHODS, *others)
+    return {name: getattr(kind, name) for name in names if hasattr(kind, name)}
+
+
+_TORCHS = {
+    kind: methods_of(kind)
+    for kind in (nn.Conv2d, nn.ReLU, nn.MaxPool2d, nn.Sequential, *NORMS)
 }
-_CONV_FORWARD = nn.Conv2d._conv_forward
-# What the modules call, which profilers replace.
-_FUNCTIONS = {
-    name: getattr(F, name)
-    for name in ("batch_norm", "conv2d", "max_pool2d", "relu")
-}
+
+
+def _functions() -> tuple[Any, ...]:
+    """What the modules call in turn, which profilers replace."""
+    return (
+        nn.Module.__call__,
+        nn.Module._call_impl,
+        F.batch_norm,
+        F.conv2d,
+        F.max_pool2d,
+        F.relu,
+        F.unfold,
+        torch.batch_norm,
+        torch.max_pool2d,
+        torch.relu,
+        Tensor.softmax,
+    )
+
+
+_FUNCTIONS = _functions()
 
 
 def why_nothing(like: Tensor) -> str:
@@ -60,10 +88,11 @@ def why_nothing(like: Tensor) -> str:
         return f"tensors are {like.dtype}"
     if like.layout is not torch.strided or like.is_nested:
         return "tensors are not dense"
-    return _why_watched()
+    return why_watched()
 
 
-def _why_watched() -> str:
+def why_watched() -> str:
+    """Why every module may be seen at work, or something else called."""
     if why := why_all_hooked():
         return why
     # torch.export replaces some of them too, and calls what they were.
@@ -73,11 +102,14 @@ def _why_watched() -> str:
 
 
 def _why_torch_changed() -> str:
-    if nn.Module.__call__ is not _CALL:
-        return "nn.Module.__call__ was replaced"
-    for name, function in _FUNCTIONS.items():
-        if getattr(F, name) is not function:
-            return f"torch.nn.functional.{name} was replaced"
+    if (now := _functions()) != _FUNCTIONS:
+        for function, replaced in zip(_FUNCTIONS, now, strict=True):
+            if replaced is not function:
+                return f"{function.__qualname__} of torch was replaced"
+    if torch._C._len_torch_function_stack() > 0:
+        for mode in _get_current_function_mode_stack():
+            if not isinstance(mode, DeviceContext):
+                return f"the mode {type(mode).__name__} is active"
     return ""
 
 
@@ -123,27 +155,35 @@ def why_hooked(name: str, module: Any) -> str:
 
 def why_replaced(name: str, module: Any) -> str:
     """Why a module does not run the methods of its class as torch wrote it."""
-    own = module.__dict__
-    for method in _METHODS:
+    return why_overridden(name, module, _TORCHS[type(module)])
+
+
+def why_overridden(name: str, module: Any, methods: dict[str, Any]) -> str:
+    """Why a module does not compute what its class said when it was made.
+
+    Args:
+      name: of the module.
+      module: of that class or a subclass.
+      methods: of the class; see methods_of.
+    """
+    own, actual = module.__dict__, type(module)
+    if "_compiled_call_impl" in own:
+        return f"{name} is compiled by itself"
+    for method, function in methods.items():
         if method in own:
             return f"{name} has a {method} of its own"
-    kind = type(module)
-    if kind in _FORWARDS and kind.forward is not _FORWARDS[kind]:
-        return f"{kind.__name__}.forward was replaced"
-    if kind is nn.Conv2d and kind._conv_forward is not _CONV_FORWARD:
-        return f"{kind.__name__}._conv_forward was replaced"
-    return ""
-
-
-def why_overridden(module: Any, kind: type, methods: tuple[str, ...]) -> str:
-    """Why a module of ours does not compute what its class in here says."""
-    own, actual = module.__dict__, type(module)
-    for method in ("__call__", "_call_impl", *methods):
-        if method in own or (
-            getattr(actual, method) is not getattr(kind, method)
-        ):
+        # torch.export replaces that of all modules.
+        if method == "__call__" and torch.compiler.is_compiling():
+            continue
+        if getattr(actual, method) is not function:
             return f"{actual.__name__} has a {method} of its own"
     return ""
+
+
+def channels_of(conv: Any) -> tuple[int, int]:
+    """How many channels a convolution makes, and of how many."""
+    shape = conv._parameters["weight"].shape
+    return shape[0], shape[1]
 
 
 def why_not_channels(name: str, norm: Any, channels: int) -> str:
@@ -233,7 +273,9 @@ def why_not_norm(name: str, module: Any, like: Tensor) -> str:
     mean, variance = buffers["running_mean"], buffers["running_var"]
     if (mean is None) != (variance is None):
         return f"{name} has one running statistic of two"
-    features = module.num_features
+    if not module.eps > 0:
+        return f"{name}.eps is {module.eps}"
+    features, dtype = module.num_features, None
     for key, tensor in (
         ("weight", parameters["weight"]),
         ("bias", parameters["bias"]),
@@ -244,6 +286,9 @@ def why_not_norm(name: str, module: Any, like: Tensor) -> str:
             continue
         if tensor.dim() != 1 or tensor.shape[0] != features:
             return f"{name}.{key} is not a vector of num_features"
+        if tensor.dtype != dtype and dtype is not None:
+            return f"{name} is of several dtypes"
+        dtype = tensor.dtype
         why = why_no_tensor(name, key, tensor, like, is_norm=True)
         if why:
             return why
@@ -269,8 +314,9 @@ def why_no_tensor(
         torch.float64 not in (dtype, like.dtype)
         and dtype in DTYPES
         and (
-            (is_norm and dtype == torch.float32)
-            or torch.is_autocast_enabled(like.device.type)
+            dtype == torch.float32
+            if is_norm
+            else torch.is_autocast_enabled(like.device.type)
         )
     ):
         return ""

@@ -49,11 +49,14 @@ class Bottleneck(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Maps [N, C, H, W] to the same shape."""
-        return self._leave().add_to(x, self._attended(x))
+        y = self._attended(x)
+        return self._leave().add_to(x, y)
 
     def why_unfused(self, like: Tensor) -> list[str]:
         """What runs module by module, and why; see san.why_unfused."""
-        why = self._why_called() or self._enter().why(like)
+        why, sam = self._why_called(), self.sam
+        if not why and not sam.why_unfused(like):
+            why = self._enter().why(like)
         return [why for why in (why, self._leave().why(like)) if why]
 
     def extra_repr(self) -> str:
@@ -137,7 +140,9 @@ class SAN(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Maps images [N, 3, H, W] to logits [N, num_classes].
 
-        H and W are at least 2 ** stages, 32 for the published networks.
+        H and W are at least 2 ** stages, 32 for the published networks. What
+        hooks see between the layers may be in channels-last: reshape it, or
+        flatten it, rather than view it.
         """
         for step in self._steps():
             x = step(x)

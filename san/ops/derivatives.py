@@ -20,6 +20,7 @@ from torch.utils import _pytree as pytree
 # PyTorch has one level of dual numbers. By default its functions would ask a
 # variable of Python's, which code compiled by torch.compile does not set.
 _LEVEL = 0
+_VIEWS = torch._C.DispatchKeySet(torch._C.DispatchKey.ADInplaceOrView)
 
 
 class Rules(NamedTuple):
@@ -76,7 +77,12 @@ def _tensors(args: Sequence[Any]) -> Iterator[Tensor]:
 
 
 def _below_autograd(op: Any, keyset: Any, args: Sequence[Any]) -> Any:
-    with torch._C._AutoDispatchBelowAutograd():
+    # Kernels permute what they have made; seen as views, their results could
+    # not be changed in place, as those of modules can.
+    with (
+        torch._C._AutoDispatchBelowAutograd(),
+        torch._C._ExcludeDispatchKeyGuard(_VIEWS),
+    ):
         return op.redispatch(keyset & torch._C._after_autograd_keyset, *args)
 
 

@@ -137,6 +137,11 @@ def _run_backward(
         sums = torch.stack([moment, total])
         sum_over_group(sums, norm.group)
         moment, total = sums
+    # Where the statistics are not the batch's: 0 * NaN would reach all images.
+    moment, total = (
+        torch.where(norm.share > 0, t, torch.zeros_like(t))
+        for t in (moment, total)
+    )
     slope = -norm.share * scale * inverse**2 * moment
     constant = -norm.share * scale * total - slope * norm.mean
     run_fused(

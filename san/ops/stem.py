@@ -164,20 +164,20 @@ def _check(images: Any, conv: nn.Conv2d, norm: nn.BatchNorm2d) -> None:
         raise ValueError(
             f"stem: images must be of a floating type, got {images.dtype}"
         )
-    plain = (1, 1), (1, 1), (0, 0), 1
-    sizes = conv.kernel_size, conv.stride, conv.padding, conv.groups
-    if sizes != plain or conv.bias is not None:
+    sizes = conv.kernel_size, conv.stride, conv.groups
+    is_padded = conv.padding not in ((0, 0), "same", "valid")
+    if sizes != ((1, 1), (1, 1), 1) or is_padded or conv.bias is not None:
         raise ValueError(
             "stem: conv must be a 1x1 convolution without bias, stride, "
             f"padding or groups, got {conv}"
         )
-    if norm.num_features != conv.out_channels:
+    if norm.num_features != conv.weight.shape[0]:
         raise ValueError(
-            f"stem: norm must have the {conv.out_channels} channels of conv, "
+            f"stem: norm must have the {conv.weight.shape[0]} channels of conv, "
             f"got {norm.num_features}"
         )
-    if conv.in_channels != images.shape[1]:
+    if conv.weight.shape[1] != images.shape[1]:
         raise ValueError(
-            f"stem: images must have the {conv.in_channels} channels of conv, "
+            f"stem: images must have the {conv.weight.shape[1]} channels of conv, "
             f"got {images.shape[1]}"
         )

@@ -212,6 +212,16 @@ def a_norm_that_counts_nothing(model):
 
 
 @change
+def a_norm_without_epsilon(model):
+    model.layer1[0].bn1.eps = 0.0
+
+
+@change
+def a_norm_of_two_dtypes(model):
+    model.layer1[0].bn1.running_mean = model.layer1[0].bn1.running_mean.float()
+
+
+@change
 def frozen_norms(model):
     for norm in (model.bn_in, model.layer1[0].bn1, model.bn1):
         norm.eval()
@@ -293,6 +303,32 @@ def transformations_without_bias(model):
 
 
 @change
+def transformations_of_other_channels(model):
+    sam = model.layer1[0].sam
+    sam.conv1 = nn.Conv2d(128, 12, 1).double()
+    sam.conv2 = nn.Conv2d(128, 4, 1).double()
+
+
+@change
+def fewer_values(model):
+    block = model.layer1[0]
+    block.sam.conv3 = nn.Conv2d(128, 16, 1).double()
+    block.bn2 = nn.BatchNorm2d(16).double().train(model.training)
+    block.conv = nn.Conv2d(16, 128, 1).double()
+
+
+@look
+def a_stem_with_padding_by_name(model):
+    model.conv_in.padding = "same"
+
+
+@look
+def a_stem_with_other_attributes(model):
+    model.conv_in.in_channels = 7
+    model.layer1[0].sam.conv3.out_channels = 7
+
+
+@change
 def an_expansion_without_bias(model):
     model.layer1[0].conv.bias = None
 
@@ -358,6 +394,46 @@ def another_head(model):
 @change
 def another_pooling_of_the_head(model):
     model.avgpool = nn.AdaptiveMaxPool2d(1)
+
+
+@change
+def functions_in_the_place_of_layers(model):
+    del model.relu, model.pool
+    model.relu = torch.tanh
+    model.pool = functools.partial(
+        torch.nn.functional.avg_pool2d, kernel_size=2
+    )
+
+
+@change
+def a_layer_in_place_behind_a_stage(model):
+    model.layer1.append(nn.Hardtanh(inplace=True))
+
+
+@change
+def a_hook_in_place(model):
+    for module in (model.layer1[0].sam, model.layer1[0], model.layer0):
+        module.register_forward_hook(lambda module, args, y: y.mul_(1.5))
+
+
+class Merged(nn.Module):
+    """Somebody's own attention, with names like those of san."""
+
+    def __init__(self):
+        super().__init__()
+        self.out_channels = 32
+        self.qkv = nn.Conv2d(128, 32, 1)
+
+    def attend(self, x):
+        return self.qkv(x)
+
+    def forward(self, x):
+        return self.attend(x).sigmoid()
+
+
+@change
+def an_attention_of_ones_own(model):
+    model.layer1[0].sam = Merged().double()
 
 
 # ---- Subclasses and methods.

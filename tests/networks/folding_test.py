@@ -349,7 +349,7 @@ def test_leaves_what_people_changed_in_a_resnet(make, name):
 @pytest.mark.parametrize("kind", SMALL)
 def test_outputs_that_were_given_out_stay(kind):
     folded = san.fold_for_inference(small_san(kind))
-    layers = dict(folded.network[0].named_children())
+    layers = dict(folded.network.layers.named_children())
     images = torch.randn(2, 3, 32, 32)
     with torch.no_grad():
         expected = folded(images)
