@@ -167,14 +167,19 @@ def why_overridden(name: str, module: Any, methods: dict[str, Any]) -> str:
       methods: of the class; see methods_of.
     """
     own, actual = module.__dict__, type(module)
+    if "forward" in own or "_conv_forward" in own:
+        return f"{name} has a forward of its own"
+    if actual.forward is not methods["forward"]:
+        return f"{actual.__name__} has a forward of its own"
+    # Each question takes a compiler milliseconds, and torch.export replaces
+    # the __call__ of all modules.
+    if torch.compiler.is_compiling():
+        return ""
     if "_compiled_call_impl" in own:
         return f"{name} is compiled by itself"
     for method, function in methods.items():
         if method in own:
             return f"{name} has a {method} of its own"
-        # torch.export replaces that of all modules.
-        if method == "__call__" and torch.compiler.is_compiling():
-            continue
         if getattr(actual, method) is not function:
             return f"{actual.__name__} has a {method} of its own"
     return ""
