@@ -35,8 +35,9 @@ cc_library(
 
 def _cuda_toolkit_impl(ctx):
     lock = ctx.path(ctx.attr.lock)
+    python = find_python(ctx)
     ctx.report_progress("installing the CUDA compiler")
-    installer = make_venv(ctx, find_python(ctx), "installer", with_pip = True)
+    installer = make_venv(ctx, python, "installer", with_pip = True)
     install_locked(ctx, installer, lock, ctx.path("site"))
     ctx.file("BUILD", _BUILD)
     ctx.file("stamp", ctx.read(lock))

@@ -1,58 +1,67 @@
 """Installs hash-locked wheels into a repository; shared by both rules here."""
 
-_PYTHON_VERSION = "3.11"
-
 # PyTorch's CPU wheels are not on the ordinary package index. Where the
 # ordinary index (or a local find-links folder) cannot satisfy the lock, this
 # one is asked, for torch alone.
 _TORCH_CPU_INDEX = "https://download.pytorch.org/whl/cpu"
 
-def _run(ctx, arguments, what, environment = {}):
-    result = ctx.execute(arguments, timeout = 3600, environment = environment)
+# What pip and venv say of something that is missing, and what to do then.
+_REMEDIES = [
+    (
+        ["No space left on device", "Disk quota exceeded"],
+        "the disk must have room for the packages (2 GB, with torch for CUDA " +
+        "10 GB): free some, or name another place by " +
+        "--output_user_root=FOLDER before the command",
+    ),
+    (
+        ["DO NOT MATCH THE HASHES"],
+        "a package differs from its hash in the lock; a proxy or mirror " +
+        "may have changed it",
+    ),
+    (
+        ["ensurepip is not available", "No module named venv"],
+        "this Python must have venv (Debian: apt-get install python3-venv)",
+    ),
+    (
+        [
+            "CERTIFICATE_VERIFY_FAILED",
+            "Name or service not known",
+            "NewConnectionError",
+            "ProxyError",
+            "Temporary failure in name resolution",
+            "timed out",
+        ],
+        "the package index must be reachable: check the network and " +
+        "HTTPS_PROXY, or name a mirror by PIP_INDEX_URL (and its " +
+        "certificate by PIP_CERT)",
+    ),
+]
+
+def _fail(what, result):
+    """Fails with the remedy, where the output shows one, as the last line."""
+    output = result.stdout[-4000:] + result.stderr[-4000:]
+    for signs, remedy in _REMEDIES:
+        if [sign for sign in signs if sign in output]:
+            fail("python: %s failed:\n%s\npython: %s" % (what, output, remedy))
+    fail("python: %s failed:\n%s" % (what, output))
+
+def _run(ctx, arguments, what):
+    result = ctx.execute(arguments, timeout = 3600)
     if result.return_code:
-        fail("python: %s failed (%s):\n%s\n%s" % (
-            what,
-            " ".join([str(a) for a in arguments]),
-            result.stdout[-4000:],
-            result.stderr[-4000:],
-        ))
+        _fail(what, result)
     return result.stdout.strip()
 
 def find_python(ctx):
-    """Returns the path of the host's CPython of the locked version.
+    """Returns the path of the interpreter that find_python.sh chooses.
 
-    Args:
-      ctx: repository context. SAN_PYTHON names an interpreter to use.
+    Called before anything is made: a label found late runs a rule again.
     """
-    asked = ctx.os.environ.get("SAN_PYTHON", "")
-    names = [asked] if asked else ["python" + _PYTHON_VERSION, "python3"]
-    found = []
-    for name in names:
-        path = name if name.startswith("/") else ctx.which(name)
-        if not path:
-            continue
-        version = ctx.execute([
-            path,
-            "-c",
-            "import sys; print('%d.%d' % sys.version_info[:2])",
-        ]).stdout.strip()
-        if version == _PYTHON_VERSION:
-            # The real executable, not a version manager's launch script.
-            return _run(
-                ctx,
-                [path, "-c", "import sys; print(sys.executable)"],
-                "locating the interpreter",
-            )
-        found.append("%s is %s" % (path, version or "not runnable"))
-    fail(("python: CPython must be %s, got %s. Install python%s, " +
-          "python%s-dev and python%s-venv, or set SAN_PYTHON to its path.") %
-         (
-             _PYTHON_VERSION,
-             ", ".join(found) or "none on PATH",
-             _PYTHON_VERSION,
-             _PYTHON_VERSION,
-             _PYTHON_VERSION,
-         ))
+    script = ctx.path(Label("//third_party/python:find_python.sh"))
+    ctx.path(Label("//third_party/python:supported.txt"))
+    result = ctx.execute([script])
+    if result.return_code:
+        fail("python: " + result.stderr.strip())
+    return result.stdout.strip()
 
 def make_venv(ctx, python, name, with_pip):
     """Makes a virtual environment in this repository; returns its python."""
@@ -60,7 +69,7 @@ def make_venv(ctx, python, name, with_pip):
     _run(
         ctx,
         [python, "-m", "venv"] + options + [ctx.path(name)],
-        "python3 -m venv (Debian: apt-get install python3-venv)",
+        "%s -m venv" % python,
     )
     return ctx.path(name + "/bin/python")
 

@@ -1,0 +1,58 @@
+"""What the build takes of a machine: its Python."""
+
+import os
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+_HERE = pathlib.Path("third_party/python")
+_SUPPORTED = (_HERE / "supported.txt").read_text().split()
+
+
+def _find_python(*arguments, path="/usr/bin:/bin", **env):
+    return subprocess.run(
+        [_HERE / "find_python.sh", *arguments],
+        capture_output=True,
+        text=True,
+        env={"PATH": path} | env,
+    )
+
+
+def _write(path, text):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+    path.chmod(0o755)
+
+
+def test_supported_pythons_are_newest_first():
+    versions = [tuple(map(int, v.split("."))) for v in _SUPPORTED]
+    assert versions == sorted(versions, reverse=True)
+    assert sys.version_info[:2] in versions
+
+
+def test_the_interpreter_asked_for():
+    found = _find_python(SAN_PYTHON=os.path.realpath(sys.executable))
+    assert found.returncode == 0, found.stderr
+    assert os.path.realpath(found.stdout.strip()) == os.path.realpath(
+        sys.executable
+    )
+
+
+@pytest.mark.parametrize("name", ["", "missing"])
+def test_an_interpreter_that_will_not_do(tmp_path, name):
+    other = tmp_path / "python3.10"
+    _write(other, "#!/bin/sh\necho is cpython 3.10\n")
+    found = _find_python(SAN_PYTHON=str(tmp_path / (name or "python3.10")))
+    assert found.returncode == 1
+    (line,) = found.stderr.splitlines()
+    assert line.startswith("SAN_PYTHON must be CPython 3.14/")
+
+
+def test_shims_are_no_interpreters(tmp_path):
+    for version in _SUPPORTED:
+        _write(tmp_path / f"python{version}", "#!/bin/sh\necho shim ran >&2\n")
+    found = _find_python(path=f"{tmp_path}:/usr/bin:/bin")
+    assert not found.stdout.startswith(str(tmp_path))
+    assert "shim" not in found.stderr
