@@ -5,6 +5,11 @@ import pathlib
 import subprocess
 import sys
 import venv
+import zipfile
+
+import pytest
+
+from tools import wheel as wheel_writer
 
 _PROGRAM = """
 import san, torch
@@ -17,7 +22,7 @@ print(san.__file__)
 
 
 def test_wheel_installs_and_runs_an_operator(tmp_path):
-    (wheel,) = pathlib.Path("tools").glob("*.whl")
+    (wheel,) = pathlib.Path("tools/wheel").glob("*.whl")
     empty = tmp_path / "empty"
     venv.create(empty, with_pip=True)
     python = empty / "bin" / "python"
@@ -36,3 +41,29 @@ def test_wheel_installs_and_runs_an_operator(tmp_path):
     )
     assert ran.returncode == 0, ran.stderr
     assert ran.stdout.startswith(str(empty))
+
+
+def test_the_wheel_says_for_whom_it_is():
+    (wheel,) = pathlib.Path("tools/wheel").glob("*.whl")
+    name, version, python, abi, platform = wheel.stem.split("-")
+    assert name == "san"
+    assert python == abi == f"cp3{sys.version_info.minor}"
+    assert platform.startswith("manylinux_2_")
+    with zipfile.ZipFile(wheel) as packed:
+        info = f"san-{version}.dist-info"
+        metadata = packed.read(f"{info}/METADATA").decode()
+        tag = packed.read(f"{info}/WHEEL").decode()
+    assert f"Tag: {python}-{abi}-{platform}\n" in tag
+    assert "Requires-Python: >=3.11\n" in metadata
+    assert "Requires-Dist: torch>=2.11\n" in metadata
+
+
+def test_the_oldest_platform_of_symbols():
+    oldest = wheel_writer.oldest_glibc
+    assert oldest(["GLIBC_2.2.5", "GLIBCXX_3.4"]) == (2, 28)
+    assert oldest(["GLIBC_2.34", "GLIBCXX_3.4.22"]) == (2, 34)
+    assert oldest(["GLIBC_2.34", "GLIBCXX_3.4.30"]) == (2, 35)
+    assert oldest(["GLIBC_2.38", "GLIBCXX_3.4.29"]) == (2, 38)
+    assert oldest(["GLIBC_2.34", "CXXABI_1.3.15"]) == (2, 39)
+    with pytest.raises(ValueError, match="that _PLATFORMS knows"):
+        oldest(["GLIBCXX_3.5"])

@@ -1,0 +1,3 @@
+"""The version of the wheel."""
+
+VERSION = "0.1.0"
