@@ -27,6 +27,9 @@ _BAR = "{desc}{percentage:4.0f}% |{bar}| {remaining} left{postfix}"
 # Of why a network is not fused, in its first line.
 _MAX_REASONS = 3
 
+# Is there where an NVIDIA driver is loaded.
+_DRIVER = pathlib.Path("/proc/driver/nvidia/version")
+
 # Seconds between two progress lines where stderr is not a terminal.
 _LINE_SECONDS = 10.0
 
@@ -193,8 +196,20 @@ def print_network(model: nn.Module, device: torch.device) -> None:
     print(
         f"{type(model).__name__} with {num_parameters:,} parameters on"
         f" {device}, attention backend {chosen!r}"
+        + _idle_gpu(device)
         + (_unfused(model) if chosen == "fused" else ""),
         file=sys.stderr,
+    )
+
+
+def _idle_gpu(device: torch.device) -> str:
+    """That a GPU is left out for want of the right torch, and the remedy."""
+    if device.type != "cpu" or torch.version.cuda or not _DRIVER.exists():
+        return ""
+    return (
+        f"; beside an NVIDIA driver, but torch {torch.__version__} is built"
+        " for CPUs: bazel run --config=cuda (or SAN_TORCH=cuda) takes"
+        " the one for CUDA"
     )
 
 

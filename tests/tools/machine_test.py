@@ -1,4 +1,4 @@
-"""What the build takes of a machine: its Python."""
+"""What the build takes of a machine: its Python, torch for its GPU."""
 
 import os
 import pathlib
@@ -18,6 +18,18 @@ def _find_python(*arguments, path="/usr/bin:/bin", **env):
         text=True,
         env={"PATH": path} | env,
     )
+
+
+def _choose_torch(root, **env):
+    chosen = subprocess.run(
+        [_HERE / "choose_torch.sh", root],
+        capture_output=True,
+        text=True,
+        check=True,
+        env={"PATH": os.environ["PATH"]} | env,
+    )
+    kind, why = chosen.stdout.splitlines()
+    return kind, why
 
 
 def _write(path, text):
@@ -56,3 +68,24 @@ def test_shims_are_no_interpreters(tmp_path):
     found = _find_python(path=f"{tmp_path}:/usr/bin:/bin")
     assert not found.stdout.startswith(str(tmp_path))
     assert "shim" not in found.stderr
+
+
+def test_torch_follows_the_driver(tmp_path):
+    assert _choose_torch(tmp_path)[0] == "cpu"
+    driver = tmp_path / "proc/driver/nvidia/version"
+    line = "NVRM version: NVIDIA UNIX Open Kernel Module for x86_64  {}  Rel\n"
+    _write(driver, line.format("580.95.05") + "GCC version: gcc 12.3.0\n")
+    kind, why = _choose_torch(tmp_path)
+    assert kind == "cuda"
+    assert why.startswith("NVIDIA driver 580.95.05;")
+    assert _choose_torch(tmp_path, SAN_TORCH="cpu")[0] == "cpu"
+    _write(driver, line.format("535.104.05"))
+    kind, why = _choose_torch(tmp_path)
+    assert kind == "cpu"
+    assert "535.104.05 is older than 580" in why
+    assert _choose_torch(tmp_path, SAN_TORCH="cuda")[0] == "cuda"
+
+
+def test_torch_follows_the_library_of_a_driver(tmp_path):
+    _write(tmp_path / "usr/lib/wsl/lib/libcuda.so.1", "")
+    assert _choose_torch(tmp_path)[0] == "cuda"

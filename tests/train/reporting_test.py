@@ -51,6 +51,23 @@ def test_names_the_blocks_that_are_not_fused(capsys):
     assert "backend 'reference'\n" in capsys.readouterr().err
 
 
+def test_says_that_torch_leaves_a_gpu_idle(tmp_path, monkeypatch, capsys):
+    model = torch.nn.Linear(1, 1)
+    cpu = torch.device("cpu")
+    monkeypatch.setattr(reporting, "_DRIVER", tmp_path / "version")
+    monkeypatch.setattr(torch.version, "cuda", None)
+    reporting.print_network(model, cpu)
+    assert "driver" not in capsys.readouterr().err
+    (tmp_path / "version").touch()
+    reporting.print_network(model, cpu)
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1
+    assert "built for CPUs: bazel run --config=cuda" in said
+    monkeypatch.setattr(torch.version, "cuda", "13.0")
+    reporting.print_network(model, cpu)
+    assert "driver" not in capsys.readouterr().err
+
+
 def test_results_by_hand():
     folder = WorkFolder(pathlib.Path("/home/me/run"))
     state = State(

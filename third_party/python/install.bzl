@@ -58,7 +58,8 @@ def find_python(ctx):
     """
     script = ctx.path(Label("//third_party/python:find_python.sh"))
     ctx.path(Label("//third_party/python:supported.txt"))
-    result = ctx.execute([script])
+    asked = {"SAN_PYTHON": ctx.os.environ.get("SAN_PYTHON", "")}
+    result = ctx.execute([script], environment = asked)
     if result.return_code:
         fail("python: " + result.stderr.strip())
     return result.stdout.strip()

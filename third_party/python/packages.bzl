@@ -1,7 +1,8 @@
 """Python packages from a hash lock, as @python//:NAME py_library targets.
 
-SAN_TORCH=cuda (set by --config=cuda) chooses the lock with the CUDA build of
-torch; the default is the CPU build. A target carries its package's top-level
+Which build of torch, choose_torch.sh decides: the one for CUDA beside an NVIDIA
+driver, else the one for CPUs; SAN_TORCH=cuda (set by --config=cuda) or cpu
+overrides. A target carries its package's top-level
 folders as source directories, so a test sees just what it declares and a
 sandbox holds dozens of links, not tens of thousands.
 """
@@ -15,7 +16,10 @@ def _python_packages_impl(ctx):
         kind: ctx.path(Label(lock))
         for kind, lock in ctx.attr.locks.items()
     }
-    kind = ctx.os.environ.get("SAN_TORCH", "") or "cpu"
+    chooser = ctx.path(Label("//third_party/python:choose_torch.sh"))
+    asked = {"SAN_TORCH": ctx.os.environ.get("SAN_TORCH", "")}
+    chosen = ctx.execute([chooser], environment = asked)
+    kind, why = chosen.stdout.strip().split("\n")
     if kind not in locks:
         fail("python: SAN_TORCH must be one of %s, got %s" % (
             ", ".join(sorted(locks)),
@@ -23,6 +27,13 @@ def _python_packages_impl(ctx):
         ))
 
     host = find_python(ctx)
+
+    # buildifier: disable=print
+    print("python: torch's build for %s, with %s: %s" % (
+        {"cpu": "CPUs (200 MB)", "cuda": "CUDA (3 GB)"}[kind],
+        host,
+        why,
+    ))
     ctx.report_progress("fetching and installing the %s lock" % kind)
     installer = make_venv(ctx, host, "installer", with_pip = True)
     make_venv(ctx, host, "interpreter", with_pip = False)
