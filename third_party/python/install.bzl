@@ -38,11 +38,16 @@ _REMEDIES = [
 ]
 
 def _fail(what, result):
-    """Fails with the remedy, where the output shows one, as the last line."""
+    """Fails in one line with the remedy, where the output shows a known one."""
     output = result.stdout[-4000:] + result.stderr[-4000:]
     for signs, remedy in _REMEDIES:
-        if [sign for sign in signs if sign in output]:
-            fail("python: %s failed:\n%s\npython: %s" % (what, output, remedy))
+        for line in output.split("\n"):
+            if [sign for sign in signs if sign in line]:
+                fail("python: %s (%s failed: %s)" % (
+                    remedy,
+                    what,
+                    line.strip()[-400:],
+                ))
     fail("python: %s failed:\n%s" % (what, output))
 
 def _run(ctx, arguments, what):
