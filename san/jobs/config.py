@@ -163,8 +163,9 @@ def _describe(
 
 
 def _describe_syntax_error(error: SyntaxError, source: str) -> str:
-    # Python's tokenizer, which gin uses, calls the file "<tokenize>".
-    if error.filename and error.filename != "<tokenize>":
+    # Python's tokenizer, which gin uses, calls the file "<tokenize>", and
+    # "<string>" from Python 3.12 on.
+    if error.filename not in (None, "<tokenize>", "<string>"):
         source = error.filename
     line = f" in {error.text.strip()!r}" if error.text else ""
     cause = error.msg.splitlines()[-1].strip()
