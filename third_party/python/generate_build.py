@@ -5,6 +5,7 @@ pip's vendored packaging only.
 """
 
 import collections
+import csv
 import importlib.metadata
 import pathlib
 import re
@@ -65,8 +66,9 @@ def target_name(distribution):
 
 def installed_files(distribution, site):
     """Files of a distribution, relative to the folder, that exist in it."""
-    for file in distribution.files or []:
-        path = str(file)
+    # distribution.files leaves out what is not where RECORD says.
+    record = (distribution.read_text("RECORD") or "").splitlines()
+    for path, *_ in csv.reader(record):
         # pip --target lays scripts into bin/ but records them as ../../bin.
         path = re.sub(r"^(\.\./)+", "", path)
         if (site / path).exists() and "__pycache__" not in path:
