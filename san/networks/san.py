@@ -57,7 +57,9 @@ class Bottleneck(nn.Module):
         why, sam = self._why_called(), self.sam
         if not why and not sam.why_unfused(like):
             why = self._enter().why(like)
-        return [why for why in (why, self._leave().why(like)) if why]
+        # Both may say the same of their ReLU.
+        reasons = dict.fromkeys((why, self._leave().why(like)))
+        return [why for why in reasons if why]
 
     def extra_repr(self) -> str:
         """What is not fused, if anything."""
