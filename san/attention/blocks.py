@@ -31,6 +31,11 @@ from san.backend import attention_backend
 from san.fusion import Pointwise, describe_unfused, reasons, rule
 from san.ops.positions import coordinates
 
+# As published, of both blocks.
+_RELATION_RATIO = 16
+_OUTPUT_RATIO = 4
+_CHANNELS_PER_WEIGHT = 8
+
 
 class Attention(nn.Module):
     """What both blocks share: sizes, the three transformations, the sum.
@@ -174,9 +179,9 @@ class PairwiseAttention(Attention):
         channels: int,
         kernel_size: int,
         relation: Any = "subtraction",
-        relation_ratio: int = 16,
-        output_ratio: int = 4,
-        channels_per_weight: int = 8,
+        relation_ratio: int = _RELATION_RATIO,
+        output_ratio: int = _OUTPUT_RATIO,
+        channels_per_weight: int = _CHANNELS_PER_WEIGHT,
     ) -> None:
         super().__init__(
             channels,
@@ -245,9 +250,9 @@ class PatchwiseAttention(Attention):
         channels: int,
         kernel_size: int,
         relation: Any = "concatenation",
-        relation_ratio: int = 16,
-        output_ratio: int = 4,
-        channels_per_weight: int = 8,
+        relation_ratio: int = _RELATION_RATIO,
+        output_ratio: int = _OUTPUT_RATIO,
+        channels_per_weight: int = _CHANNELS_PER_WEIGHT,
     ) -> None:
         super().__init__(
             channels,

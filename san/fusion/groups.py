@@ -114,7 +114,7 @@ class Pointwise(Group):
     def __call__(self, x: Tensor) -> Tensor:
         """Maps [N, C, H, W] to [N, sum of outputs, H, W]."""
         if self._takes(x) and x.shape[1] == self.modules[0].weight.shape[1]:
-            return _pointwise(x, *joined(self.modules))
+            return _pointwise(x, *_joined(self.modules))
         return _side_by_side(x, self.modules)
 
 
@@ -177,7 +177,7 @@ def _side_by_side(x: Tensor, modules: Sequence[Any]) -> Tensor:
     return outputs[0] if len(outputs) == 1 else torch.cat(outputs, dim=1)
 
 
-def joined(convs: Sequence[Any]) -> tuple[Tensor, Tensor | None]:
+def _joined(convs: Sequence[Any]) -> tuple[Tensor, Tensor | None]:
     """The weights and the biases of 1x1 convolutions, one after the other."""
     if len(convs) == 1:
         return convs[0].weight, convs[0].bias
