@@ -84,6 +84,11 @@ def create_relation(
     Raises:
       ValueError: if it is neither.
     """
+    if isinstance(relation, nn.Module):
+        raise ValueError(
+            f"{block}: relation must be a name or a class, of which each block "
+            f"makes its own, got a made {type(relation).__name__}"
+        )
     make = relation if callable(relation) else known.get(str(relation))
     if make is None:
         (nearest,) = difflib.get_close_matches(str(relation), known, 1, 0)

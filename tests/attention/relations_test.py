@@ -114,6 +114,7 @@ def test_the_steps_of_contributing(steps, tmp_path, monkeypatch):
     [
         ("subtraktion", r"one of subtraction .* nearest is 'subtraction'"),
         (None, "one of subtraction .* got None"),
+        (Subtraction(), "must be a name or a class, .* got a made Subtraction"),
         (torch.nn.Identity, "must make a Relation, got Identity"),
     ],
 )
