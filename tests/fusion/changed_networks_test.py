@@ -7,9 +7,17 @@ import pytest
 import torch
 
 import san
+from tests.fusion import (
+    class_changes,
+    hook_changes,
+    layer_changes,
+    weight_changes,
+)
 from tests.fusion.changes import CHANGES, LOOKS
 from tests.fusion.networks import ATTENTIONS, images, network
 
+# Importing them has filled CHANGES.
+MODULES = class_changes, hook_changes, layer_changes, weight_changes
 IMAGES = images()
 
 
