@@ -129,6 +129,17 @@ class Attention(nn.Module):
         """The weights [N, G, K, P] from two images [N, R, H, W]."""
         raise NotImplementedError
 
+    def _compare(self, phi: Tensor, psi: Tensor, places: int) -> Tensor:
+        """The relation [N, D, places, P]."""
+        relation = self.relation(phi, psi, self.kernel_size)
+        if relation.dim() != 4 or relation.shape[2] != places:
+            raise ValueError(
+                f"{type(self).__name__}: relation must be [N, D, {places}, P], "
+                f"got {list(relation.shape)} of "
+                f"{type(self.relation).__name__}"
+            )
+        return relation
+
     def _sum(self, beta: Tensor, weights: Tensor) -> Tensor:
         return window_ops().aggregation(
             beta, weights, **same_window(self.kernel_size)
@@ -216,7 +227,7 @@ class PairwiseAttention(Attention):
 
     def _weigh(self, phi: Tensor, psi: Tensor) -> Tensor:
         """The weights [N, G, K, P]; each footprint's add up to one."""
-        relation = self.relation(phi, psi, self.kernel_size)
+        relation = self._compare(phi, psi, self.num_taps)
         positions = self.position(
             self.conv_p(coordinates(phi)), self.kernel_size
         )
@@ -288,7 +299,7 @@ class PatchwiseAttention(Attention):
 
     def _weigh(self, phi: Tensor, psi: Tensor) -> Tensor:
         """The weights [N, G, K, P], of any sign and sum."""
-        relation = self.relation(phi, psi, self.kernel_size)
+        relation = self._compare(phi, psi, 1)
         weights = self.conv_w(relation).squeeze(2)
         return weights.unflatten(1, (self.weight_channels, -1))
 

@@ -19,7 +19,7 @@ from san.ops.patchwise_core import LARGEST_FOOTPRINT
 # The 1x1 convolutions in the order in which the fused operators take them.
 TRANSFORMATIONS = ("conv1", "conv2", "conv3")
 # What decides what a block computes.
-METHODS = ("weights", "attend", "_weigh", "_sum")
+METHODS = ("weights", "attend", "_weigh", "_compare", "_sum")
 _PARTS = {
     kind: rule.methods_of(kind)
     for kind in (Mapping, PatchConcatenation, RelativePosition, Subtraction)

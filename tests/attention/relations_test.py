@@ -110,6 +110,19 @@ def test_the_steps_of_contributing(steps, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
+    ("block", "relation", "places"),
+    [
+        (san.PairwiseAttention, PatchConcatenation, 9),
+        (san.PatchwiseAttention, Subtraction, 1),
+    ],
+)
+def test_a_relation_of_the_other_block(block, relation, places):
+    message = rf"{block.__name__}: relation must be \[N, D, {places}, P\], got"
+    with pytest.raises(ValueError, match=message):
+        block(64, 3, relation=relation)(torch.randn(1, 64, 5, 4))
+
+
+@pytest.mark.parametrize(
     ("relation", "message"),
     [
         ("subtraktion", r"one of subtraction .* nearest is 'subtraction'"),
