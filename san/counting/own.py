@@ -15,13 +15,12 @@ R relation channels, G weight channels, M value channels, K taps, H W image,
 P output pixels.
 """
 
-import contextlib
 from collections.abc import Callable, Sequence
 from math import prod
 from typing import Any
 
 import torch
-from torch.utils.flop_counter import register_flop_formula
+from torch.utils.flop_counter import flop_registry, register_flop_formula
 
 from san.ops.window import Window
 
@@ -134,7 +133,7 @@ def _addmm(sum: Shape, a: Shape, b: Shape, **_: Any) -> int:
 
 
 # Which folded networks use, and which PyTorch counts from some version on.
-with contextlib.suppress(RuntimeError):
+if torch.ops.aten.addmm_ not in flop_registry:
     register_flop_formula(torch.ops.aten.addmm_)(_flops(_addmm))
 
 for _name, _products in _PRODUCTS.items():
