@@ -54,8 +54,8 @@ def _norm_relu_linear(x: Shape, *norm_and_weights: Any) -> int:
 
 
 def _norm_relu_linear_backward(grad: Shape, x: Shape, *rest: Any) -> int:
-    *_, weights, _ = rest
-    return 2 * _pixels(x) * sum(map(prod, weights))
+    weight = rest[-1]
+    return 2 * _pixels(x) * prod(weight)
 
 
 def _pairwise_core(

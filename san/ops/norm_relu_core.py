@@ -252,10 +252,10 @@ def _fake_linear(x: Tensor, *inputs: Any) -> Tensor:
 
 
 def _linear_backward(
-    grad: Tensor, x: Tensor, *norm_and_weights: Any
+    grad: Tensor, x: Tensor, *norm_and_weight: Any
 ) -> tuple[Tensor, ...]:
-    *norm, weights, dtype = norm_and_weights
-    weight = _matrix(weights, dtype)
+    *norm, weight = norm_and_weight
+    dtype = weight.dtype
     image = dense_image(x)
     rows = dense_image(grad).flatten(0, 2).to(dtype)
     active = torch.empty_like(image)
@@ -270,12 +270,11 @@ def _linear_backward(
 def _fake_linear_backward(
     grad: Tensor, x: Tensor, gamma: Tensor, beta: Tensor, *rest: Any
 ) -> tuple[Tensor, ...]:
-    *_, weights, dtype = rest
-    outputs = sum(len(weight) for weight in weights)
+    weight = rest[-1]
     return (
         *_fake_norm_relu_backward(grad, x, gamma, beta),
-        x.new_empty((outputs, x.shape[1]), dtype=dtype),
-        x.new_empty(outputs, dtype=dtype),
+        weight.new_empty(weight.shape),
+        weight.new_empty(len(weight)),
     )
 
 
@@ -309,7 +308,7 @@ def _differentiate_linear(ctx: Any, grad: Tensor) -> Any:
     x, gamma, beta, mean, variance, share, *weights = ctx.saved_tensors
     norm = Norm(gamma, beta, mean, variance, share, ctx.eps, ctx.group)
     *grads, of_weights, of_biases = torch.ops.san.norm_relu_linear_backward(
-        grad, x, *norm, weights, ctx.dtype
+        grad, x, *norm, _matrix(weights, ctx.dtype)
     )
     sizes = [len(weight) for weight in weights]
     of_weights = [
@@ -358,8 +357,7 @@ define(
 )
 define(
     f"norm_relu_linear_backward(Tensor grad, Tensor x, {_NORM_SCHEMA}, "
-    "Tensor[] weights, ScalarType dtype) "
-    "-> (Tensor, Tensor, Tensor, Tensor, Tensor)",
+    "Tensor weight) -> (Tensor, Tensor, Tensor, Tensor, Tensor)",
     _linear_backward,
     fake=_fake_linear_backward,
 )

@@ -165,6 +165,24 @@ def test_a_second_backward_pass_is_refused_or_right(kind):
         torch.testing.assert_close(got, twice(), rtol=1e-8, atol=1e-8)
 
 
+@pytest.mark.parametrize("is_training", [True, False])
+@pytest.mark.parametrize("kind", ATTENTIONS)
+def test_batches_of_gradients(kind, is_training):
+    def gradients(backend):
+        model, x = network(kind).train(is_training), images(2)
+        x.requires_grad_()
+        with san.use_attention_backend(backend):
+            logits = model(x).sum(0)
+            seeds = torch.eye(len(logits), dtype=logits.dtype)
+            return torch.autograd.grad(
+                logits, [x, *model.parameters()], seeds, is_grads_batched=True
+            )
+
+    torch.testing.assert_close(
+        gradients("fused"), gradients("reference"), rtol=1e-8, atol=1e-9
+    )
+
+
 @pytest.mark.parametrize("kind", ATTENTIONS)
 @pytest.mark.parametrize("transform", [gradient_of, batched, tangent_of])
 def test_of_a_folded_network(transform, kind):

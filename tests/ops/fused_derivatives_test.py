@@ -55,7 +55,12 @@ def calls():
         "norm_relu": (x, *norm(), 2),
         "norm_relu_backward": (values(2, 3, 2, 3), x, *norm(), 2),
         "norm_relu_linear": (x, *norm(), weights, biases, x.dtype, grad_x),
-        "norm_relu_linear_backward": (grad_x, x, *norm(), weights, x.dtype),
+        "norm_relu_linear_backward": (
+            grad_x,
+            x,
+            *norm(),
+            torch.cat(weights).detach(),
+        ),
         "stem": (x, *stem),
         "stem_backward": (values(2, 5, 2, 3), x, *stem, True),
         "pairwise_core": (features, *affine, *mapping, 3),
