@@ -28,7 +28,7 @@ from san.attention.relations import (
 )
 from san.attention.window_ops import same_window, window_ops
 from san.backend import attention_backend
-from san.fusion import Pointwise, describe_unfused, reasons, rule
+from san.fusion import Pointwise, describe_unfused, reasons_of, rule
 from san.ops.positions import coordinates
 
 # As published, of both blocks.
@@ -117,7 +117,7 @@ class Attention(nn.Module):
     def backend(self) -> str:
         """The name of the way in which it computes on its device."""
         chosen = attention_backend()
-        return "unfused" if chosen == "fused" and reasons(self) else chosen
+        return "unfused" if chosen == "fused" and reasons_of(self) else chosen
 
     def extra_repr(self) -> str:
         """Footprint, and how images are computed."""

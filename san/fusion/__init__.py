@@ -15,7 +15,7 @@ from san.fusion.groups import (
     Pointwise,
     Stem,
 )
-from san.fusion.reasons import describe_unfused, reasons, why_unfused
+from san.fusion.reasons import describe_unfused, reasons_of, why_unfused
 
 __all__ = [
     "Group",
@@ -24,6 +24,6 @@ __all__ = [
     "Pointwise",
     "Stem",
     "describe_unfused",
-    "reasons",
+    "reasons_of",
     "why_unfused",
 ]

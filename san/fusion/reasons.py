@@ -33,7 +33,7 @@ def why_unfused(model: nn.Module, images: Tensor | None = None) -> list[str]:
     ]
 
 
-def reasons(module: Any) -> list[str]:
+def reasons_of(module: Any) -> list[str]:
     """Why groups of a single module are not fused as it is now."""
     like = _like(module)
     return [] if like is None else module.why_unfused(like)
@@ -43,7 +43,7 @@ def describe_unfused(module: Any) -> str:
     """The same as a part of its repr; "" where another backend was chosen."""
     if attention_backend() != "fused":
         return ""
-    unfused = reasons(module)
+    unfused = reasons_of(module)
     return f"unfused: {'; '.join(dict.fromkeys(unfused))}" if unfused else ""
 
 
