@@ -279,18 +279,35 @@ def synchronize_batch_norm(
       ValueError: if a batch normalisation is not exactly one of torch's, so
         that what it computes is not known.
     """
-    for name, child in model.named_children():
-        setattr(model, name, synchronize_batch_norm(child, process_group))
-    if not isinstance(model, _BatchNorm) or isinstance(model, SyncBatchNorm):
-        return model
-    if isinstance(model, nn.SyncBatchNorm):
-        process_group = model.process_group
-    if type(model) not in _TORCHS or "forward" in vars(model):
+    # All are looked at before any is replaced; one that stands in several
+    # places is replaced by one.
+    replacements: dict[nn.Module, nn.Module] = {
+        module: _synchronized(module, process_group)
+        for module in model.modules()
+        if isinstance(module, _BatchNorm)
+        and not isinstance(module, SyncBatchNorm)
+    }
+    for module in list(model.modules()):
+        for name, child in module._modules.items():
+            if child is not None and child in replacements:
+                module._modules[name] = replacements[child]
+    return replacements.get(model, model)
+
+
+def _synchronized(
+    norm: nn.Module, process_group: dist.ProcessGroup | None
+) -> nn.Module:
+    own = "forward" in vars(norm)
+    if type(norm) not in _TORCHS or own:
+        own = own or type(norm).forward not in [k.forward for k in _TORCHS]
         raise ValueError(
             "synchronize_batch_norm: every batch norm must be one of torch's,"
-            f" got {type(model).__name__} with a forward of its own; set"
-            " Recipe.sync_batch_norm = False, or replace it"
+            f" got {type(norm).__name__}"
+            + (" with a forward of its own" if own else "")
+            + "; set Recipe.sync_batch_norm = False, or replace it"
         )
-    replacement = SyncBatchNorm(model.num_features)
-    vars(replacement).update(vars(model) | {"process_group": process_group})
+    if isinstance(norm, nn.SyncBatchNorm):
+        process_group = norm.process_group
+    replacement = SyncBatchNorm(norm.num_features)
+    vars(replacement).update(vars(norm) | {"process_group": process_group})
     return replacement

@@ -176,6 +176,29 @@ def test_sync_batch_norm_replaces_nothing_that_it_does_not_know():
     assert type(model[1]) is Doubled
 
 
+def test_sync_batch_norm_of_a_norm_in_several_places():
+    norm = torch.nn.BatchNorm2d(4)
+    model = torch.nn.Sequential(norm, torch.nn.Sequential(norm), norm)
+    norms.synchronize_batch_norm(model)
+    assert type(model[0]) is norms.SyncBatchNorm
+    assert model[0] is model[1][0] is model[2]
+
+
+@pytest.mark.parametrize("kind", [torch.nn.LazyBatchNorm2d, "parametrized"])
+def test_sync_batch_norm_leaves_a_model_whole_that_it_refuses(kind):
+    if kind == "parametrized":
+        other = torch.nn.BatchNorm2d(4)
+        torch.nn.utils.parametrize.register_parametrization(
+            other, "weight", torch.nn.Identity()
+        )
+    else:
+        other = kind()
+    model = torch.nn.Sequential(torch.nn.BatchNorm2d(4), other)
+    with pytest.raises(ValueError, match=r"got \w+BatchNorm2d; set Recipe"):
+        norms.synchronize_batch_norm(model)
+    assert type(model[0]) is torch.nn.BatchNorm2d
+
+
 def test_sync_batch_norm_of_one_process_is_torchs():
     images = torch.randn(3, 4, 5, 2)
     ours = norms.synchronize_batch_norm(torch.nn.BatchNorm2d(4))
