@@ -16,7 +16,8 @@ import torch
 
 BACKENDS = ("fused", "unfused", "reference")
 
-_of_process = "fused"
+_DEFAULT = "fused"
+_of_process = _DEFAULT
 _of_task: contextvars.ContextVar[str | None] = contextvars.ContextVar(
     "san_attention_backend", default=None
 )
@@ -32,7 +33,7 @@ _of_thread = _OfThread()
 
 
 @gin.configurable(module="san")
-def set_attention_backend(name: str = "fused") -> None:
+def set_attention_backend(name: str = _DEFAULT) -> None:
     """Chooses how every attention block of the process computes from now on.
 
     Args:
@@ -55,7 +56,9 @@ def use_attention_backend(name: str) -> Iterator[None]:
     """Chooses how attention blocks compute inside a `with` block.
 
     For this thread and this asyncio task alone; others go on as they were.
-    Code under torch.compile sees the choice of its thread.
+    Code under torch.compile sees the choice of its thread. What is computed
+    again in a backward pass, by torch.utils.checkpoint, needs the same choice
+    there: keep the backward pass inside, or hand checkpoint a context_fn.
 
     Args:
       name: as for set_attention_backend.
@@ -77,7 +80,8 @@ def use_attention_backend(name: str) -> Iterator[None]:
         yield
     finally:
         _of_task.reset(token)
-        _of_thread.name = before
+        # Of what is left, not of before: other tasks may have come and gone.
+        _of_thread.name = _of_task.get()
 
 
 def attention_backend() -> str:
