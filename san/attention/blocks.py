@@ -132,13 +132,17 @@ class Attention(nn.Module):
     def _compare(self, phi: Tensor, psi: Tensor, places: int) -> Tensor:
         """The relation [N, D, places, P]."""
         relation = self.relation(phi, psi, self.kernel_size)
-        if relation.dim() != 4 or relation.shape[2] != places:
-            raise ValueError(
-                f"{type(self).__name__}: relation must be [N, D, {places}, P], "
-                f"got {list(relation.shape)} of "
-                f"{type(self.relation).__name__}"
-            )
-        return relation
+        channels = self.relation.channels(phi.shape[1], self.num_taps)
+        got: Any = type(relation).__name__
+        if isinstance(relation, Tensor):
+            got = list(relation.shape)
+            if len(got) == 4 and got[1:3] == [channels, places]:
+                return relation
+        raise ValueError(
+            f"{type(self).__name__}: relation must be [N, {channels}, "
+            f"{places}, P], as its channels() says, got {got} of "
+            f"{type(self.relation).__name__}"
+        )
 
     def _sum(self, beta: Tensor, weights: Tensor) -> Tensor:
         return window_ops().aggregation(
@@ -164,7 +168,7 @@ class Attention(nn.Module):
         return list(sizes.values())
 
 
-@gin.configurable(module="san")
+@gin.configurable(module="san", denylist=["channels", "kernel_size"])
 class PairwiseAttention(Attention):
     """y_i = sum over the footprint of softmax(gamma(delta_ij)) * beta(x_j).
 
@@ -235,7 +239,7 @@ class PairwiseAttention(Attention):
         return self.conv_w(torch.cat([relation, positions], 1)).softmax(dim=2)
 
 
-@gin.configurable(module="san")
+@gin.configurable(module="san", denylist=["channels", "kernel_size"])
 class PatchwiseAttention(Attention):
     """y_i = sum over the footprint of gamma(delta_i)_j * beta(x_j).
 

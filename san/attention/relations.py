@@ -31,11 +31,16 @@ class Relation(nn.Module):
 
     def channels(self, features: int, num_taps: int) -> int:
         """D for R features and K taps."""
-        raise NotImplementedError
+        raise NotImplementedError(
+            f"{type(self).__name__}: channels must say how many the relation "
+            "has"
+        )
 
     def forward(self, phi: Tensor, psi: Tensor, kernel_size: int) -> Tensor:
         """Maps two images [N, R, H, W] to the relation."""
-        raise NotImplementedError
+        raise NotImplementedError(
+            f"{type(self).__name__}: forward must compare phi and psi"
+        )
 
 
 @gin.configurable(module="san")

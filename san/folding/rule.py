@@ -11,18 +11,20 @@ from torch import Tensor, nn
 from san.fusion import Group
 from san.fusion import rule as fusion_rule
 from san.networks.resnet import ConvolutionBottleneck, ResNet
-from san.networks.san import SAN, Bottleneck
+from san.networks.san import (
+    BOTTLENECK_METHODS,
+    SAN,
+    SAN_METHODS,
+    Bottleneck,
+)
 from san.norms import uses_batch
 
 # The methods that say how a network or a block computes.
 _METHODS: dict[type, dict[str, Any]] = {
-    kind: fusion_rule.methods_of(kind, *others)
-    for kind, others in (
-        (SAN, ("_steps",)),
-        (ResNet, ()),
-        (Bottleneck, ("_attended", "_enter", "_leave", "_why_called")),
-        (ConvolutionBottleneck, ()),
-    )
+    SAN: SAN_METHODS,
+    Bottleneck: BOTTLENECK_METHODS,
+    ResNet: fusion_rule.methods_of(ResNet),
+    ConvolutionBottleneck: fusion_rule.methods_of(ConvolutionBottleneck),
 }
 # The convolutions that a norm follows, by the module that calls both.
 _RESNET_PAIRS: dict[type, tuple[tuple[str, str], ...]] = {
@@ -65,8 +67,7 @@ def why_not_bottleneck(block: Any, like: Tensor) -> str:
         return f"it is a {type(block).__name__}"
     sam: Any = block.sam
     why = (
-        fusion_rule.why_overridden("it", block, _METHODS[Bottleneck])
-        or fusion_rule.why_hooked("it", block)
+        fusion_rule.why_hooked("it", block)
         or "; ".join(block.why_unfused(like))
         or "; ".join(sam.why_unfused(like))
     )

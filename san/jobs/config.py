@@ -9,6 +9,7 @@ import difflib
 import inspect
 import os
 import re
+import sys
 import tokenize
 from collections.abc import Iterable, Sequence
 from typing import TextIO
@@ -33,6 +34,7 @@ _NO_NAME = re.compile(r"No configurable matching (?:reference )?'@?([\w./]+)")
 _NO_PARAMETER = re.compile(
     r"Configurable '(.+)' doesn't have a parameter named '(.+)'"
 )
+_DENIED = re.compile(r"Configurable '(.+)' has denylisted kwarg '(.+)'")
 _NO_MACRO = re.compile(r"No bindings specified for '(.+)/gin\.macro'")
 _UNBOUND = "Required bindings for"
 _CALL = "\n  In call to configurable"
@@ -66,6 +68,9 @@ def parse(gin_files: Sequence[str], gin_params: Sequence[str] = ()) -> None:
     # In place of gin's own readers, which look in the working directory
     # first and log an error for each folder that lacks the file.
     gin.config._FILE_READERS[:] = [(open_config, lambda name: True)]
+    # Last, so that nobody's file hides a package: for `import` in gin files.
+    if (folder := user_path(".")) not in sys.path:
+        sys.path.append(folder)
     gin.clear_config()
     source = ""
     try:
@@ -186,6 +191,11 @@ def _cause(error: Exception, text: str) -> str:
             if not selector.startswith("gin.")
         ]
         return f"unknown name {no_name[1]!r}{_suggest(no_name[1], names)}"
+    if denied := _DENIED.match(text):
+        owner, name = denied.groups()
+        return (
+            f"{owner}.{name} must not be bound: what makes a {owner} gives it"
+        )
     no_parameter = _NO_PARAMETER.match(text)
     if no_parameter:
         owner, name = no_parameter.groups()

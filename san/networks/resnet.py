@@ -49,7 +49,7 @@ class ConvolutionBottleneck(nn.Module):
         return self.relu(self.downsample(x) + self.bn3(self.conv3(y)))
 
 
-@gin.configurable(module="san")
+@gin.configurable(module="san", denylist=["num_classes"])
 class ResNet(nn.Module):
     """Classifies images with bottleneck convolutions.
 

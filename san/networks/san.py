@@ -55,10 +55,11 @@ class Bottleneck(nn.Module):
     def why_unfused(self, like: Tensor) -> list[str]:
         """What runs module by module, and why; see san.why_unfused."""
         why, sam = self._why_called(), self.sam
+        own = rule.why_overridden(type(self).__name__, self, BOTTLENECK_METHODS)
         if not why and not sam.why_unfused(like):
             why = self._enter().why(like)
         # Both may say the same of their ReLU.
-        reasons = dict.fromkeys((why, self._leave().why(like)))
+        reasons = dict.fromkeys((own, why, self._leave().why(like)))
         return [why for why in reasons if why]
 
     def extra_repr(self) -> str:
@@ -87,7 +88,7 @@ class Bottleneck(nn.Module):
         return NormReluLinear(self, "bn2", "relu", "conv")
 
 
-@gin.configurable(module="san")
+@gin.configurable(module="san", denylist=["num_classes"])
 class SAN(nn.Module):
     """Classifies images with self-attention in place of convolution.
 
@@ -103,7 +104,8 @@ class SAN(nn.Module):
       num_classes: length of the output.
 
     Raises:
-      ValueError: if the three sequences differ in length.
+      ValueError: if the three sequences differ in length or are empty, a
+        number of blocks is negative, or attention makes nothing.
     """
 
     def __init__(
@@ -119,6 +121,16 @@ class SAN(nn.Module):
             raise ValueError(
                 "SAN: num_blocks, kernel_sizes and widths must have one entry "
                 f"per stage, got {num_blocks}, {kernel_sizes} and {widths}"
+            )
+        if not callable(attention):
+            raise ValueError(
+                "SAN: attention must make a block, as PairwiseAttention does, "
+                f"got {attention!r}"
+            )
+        if not num_blocks or min(num_blocks) < 0:
+            raise ValueError(
+                "SAN: num_blocks must be numbers of at least 0, one for each "
+                f"stage, got {num_blocks}"
             )
         self.conv_in = nn.Conv2d(3, widths[0], 1, bias=False)
         self.bn_in = nn.BatchNorm2d(widths[0])
@@ -152,11 +164,9 @@ class SAN(nn.Module):
 
     def why_unfused(self, like: Tensor) -> list[str]:
         """What runs module by module, and why; see san.why_unfused."""
-        return [
-            why
-            for step in self._steps()
-            if isinstance(step, Group) and (why := step.why(like))
-        ]
+        own = rule.why_overridden(type(self).__name__, self, SAN_METHODS)
+        groups = [step for step in self._steps() if isinstance(step, Group)]
+        return [why for why in (own, *(g.why(like) for g in groups)) if why]
 
     def extra_repr(self) -> str:
         """What is not fused, if anything."""
@@ -174,3 +184,10 @@ class SAN(nn.Module):
             yield Pointwise(self, f"conv{stage}")
             yield self.get_submodule(f"layer{stage}")
             yield NormRelu(self, f"bn{stage}", "relu", *pool)
+
+
+# What decides how they compute, as it was when they were made.
+BOTTLENECK_METHODS = rule.methods_of(
+    Bottleneck, "_attended", "_enter", "_leave", "_why_called"
+)
+SAN_METHODS = rule.methods_of(SAN, "_steps")

@@ -7,6 +7,7 @@ Builds them with PyTorch's default initialisation; trained weights are read by
 import difflib
 import functools
 from collections.abc import Callable
+from typing import Any
 
 import gin
 from torch import nn
@@ -31,14 +32,16 @@ _RESNET_BLOCKS = {
 _ATTENTIONS = {"pair": PairwiseAttention, "patch": PatchwiseAttention}
 
 
-def _networks() -> dict[str, NetworkFactory]:
-    networks: dict[str, NetworkFactory] = {
-        f"{size}_{kind}": functools.partial(SAN, attention, blocks)
+def _networks() -> dict[str, functools.partial[Any]]:
+    networks: dict[str, functools.partial[Any]] = {
+        f"{size}_{kind}": functools.partial(
+            SAN, attention=attention, num_blocks=blocks
+        )
         for size, blocks in _SAN_BLOCKS.items()
         for kind, attention in _ATTENTIONS.items()
     }
     for name, blocks in _RESNET_BLOCKS.items():
-        networks[name] = functools.partial(ResNet, blocks)
+        networks[name] = functools.partial(ResNet, num_blocks=blocks)
     return networks
 
 
@@ -67,8 +70,8 @@ def create_model(
       A module that maps images [N, 3, H, W] to logits [N, num_classes].
 
     Raises:
-      ValueError: if the name is unknown or num_classes is no positive
-        integer.
+      ValueError: if the name is unknown, gin binds what the name says, or
+        num_classes is no positive integer.
     """
     if not isinstance(num_classes, int) or num_classes < 1:
         raise ValueError(
@@ -80,6 +83,28 @@ def create_model(
 
 
 def _find(name: str) -> NetworkFactory:
+    factory = _row(name)
+    for parameter in factory.keywords:
+        network = factory.func.__name__
+        if _is_bound(f"{network}.{parameter}"):
+            raise ValueError(
+                f"create_model: {network}.{parameter} must not be bound beside "
+                f"create_model.name = {name!r}, which says it; bind "
+                f"create_model.name = @{network} and all of {network}"
+            )
+    return factory
+
+
+def _is_bound(parameter: str) -> bool:
+    """Whether a gin file or binding has said something of a parameter."""
+    try:
+        gin.query_parameter(parameter)
+    except ValueError:
+        return False
+    return True
+
+
+def _row(name: str) -> functools.partial[Any]:
     short = str(name).removesuffix("wise")
     if short in _NETWORKS:
         return _NETWORKS[short]

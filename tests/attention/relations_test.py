@@ -2,6 +2,7 @@
 
 import pathlib
 import re
+import sys
 import textwrap
 
 import gin
@@ -9,7 +10,7 @@ import pytest
 import torch
 
 import san
-from san.attention import PatchConcatenation, Subtraction
+from san.attention import PatchConcatenation, Relation, Subtraction
 from san.jobs import config
 
 
@@ -75,18 +76,11 @@ def steps():
     gin.clear_config()
 
 
-# What a module with a relation imports.
-IMPORTS = """
-import gin
-from san.attention import Relation
-from san.attention.window_ops import same_window, window_ops
-"""
-
-
 def test_the_steps_of_contributing(steps, tmp_path, monkeypatch):
     code, settings = steps
-    (tmp_path / "own_relations.py").write_text(IMPORTS + code)
-    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "own_relations.py").write_text(code)
+    monkeypatch.setenv("BUILD_WORKING_DIRECTORY", str(tmp_path))
+    monkeypatch.setattr(sys, "path", list(sys.path))
     file = tmp_path / "own.gin"
     file.write_text("import own_relations\n" + settings)
     config.parse([str(file)])
@@ -117,9 +111,35 @@ def test_the_steps_of_contributing(steps, tmp_path, monkeypatch):
     ],
 )
 def test_a_relation_of_the_other_block(block, relation, places):
-    message = rf"{block.__name__}: relation must be \[N, D, {places}, P\], got"
+    message = rf"{block.__name__}: relation must be \[N, \d+, {places}, P\], as"
     with pytest.raises(ValueError, match=message):
         block(64, 3, relation=relation)(torch.randn(1, 64, 5, 4))
+
+
+class Nothing(Relation):
+    def channels(self, features, num_taps):
+        return features
+
+    def forward(self, phi, psi, kernel_size):
+        return None
+
+
+class Miscounted(Subtraction):
+    def channels(self, features, num_taps):
+        return features + 1
+
+
+@pytest.mark.parametrize(
+    ("relation", "got"),
+    [
+        (Nothing, "got NoneType of Nothing"),
+        (Miscounted, r"\[N, 5, 9, P\], .* got \[1, 4, 9, 20\] of Miscounted"),
+    ],
+)
+def test_a_relation_with_a_mistake(relation, got):
+    block = san.PairwiseAttention(64, 3, relation=relation)
+    with pytest.raises(ValueError, match=f"relation must be .*{got}"):
+        block(torch.randn(1, 64, 5, 4))
 
 
 @pytest.mark.parametrize(

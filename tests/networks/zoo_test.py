@@ -1,5 +1,6 @@
 """The networks by name: what they are called and what they are made of."""
 
+import gin
 import pytest
 import torch
 
@@ -190,3 +191,33 @@ def test_resnet_halves_the_image_in_the_3x3():
 def test_sizes_that_fit_nothing(constructor, arguments, message):
     with pytest.raises(ValueError, match=message):
         constructor(*arguments)
+
+
+@pytest.fixture
+def _no_bindings():
+    yield
+    gin.clear_config()
+
+
+@pytest.mark.parametrize(
+    ("name", "parameter", "value"),
+    [
+        ("san10_pair", "SAN.num_blocks", "(1, 1)"),
+        ("san10_patchwise", "SAN.attention", "@PairwiseAttention"),
+        ("resnet26", "ResNet.num_blocks", "(1, 1, 1, 1)"),
+        ("resnet26", "san.ResNet.num_blocks", "(1, 1, 1, 1)"),
+    ],
+)
+def test_what_a_name_says_is_not_bound(_no_bindings, name, parameter, value):
+    gin.parse_config(f"{parameter} = {value}")
+    short = parameter.removeprefix("san.")
+    message = f"create_model: {short} must not be bound beside .*{name}"
+    with pytest.raises(ValueError, match=message):
+        san.create_model(name)
+
+
+def test_what_a_name_leaves_open_is_bound(_no_bindings):
+    gin.parse_config("SAN.kernel_sizes = (3, 3, 3, 3, 3)")
+    model = san.create_model("san10_pair")
+    blocks = [layer[0].sam for layer in (model.layer1, model.layer4)]
+    assert [block.kernel_size for block in blocks] == [3, 3]
