@@ -101,8 +101,14 @@ def _check(model: Any, input_size: Any) -> None:
     ):
         raise ValueError(
             "count_cost: input_size must be (channels, height, width), three "
-            f"positive integers, got {input_size!r}"
+            f"positive integers, got {_shown(input_size)}"
         )
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, torch.Tensor):
+        return f"a tensor {list(value.shape)}"
+    return repr(value)
 
 
 def _is_size(value: Any) -> bool:

@@ -41,6 +41,15 @@ def capture_for_inference(
         model is in training mode or has a hook.
       RuntimeError: if there is no CUDA device.
     """
+    if not isinstance(model, nn.Module):
+        raise ValueError(
+            f"{_OP}: model must be a module, got {type(model).__name__}"
+        )
+    if not isinstance(example_images, Tensor):
+        raise ValueError(
+            f"{_OP}: example_images must be a tensor, "
+            f"got {type(example_images).__name__}"
+        )
     if example_images.device.type != "cuda":
         raise ValueError(
             f"{_OP}: example_images must be on a CUDA device, "

@@ -208,8 +208,9 @@ def _idle_gpu(device: torch.device) -> str:
         return ""
     return (
         f"; beside an NVIDIA driver, but torch {torch.__version__} is built"
-        " for CPUs: bazel run --config=cuda (or SAN_TORCH=cuda) takes"
-        " the one for CUDA"
+        " for CPUs, for a reason that the build has said: bazel run"
+        " --config=cuda (or SAN_TORCH=cuda) takes the one for CUDA, which"
+        " needs a driver of CUDA 13"
     )
 
 

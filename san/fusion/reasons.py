@@ -20,7 +20,16 @@ def why_unfused(model: nn.Module, images: Tensor | None = None) -> list[str]:
       A line for each group of modules that no fused operator stands in for,
       such as "layer3.1: sam.conv1 has a forward hook"; empty if all is fused
       that can be. A single line if nothing is.
+
+    Raises:
+      ValueError: if an argument is none of the above.
     """
+    for name, value, is_right in (
+        ("model must be a module", model, isinstance(model, nn.Module)),
+        ("images must be a tensor", images, isinstance(images, Tensor | None)),
+    ):
+        if not is_right:
+            raise ValueError(f"why_unfused: {name}, got {type(value).__name__}")
     like = _like(model) if images is None else images
     if like is None:
         return []

@@ -1,7 +1,7 @@
 """The layers of a mapping by name: what gamma of both attentions is made of.
 
 A mapping is a chain of BN, ReLU and 1x1 convolution, as often as it has
-layers. This is the one place that knows where in the chain each of them is.
+layers.
 """
 
 from typing import Any, NamedTuple

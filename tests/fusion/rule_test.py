@@ -1,6 +1,8 @@
 """What is fused where, what is said of it, and where else it has to work."""
 
+import asyncio
 import threading
+import types
 from collections import Counter
 
 import pytest
@@ -12,6 +14,7 @@ from torch.utils.checkpoint import checkpoint
 from torch.utils.flop_counter import FlopCounterMode
 
 import san
+from san.networks.san import Bottleneck
 from tests.fusion.networks import ATTENTIONS, images, network
 
 FUSED = {"stem", "norm_relu", "norm_relu_linear", "pairwise_core"}
@@ -115,6 +118,34 @@ def test_says_one_thing_of_a_whole_network():
     assert san.why_unfused(nn.Sequential(nn.ReLU(), model)) == []
 
 
+class OwnForward(Bottleneck):
+    def forward(self, x):
+        return x + self.conv(self.sam(x))
+
+
+def test_says_that_a_forward_is_somebodys_own():
+    model = network("pair")
+    model.layer1[0] = OwnForward(san.PairwiseAttention, 128, 7).double()
+    reason = "OwnForward has a forward of its own"
+    assert f"layer1.0: {reason}" in san.why_unfused(model)
+    assert reason in repr(model)
+    model = network("pair")
+    model.forward = types.MethodType(lambda self, x: x, model)
+    assert "SAN has a forward of its own" in san.why_unfused(model)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("san10_pair",), "model must be a module, got str"),
+        ((nn.ReLU(), [1]), "images must be a tensor, got list"),
+    ],
+)
+def test_what_it_cannot_say_anything_of(arguments, message):
+    with pytest.raises(ValueError, match=f"^why_unfused: {message}$"):
+        san.why_unfused(*arguments)
+
+
 class Marked(torch.Tensor):
     """A tensor of a type that the kernels do not know."""
 
@@ -178,6 +209,27 @@ def test_threads_with_a_backend_of_their_own():
             assert backend == name
             assert torch.equal(y, expected[name])
     assert san.attention_backend() == "fused"
+
+
+def test_tasks_with_a_backend_of_their_own():
+    compiled = torch.compile(
+        lambda x: x + (san.attention_backend() == "fused"), backend="eager"
+    )
+
+    async def task(name, start, end):
+        await asyncio.sleep(start)
+        with san.use_attention_backend(name):
+            await asyncio.sleep(end - start)
+            assert san.attention_backend() == name
+
+    async def overlapping():
+        await asyncio.gather(
+            task("reference", 0, 0.02), task("unfused", 0.01, 0.04)
+        )
+
+    asyncio.run(overlapping())
+    assert san.attention_backend() == "fused"
+    assert compiled(torch.zeros(())) == 1
 
 
 def test_a_backend_that_is_none():
