@@ -33,7 +33,7 @@ def aggregation_forward(
 def aggregation_backward(
     grad_output: Tensor,
     input: Tensor,
-    weight: Tensor,
+    weight: Tensor | None,
     grad_input: Tensor | None,
     grad_weight: Tensor | None,
     *,

@@ -26,14 +26,38 @@ from san.counting.copies import (
     said,
     twin,
 )
-from san.counting.rules import FUNCTIONS, has_rule, macs_of
+from san.counting.rules import (
+    FUNCTIONS,
+    has_rule,
+    macs_of,
+    uncounted_macs_of,
+)
 
 
-class Cost(NamedTuple):
-    """Number of parameters and of MACs for one image."""
-
+class _Counted(NamedTuple):
     parameters: int
     macs: int
+
+
+class Cost(_Counted):
+    """Number of parameters and of MACs for one image: a pair of integers.
+
+    Attributes:
+      parameters: of the model.
+      macs: as the paper counts them.
+      honest_macs: those, and what the paper leaves out: the dot products of
+        relations.
+    """
+
+    honest_macs: int
+
+    def __new__(
+        cls, parameters: int, macs: int, honest_macs: int | None = None
+    ) -> "Cost":
+        """Makes one; honest_macs are macs where nothing else is said."""
+        cost = super().__new__(cls, parameters, macs)
+        cost.honest_macs = macs if honest_macs is None else honest_macs
+        return cost
 
 
 def count_cost(model: nn.Module, input_size: Sequence[int]) -> Cost:
@@ -49,8 +73,10 @@ def count_cost(model: nn.Module, input_size: Sequence[int]) -> Cost:
     - ReLU and all other activations: 1 per element;
     - poolings and means: 1 per element of their input; interpolation: 1 per
       pixel it reads;
-    - subtraction and subtraction2: 1 per element of the output; aggregation:
-      K taps per element;
+    - subtraction, subtraction2, and correlation of single channels: 1 per
+      element of the output; aggregation: K taps per element;
+    - correlation that sums, the dot products of a relation: nothing, since
+      the published counter does not see them; honest_macs has them;
     - a fused operator: what it computes, by these rules; its pooling reads
       what its ReLU makes;
     - nothing: softmax, sums, elementwise arithmetic, copies, lookups; and
@@ -68,7 +94,7 @@ def count_cost(model: nn.Module, input_size: Sequence[int]) -> Cost:
       input_size: (channels, height, width) of the image.
 
     Returns:
-      Cost(parameters, macs).
+      Cost(parameters, macs), with honest_macs beside.
 
     Raises:
       ValueError: if input_size is not three positive integers; or the model
@@ -79,12 +105,16 @@ def count_cost(model: nn.Module, input_size: Sequence[int]) -> Cost:
     _check(model, input_size)
     sizes = [operator.index(size) for size in input_size]
     try:
-        macs = _in_another_thread(lambda: _count_macs(model, sizes))
+        counter = _in_another_thread(lambda: _count_macs(model, sizes))
     except UnsupportedError as unsupported:
         raise ValueError(
             f"count_cost: {unsupported}"
         ) from unsupported.__cause__
-    return Cost(sum(p.numel() for p in model.parameters()), macs)
+    return Cost(
+        sum(p.numel() for p in model.parameters()),
+        counter.macs,
+        counter.macs + counter.uncounted,
+    )
 
 
 def _check(model: Any, input_size: Any) -> None:
@@ -119,13 +149,15 @@ def _is_size(value: Any) -> bool:
     )
 
 
-def _in_another_thread(call: Callable[[], int]) -> int:
+def _in_another_thread(
+    call: Callable[[], "_MacCounter"],
+) -> "_MacCounter":
     """Calls where no mode that the caller is in sees or changes anything.
 
     Modes of torch belong to a thread: FlopCounterMode, autocast,
     inference_mode, set_default_device and the like.
     """
-    results: list[int] = []
+    results: list[_MacCounter] = []
     errors: list[BaseException] = []
 
     def run() -> None:
@@ -142,7 +174,7 @@ def _in_another_thread(call: Callable[[], int]) -> int:
     return results[0]
 
 
-def _count_macs(model: nn.Module, input_size: Sequence[int]) -> int:
+def _count_macs(model: nn.Module, input_size: Sequence[int]) -> "_MacCounter":
     counter = _MacCounter()
     with torch.no_grad():
         network = copy_without_values(model)
@@ -164,7 +196,7 @@ def _count_macs(model: nn.Module, input_size: Sequence[int]) -> int:
             'values, on the device "meta"',
             said(error),
         ) from error
-    return counter.macs
+    return counter
 
 
 def _dtype(network: nn.Module) -> torch.dtype:
@@ -187,12 +219,14 @@ class _MacCounter(TorchDispatchMode):
 
     Attributes:
       macs: so far.
+      uncounted: what the paper does not count.
       unknown: names of operators whose MACs are not known.
     """
 
     def __init__(self) -> None:
         super().__init__()
         self.macs = 0
+        self.uncounted = 0
         self.unknown: set[str] = set()
         self._is_paused = False
 
@@ -234,7 +268,7 @@ class _MacCounter(TorchDispatchMode):
                 return parts
             self._meet_unknown(func)
         result = func(*args, **kwargs)
-        self._add(macs_of(func, result, args))
+        self._add(macs_of(func, result, args), uncounted_macs_of(func, args))
         return result
 
     def call_by_rule(self, rule: Callable[..., int], call: Any) -> Any:
@@ -248,9 +282,10 @@ class _MacCounter(TorchDispatchMode):
         if not self._is_paused:
             self.unknown.add(str(func.overloadpacket))
 
-    def _add(self, macs: int) -> None:
+    def _add(self, macs: int, uncounted: int = 0) -> None:
         if not self._is_paused:
             self.macs += macs
+            self.uncounted += uncounted
 
 
 class _Functions(TorchFunctionMode):

@@ -36,8 +36,9 @@ constexpr char kAggregationForwardDoc[] =
 
 constexpr char kAggregationBackwardDoc[] =
     "The gradients of aggregation_forward, each in the shape of its tensor.\n\n"
-    "Written in place; a gradient that is None is not "
-    "computed." SAN_OPTIONS_DOC;
+    "Written in place; a gradient that is None is not computed. That of the\n"
+    "weight needs no weight, which may be None beside it "
+    "alone." SAN_OPTIONS_DOC;
 
 constexpr char kSubtraction2ForwardDoc[] =
     "output[n, c, t, p] = padded(a)[n, c, centre(p)] -\n"

@@ -130,7 +130,13 @@ void aggregation_backward(const char* op, const Options& options,
   const Tensor grad_output =
       image(op, "grad_output", grad_output_object, Access::kRead);
   const Tensor input = image(op, "input", input_object, Access::kRead);
-  const Tensor weight(op, "weight", weight_object, Access::kRead);
+  // The gradient of the weight does not depend on the weight: where it is all
+  // that is asked for, it says how large the weight is.
+  const bool is_weightless =
+      weight_object.is_none() && grad_input_object.is_none();
+  const Tensor weight(op, is_weightless ? "grad_weight" : "weight",
+                      is_weightless ? grad_weight_object : weight_object,
+                      Access::kRead);
   const auto grad_input = optional_output(op, "grad_input", grad_input_object,
                                           Accepts::kBothLayouts);
   const auto grad_weight = optional_output(
@@ -138,7 +144,8 @@ void aggregation_backward(const char* op, const Options& options,
   const AggregationShape shape =
       aggregation_shape(op, options, input, weight, grad_output);
   check_gradient(grad_input, input, {&grad_output, &input, &weight});
-  check_gradient(grad_weight, weight, {&grad_output, &input, &weight});
+  check_gradient(grad_weight, weight, {&grad_output, &input});
+  if (grad_weight && !is_weightless) grad_weight->require_apart_from(weight);
   if (grad_input && grad_weight) grad_weight->require_apart_from(*grad_input);
   if (input.size(0) == 0) return;
   run(op, options, input,

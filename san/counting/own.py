@@ -38,6 +38,10 @@ def _aggregation_backward(
     return (needs_input + needs_weight) * _aggregation(input, weight)
 
 
+def _correlation(a: Shape, b: Shape, num_groups: int, *window: Any) -> int:
+    return prod(a) * Window(*window).num_taps
+
+
 def _stem(x: Shape, weight: Shape, shift: Shape) -> int:
     return _pixels(x) * prod(weight)
 
@@ -108,6 +112,7 @@ def _pixels(image: Shape) -> int:
 _PRODUCTS: dict[str, Callable[..., int]] = {
     "aggregation": _aggregation,
     "aggregation_backward": _aggregation_backward,
+    "correlation": _correlation,
     "norm_relu_linear": _norm_relu_linear,
     "norm_relu_linear_backward": _norm_relu_linear_backward,
     "pairwise_core": _pairwise_core,
@@ -200,11 +205,22 @@ def _subtraction2_macs(a: Shape, b: Shape, *window: Any) -> int:
     return prod(a[:2]) * taken.num_taps * height * width
 
 
+def _correlation_macs(a: Shape, b: Shape, num_groups: int, *rest: Any) -> int:
+    # Channel by channel it is elementwise, as subtraction2 is.
+    is_elementwise = num_groups == a[1]
+    return _correlation(a, b, num_groups, *rest) if is_elementwise else 0
+
+
+def _uncounted_products(a: Shape, *rest: Any) -> int:
+    return _correlation(a, *rest) - _correlation_macs(a, *rest)
+
+
 # As _PRODUCTS. The moments of a batch are part of its norm.
 MACS: dict[str, Callable[..., int]] = {
     "affine_relu": _norm_relu_macs,
     "aggregation": _aggregation,
     "channel_moments": lambda x: 0,
+    "correlation": _correlation_macs,
     "norm_relu": _norm_relu_macs,
     "norm_relu_linear": _norm_relu_linear_macs,
     "pairwise_core": _pairwise_core_macs,
@@ -215,3 +231,6 @@ MACS: dict[str, Callable[..., int]] = {
     "stem": _stem_macs,
     "subtraction2": _subtraction2_macs,
 }
+
+# What the published count leaves out: the dot products of relations.
+UNCOUNTED: dict[str, Callable[..., int]] = {"correlation": _uncounted_products}

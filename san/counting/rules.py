@@ -14,6 +14,7 @@ from torch.nn import functional as F
 from torch.utils._pytree import tree_map
 
 from san.counting.own import MACS as MACS_OF_OWN
+from san.counting.own import UNCOUNTED
 
 
 def macs_of(func: Any, result: Any, args: Sequence[Any]) -> int:
@@ -30,6 +31,14 @@ def macs_of(func: Any, result: Any, args: Sequence[Any]) -> int:
     if namespace == "aten" and name in _MACS:
         return _MACS[name](result, *args)
     return 0
+
+
+def uncounted_macs_of(func: Any, args: Sequence[Any]) -> int:
+    """The MACs of an operator that the published count leaves out."""
+    namespace, name = _name(func)
+    if namespace != "san" or name not in UNCOUNTED:
+        return 0
+    return UNCOUNTED[name](*tree_map(_shape, args))
 
 
 @functools.cache

@@ -30,23 +30,24 @@ _SHARED_ELEMENTS = 96 * 1024 // 8
 
 def pairwise_attention(
     features: Tensor,
-    position: nn.Conv2d,
+    position: nn.Conv2d | None,
     mapping: nn.Sequential,
     kernel_size: int,
 ) -> Tensor:
     """y_i = sum over the footprint of softmax(gamma(delta_ij)) * beta_j.
 
     delta_ij joins phi_i - psi_j and the difference of the two positions, each
-    transformed by `position`. Source: "Exploring Self-attention for Image
-    Recognition", CVPR 2020, section 3.1. Reflect padding. In training mode
-    the batch norms use and track the statistics of the K taps exactly.
+    transformed by `position`, if there is one. Source: "Exploring
+    Self-attention for Image Recognition", CVPR 2020, section 3.1. Reflect
+    padding. In training mode the batch norms use and track the statistics of
+    the K taps exactly.
 
     Args:
       features: [N, 2 R + M, H, W]: phi, psi and beta side by side. Fastest
         in channels-last.
-      position: 1x1 convolution of 2 channels (column, row) to 2.
+      position: 1x1 convolution of 2 channels (column, row) to 2; or None.
       mapping: gamma: BN(R + 2), ReLU, 1x1 without bias to R, BN(R), ReLU,
-        1x1 to G; M is a multiple of G.
+        1x1 to G; M is a multiple of G. Without positions R in place of R + 2.
       kernel_size: rows and columns of the footprint; odd.
 
     Returns:
@@ -80,7 +81,7 @@ def fits_pairwise(
 
 def _attend(
     features: Tensor,
-    position: nn.Conv2d,
+    position: nn.Conv2d | None,
     mapping: nn.Sequential,
     kernel_size: int,
 ) -> Tensor:
@@ -121,14 +122,18 @@ def _attend(
 
 
 def _position_differences(
-    position: nn.Conv2d, features: Tensor, kernel_size: int
+    position: nn.Conv2d | None, features: Tensor, kernel_size: int
 ) -> Tensor:
     """conv_p(position of i) - conv_p(position of j) for each offset: [K, 2].
+
+    [K, 0] without positions.
 
     Positions are linear, so that only the offset matters; and a mirrored tap
     shows a pixel that some other offset of the footprint shows too.
     """
     there = offsets(features, kernel_size)
+    if position is None:
+        return there[:, :0]
     weight = position.weight.flatten(1).double()
     bias = None if position.bias is None else position.bias.double()
     here = torch.zeros_like(there)
@@ -148,11 +153,11 @@ def _tap_shares(features: Tensor, kernel_size: int) -> Tensor:
 def _first_norm(
     bn: Any, features: Tensor, steps: Tensor, kernel_size: int
 ) -> tuple[Tensor, Tensor]:
-    """Scale and shift [R + 2] of the norm of phi - psi and the positions."""
+    """Scale and shift of the norm of phi - psi and the positions."""
 
     def moments() -> Moments:
         differences = torch.ops.san.pairwise_difference_moments(
-            features, bn.num_features - 2, kernel_size
+            features, bn.num_features - steps.shape[1], kernel_size
         )
         shares = _tap_shares(features, kernel_size)
         mean = (shares * steps).sum(0)
@@ -204,7 +209,10 @@ def _num_taps(features: Tensor, kernel_size: int) -> int:
 
 
 def _check(
-    features: Any, position: nn.Conv2d, mapping: nn.Sequential, kernel_size: Any
+    features: Any,
+    position: nn.Conv2d | None,
+    mapping: nn.Sequential,
+    kernel_size: Any,
 ) -> None:
     if not isinstance(features, Tensor):
         _fail("features", "be a torch.Tensor", type(features).__name__)
@@ -241,9 +249,9 @@ def _check(
 
 
 def _check_modules(
-    features: Tensor, position: nn.Conv2d, mapping: nn.Sequential
+    features: Tensor, position: nn.Conv2d | None, mapping: nn.Sequential
 ) -> None:
-    if tuple(position.weight.shape) != (2, 2, 1, 1):
+    if position is not None and position.weight.shape != (2, 2, 1, 1):
         _fail(
             "position",
             "have a weight of shape [2, 2, 1, 1]",
@@ -257,10 +265,12 @@ def _check_modules(
         bn2.num_features,
         conv2.weight.shape[1],
     ]
-    if sizes != [relation + 2, relation, relation + 2, relation, relation]:
+    inputs = relation if position is None else relation + 2
+    if sizes != [inputs, relation, inputs, relation, relation]:
         _fail(
             "mapping",
-            "take R + 2 channels to R and R to G",
+            f"take {'R' if position is None else 'R + 2'} channels to R and R"
+            " to G",
             f"layers of {sizes} channels",
         )
     value = features.shape[1] - 2 * relation

@@ -32,6 +32,22 @@ def aggregation(
     )
 
 
+def correlation(
+    a: torch.Tensor,
+    b: torch.Tensor,
+    num_groups: int,
+    kernel_size: int,
+    stride: int = 1,
+    padding: int = 0,
+    dilation: int = 1,
+    padding_mode: str = "reflect",
+) -> torch.Tensor:
+    """Reference of san.ops.correlation."""
+    window = Window(kernel_size, stride, padding, dilation, padding_mode)
+    products = a.flatten(2)[:, :, None] * _taps(b, window)
+    return products.unflatten(1, (-1, num_groups)).sum(1)
+
+
 def subtraction2(
     a: torch.Tensor,
     b: torch.Tensor,

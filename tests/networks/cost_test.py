@@ -69,6 +69,29 @@ def test_operators_by_hand():
     assert san.count_cost(Relation(), (3, 5, 6)) == (0, 3 * taps)
 
 
+class Products(nn.Module):
+    def __init__(self, num_groups):
+        super().__init__()
+        self.num_groups = num_groups
+
+    def forward(self, x):
+        return san.ops.correlation(x, x, self.num_groups, 3, padding=1)
+
+
+def test_what_the_published_count_leaves_out():
+    taps = 9 * 3 * 30
+    channel_by_channel = san.count_cost(Products(3), (3, 5, 6))
+    assert channel_by_channel == (0, taps)
+    assert channel_by_channel.honest_macs == taps
+    summed = san.count_cost(Products(1), (3, 5, 6))
+    assert summed == (0, 0)
+    assert summed.honest_macs == taps
+    standard = san.count_cost(san.PatchwiseAttention(32, 3), (32, 5, 6))
+    assert standard.honest_macs == standard.macs
+    parameters, macs = standard
+    assert (parameters, macs) == (standard.parameters, standard.macs)
+
+
 def test_the_model_stays_as_it_is():
     model = san.create_model("san10_pair", num_classes=3)
     model.layer1.eval()

@@ -5,7 +5,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 import san
-from san.ops import aggregation, reference
+from san.ops import aggregation, correlation, reference
 
 
 def flops(call):
@@ -34,6 +34,15 @@ def test_aggregation_by_hand(op, kernel_size):
     products = 2 * 2 * 4 * taps * 30
     assert step_flops(
         lambda x, w: op(x, w, kernel_size, padding=padding), x, weight
+    ) == (products, 2 * products)
+
+
+@pytest.mark.parametrize("num_groups", [1, 2, 4])
+def test_correlation_by_hand(num_groups):
+    a, b = ones(2, 4, 5, 6), ones(2, 4, 5, 6)
+    products = 2 * 2 * 4 * 9 * 30
+    assert step_flops(
+        lambda a, b: correlation(a, b, num_groups, 3, padding=1), a, b
     ) == (products, 2 * products)
 
 

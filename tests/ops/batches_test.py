@@ -1,4 +1,4 @@
-"""Batches of aggregation and subtraction under vmap.
+"""Batches of aggregation, correlation and subtraction under vmap.
 
 The oracle is san.ops.reference in plain PyTorch.
 """
@@ -29,19 +29,22 @@ DIMENSIONS = list(itertools.product([None, 0, 1, 4], repeat=2))[1:]
 
 
 @pytest.mark.parametrize("dims", DIMENSIONS)
-@pytest.mark.parametrize("op", ["aggregation", "subtraction2"])
+@pytest.mark.parametrize("op", ["aggregation", "correlation", "subtraction2"])
 def test_every_combination_of_mapped_dimensions(op, dims):
     tensors = [image(2, 4, 5, 7), image(2, 2, 9, 35, seed=2)]
-    if op == "subtraction2":
+    if op != "aggregation":
         tensors[1] = image(2, 4, 5, 7, seed=2)
+    groups = {"num_groups": 2} if op == "correlation" else {}
     tensors = [
         t if dim is None else torch.stack([t, 2 * t, t.cos()], dim)
         for t, dim in zip(tensors, dims, strict=True)
     ]
     outputs = [
-        vmap(lambda *t, m=m: getattr(m, op)(*t, **WINDOW), dims, out_dims=1)(
-            *tensors
-        )
+        vmap(
+            lambda *t, m=m: getattr(m, op)(*t, **groups, **WINDOW),
+            dims,
+            out_dims=1,
+        )(*tensors)
         for m in (ops, reference)
     ]
     assert_same(*outputs)

@@ -1,4 +1,4 @@
-"""Derivatives of aggregation and subtraction, in every way.
+"""Derivatives of aggregation, correlation and subtraction, in every way.
 
 The oracle is san.ops.reference in plain PyTorch, through the same transforms.
 Batches are in batches_test, what other operators refuse in
@@ -76,6 +76,11 @@ def test_numeric_derivatives(size, window, layout):
         lambda image, weight: ops.aggregation(image, weight, **window),
         (a, weight),
     )
+    places = ops.aggregation(a, weight.detach(), **window)
+    centres = layout(random_tensor(*places.shape, seed=4))
+    check_all_orders(
+        lambda a, b: ops.correlation(a, b, 1, **window), (centres, b)
+    )
 
 
 @pytest.mark.parametrize("needs", [(True, True), (True, False), (False, True)])
@@ -107,6 +112,7 @@ def network(module):
         relation = module.subtraction(x, **WINDOW)
         y = module.aggregation(x.cos(), relation.sin()[:, :1], **WINDOW)
         weight = module.subtraction2(x * x, y, **WINDOW).sin()
+        weight = weight + module.correlation(y, x, 1, **WINDOW).cos()
         return module.aggregation(y, weight[:, 1:], **WINDOW)
 
     return function
@@ -212,17 +218,18 @@ def test_gradient_of_a_tangent():
 
 
 @pytest.mark.parametrize("which", [0, 1])
-@pytest.mark.parametrize("op", ["aggregation", "subtraction2"])
+@pytest.mark.parametrize("op", ["aggregation", "correlation", "subtraction2"])
 def test_one_tangent_alone(op, which):
     inputs = list(aggregation_inputs(**WINDOW))
-    if op == "subtraction2":
+    if op != "aggregation":
         inputs[1] = random_tensor(2, 4, 5, 7, seed=5)
+    groups = {"num_groups": 2} if op == "correlation" else {}
 
     def of_one(module):
         def function(tensor):
             tensors = [t.detach() for t in inputs]
             tensors[which] = tensor
-            return getattr(module, op)(*tensors, **WINDOW)
+            return getattr(module, op)(*tensors, **groups, **WINDOW)
 
         x = inputs[which].detach()
         return jvp(function, (x,), (x.cos(),))

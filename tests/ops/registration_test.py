@@ -1,9 +1,11 @@
 """The operators inside PyTorch: opcheck, compile, export, autocast."""
 
+import functools
+
 import pytest
 import torch
 
-from san.ops import aggregation, subtraction, subtraction2
+from san.ops import aggregation, correlation, subtraction, subtraction2
 from tests.ops.windows import (
     aggregation_inputs,
     gradients,
@@ -14,6 +16,7 @@ from tests.ops.windows import (
 WINDOW = {"kernel_size": 3, "padding": 1}
 OPS = [
     (aggregation, aggregation_inputs(**WINDOW)),
+    (functools.partial(correlation, num_groups=3), subtraction2_inputs()),
     (subtraction2, subtraction2_inputs()),
     (subtraction, subtraction2_inputs()[:1]),
 ]
@@ -40,6 +43,12 @@ def registered_calls():
             (grad, last, weight, *window, True, True),
             (grad, image, weight, *window, True, False),
             (grad, image, weight, *window, False, True),
+        ],
+        "correlation": [
+            (grad, image, 2, *window),
+            (grad, last, 2, *window),
+            (grad.detach(), image, 2, *window),
+            (grad, image.detach(), 2, *window),
         ],
         "subtraction2": [
             (image, random_tensor(2, 4, 5, 7, seed=1), *window),
