@@ -5,7 +5,11 @@ the networks that are made of them.
 """
 
 from san import ops
-from san.attention import PairwiseAttention, PatchwiseAttention
+from san.attention import (
+    PairwiseAttention,
+    PatchwiseAttention,
+    ScalarAttention,
+)
 from san.backend import (
     attention_backend,
     set_attention_backend,
@@ -26,6 +30,7 @@ __all__ = [
     "PairwiseAttention",
     "PatchwiseAttention",
     "ResNet",
+    "ScalarAttention",
     "attention_backend",
     "capture_for_inference",
     "count_cost",

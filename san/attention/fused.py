@@ -11,18 +11,35 @@ from torch import Tensor, nn
 
 from san.attention.mappings import Mapping
 from san.attention.positions import RelativePosition
-from san.attention.relations import PatchConcatenation, Subtraction
+from san.attention.relations import (
+    PatchConcatenation,
+    Subtraction,
+    Summation,
+)
 from san.fusion import rule
 from san.ops.pairwise_attention import fits_pairwise
 from san.ops.patchwise_core import LARGEST_FOOTPRINT
 
-# The 1x1 convolutions in the order in which the fused operators take them.
-TRANSFORMATIONS = ("conv1", "conv2", "conv3")
 # What decides what a block computes.
-METHODS = ("weights", "attend", "_weigh", "_compare", "_sum")
+METHODS = (
+    "weights",
+    "attend",
+    "_unfused",
+    "_all_transformed",
+    "_transformed",
+    "_weigh",
+    "_compare",
+    "_sum",
+)
 _PARTS = {
     kind: rule.methods_of(kind)
-    for kind in (Mapping, PatchConcatenation, RelativePosition, Subtraction)
+    for kind in (
+        Mapping,
+        PatchConcatenation,
+        RelativePosition,
+        Subtraction,
+        Summation,
+    )
 }
 
 
@@ -33,17 +50,17 @@ def why_not_pairwise(block: Any, methods: dict[str, Any], like: Tensor) -> str:
         rule.why_nothing(like)
         or rule.why_overridden(type(block).__name__, block, methods)
         or _why_not_outputs(block)
-        or _why_not_part("relation", parts.get("relation"), Subtraction)
-        or _why_not_part("position", parts.get("position"), RelativePosition)
-        or rule.why_not_pointwise("conv_p", parts.get("conv_p"), like)
+        or _why_not_part(
+            "relation", parts.get("relation"), Subtraction, Summation
+        )
+        or _why_not_position(block, like)
         or _why_not_mapping(parts.get("conv_w"), like)
     )
     if why:
         return why
     relation, weights = block.relation_channels, block.weight_channels
-    if rule.channels_of(parts["conv_p"]) != (2, 2):
-        return "conv_p does not map 2 channels to 2"
-    why = _why_not_sizes(parts["conv_w"], (relation + 2, relation, weights))
+    features = relation if block.position is None else relation + 2
+    why = _why_not_sizes(parts["conv_w"], (features, relation, weights))
     if not why and not fits_pairwise(
         like.device,
         relation,
@@ -105,10 +122,23 @@ def why_not_features(block: Any, *features: Tensor) -> str:
     return ""
 
 
-def _why_not_part(name: str, module: Any, kind: type) -> str:
+def _why_not_position(block: Any, like: Tensor) -> str:
+    if block.position is None:
+        return ""
+    parts = block._modules
+    why = _why_not_part(
+        "position", parts.get("position"), RelativePosition
+    ) or rule.why_not_pointwise("conv_p", parts.get("conv_p"), like)
+    if not why and rule.channels_of(parts["conv_p"]) != (2, 2):
+        why = "conv_p does not map 2 channels to 2"
+    return why
+
+
+def _why_not_part(name: str, module: Any, *kinds: type) -> str:
     """Why a part without parameters is not what the operator computes."""
-    if type(module) is not kind:
-        return f"{name} is a {type(module).__name__}, not a {kind.__name__}"
+    kind = type(module)
+    if kind not in kinds:
+        return f"{name} is a {kind.__name__}, not a {kinds[0].__name__}"
     return rule.why_hooked(name, module) or rule.why_overridden(
         name, module, _PARTS[kind]
     )
@@ -122,7 +152,9 @@ def _why_not_outputs(block: Any) -> str:
     """
     relation = block.relation_channels
     for name, channels in zip(
-        TRANSFORMATIONS, (relation, relation, block.out_channels), strict=True
+        block.transformations,
+        (relation, relation, block.out_channels),
+        strict=True,
     ):
         conv = block._modules.get(name)
         if type(conv) is not nn.Conv2d or "weight" not in conv._parameters:

@@ -36,6 +36,16 @@ class Mapping(nn.Sequential):
         return len(self.matrices)
 
 
+def check_num_layers(block: str, num_layers: Any) -> int:
+    """Raises ValueError unless this is a depth of the paper's table 5."""
+    if isinstance(num_layers, int) and not isinstance(num_layers, bool):
+        if num_layers in (1, 2, 3):
+            return num_layers
+    raise ValueError(
+        f"{block}: num_layers must be 1, 2 or 3, got {num_layers!r}"
+    )
+
+
 def create_mapping(widths: Sequence[int]) -> Mapping:
     """Makes a mapping through so many channels, such as (18, 16, 8).
 

@@ -8,17 +8,18 @@ Shape letters: N batch, R channels of phi and psi, D of the relation, K taps of
 the footprint, H W image, P = H * W pixels.
 """
 
-import difflib
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable
 
 import gin
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
-from san.attention.window_ops import same_window, window_ops
-from san.ops.window import mirrored
+from san.attention.window_ops import (
+    padded,
+    same_window,
+    taps,
+    window_ops,
+)
 
 
 class Relation(nn.Module):
@@ -44,6 +45,19 @@ class Relation(nn.Module):
 
 
 @gin.configurable(module="san")
+class Summation(Relation):
+    """phi_i + psi_j, tap by tap; of PairwiseAttention."""
+
+    def channels(self, features: int, num_taps: int) -> int:
+        """As many as phi has."""
+        return features
+
+    def forward(self, phi: Tensor, psi: Tensor, kernel_size: int) -> Tensor:
+        """Maps two images [N, R, H, W] to [N, R, K, P]."""
+        return window_ops().subtraction2(phi, -psi, **same_window(kernel_size))
+
+
+@gin.configurable(module="san")
 class Subtraction(Relation):
     """phi_i - psi_j, tap by tap; of PairwiseAttention."""
 
@@ -57,6 +71,104 @@ class Subtraction(Relation):
 
 
 @gin.configurable(module="san")
+class Concatenation(Relation):
+    """[phi_i, psi_j], tap by tap; of PairwiseAttention."""
+
+    def channels(self, features: int, num_taps: int) -> int:
+        """Those of phi and those of psi."""
+        return 2 * features
+
+    def forward(self, phi: Tensor, psi: Tensor, kernel_size: int) -> Tensor:
+        """Maps two images [N, R, H, W] to [N, 2 * R, K, P]."""
+        there = taps(psi, kernel_size)
+        here = phi.flatten(2).unsqueeze(2).expand_as(there)
+        return torch.cat([here, there], dim=1)
+
+
+@gin.configurable(module="san")
+class HadamardProduct(Relation):
+    """phi_i * psi_j, channel by channel at each tap; of PairwiseAttention."""
+
+    def channels(self, features: int, num_taps: int) -> int:
+        """As many as phi has."""
+        return features
+
+    def forward(self, phi: Tensor, psi: Tensor, kernel_size: int) -> Tensor:
+        """Maps two images [N, R, H, W] to [N, R, K, P]."""
+        return _products(phi, psi, phi.shape[1], kernel_size)
+
+
+@gin.configurable(module="san")
+class DotProduct(Relation):
+    """The scalar product of phi_i and psi_j, at each tap.
+
+    Of PairwiseAttention, where one scalar compares whole vectors ("the
+    dimensionality is 1", section 3.1), without a scale: a norm follows.
+
+    Args:
+      num_groups: products; channel c is in product c mod num_groups.
+    """
+
+    def __init__(self, num_groups: int = 1) -> None:
+        super().__init__()
+        self.num_groups = num_groups
+
+    def channels(self, features: int, num_taps: int) -> int:
+        """One for each group."""
+        return self.num_groups
+
+    def forward(self, phi: Tensor, psi: Tensor, kernel_size: int) -> Tensor:
+        """Maps two images [N, R, H, W] to [N, num_groups, K, P]."""
+        return _products(phi, psi, self.num_groups, kernel_size)
+
+
+@gin.configurable(module="san")
+class StarProduct(Relation):
+    """The scalar products of phi_i and psi of each tap; of PatchwiseAttention.
+
+    Channel t is that of tap t.
+    """
+
+    def channels(self, features: int, num_taps: int) -> int:
+        """One for each tap."""
+        return num_taps
+
+    def forward(self, phi: Tensor, psi: Tensor, kernel_size: int) -> Tensor:
+        """Maps two images [N, R, H, W] to [N, K, 1, P]."""
+        return _products(phi, psi, 1, kernel_size).transpose(1, 2)
+
+
+@gin.configurable(module="san")
+class CliqueProduct(Relation):
+    """The scalar products of phi and psi of all pairs of taps.
+
+    Of PatchwiseAttention. Channel j * K + t is that of phi at tap j and psi at
+    tap t, both in the footprint of pixel i: all ordered pairs, those of a tap
+    with itself among them.
+
+    Memory: the relation has K**2 values for each pixel, 2401 for a footprint
+    of 7: 30 MB of float32 for an image of 56 x 56 pixels, and as much again
+    while they are put together. Nothing else with taps is made or kept.
+    """
+
+    def channels(self, features: int, num_taps: int) -> int:
+        """One for each pair of taps."""
+        return num_taps**2
+
+    def forward(self, phi: Tensor, psi: Tensor, kernel_size: int) -> Tensor:
+        """Maps two images [N, R, H, W] to [N, K * K, 1, P]."""
+        height, width = phi.shape[2:]
+        around = padded(phi, kernel_size // 2)
+        shifted = [
+            around[:, :, top : top + height, left : left + width]
+            for top in range(kernel_size)
+            for left in range(kernel_size)
+        ]
+        rows = [_products(image, psi, 1, kernel_size) for image in shifted]
+        return torch.cat(rows, dim=2).transpose(1, 2)
+
+
+@gin.configurable(module="san")
 class PatchConcatenation(Relation):
     """[phi_i, psi of all taps], channel by channel; of PatchwiseAttention."""
 
@@ -66,58 +178,45 @@ class PatchConcatenation(Relation):
 
     def forward(self, phi: Tensor, psi: Tensor, kernel_size: int) -> Tensor:
         """Maps two images [N, R, H, W] to [N, R * (K + 1), 1, P]."""
-        patches = _patches(psi, kernel_size)
+        patches = taps(psi, kernel_size).flatten(1, 2)
         return torch.cat([phi.flatten(2), patches], dim=1).unsqueeze(2)
 
 
-PAIRWISE: dict[str, Callable[[], Relation]] = {"subtraction": Subtraction}
+@gin.configurable(module="san")
+class Patch(Relation):
+    """Psi of all taps, channel by channel; of PatchwiseAttention.
+
+    What PatchConcatenation is where phi and psi are one: phi_i is among the
+    taps.
+    """
+
+    def channels(self, features: int, num_taps: int) -> int:
+        """Those of psi for each tap."""
+        return features * num_taps
+
+    def forward(self, phi: Tensor, psi: Tensor, kernel_size: int) -> Tensor:
+        """Maps two images [N, R, H, W] to [N, R * K, 1, P]."""
+        return taps(psi, kernel_size).flatten(1, 2).unsqueeze(2)
+
+
+PAIRWISE: dict[str, Callable[[], Relation]] = {
+    "summation": Summation,
+    "subtraction": Subtraction,
+    "concatenation": Concatenation,
+    "hadamard": HadamardProduct,
+    "dot": DotProduct,
+}
 PATCHWISE: dict[str, Callable[[], Relation]] = {
-    "concatenation": PatchConcatenation
+    "star": StarProduct,
+    "clique": CliqueProduct,
+    "concatenation": PatchConcatenation,
 }
 
 
-def create_relation(
-    block: str, relation: Any, known: Mapping[str, Callable[[], Relation]]
-) -> Relation:
-    """Makes a relation from its name or its class.
-
-    Args:
-      block: the attention block, for the error.
-      relation: a name of `known`, or anything that makes a Relation.
-      known: PAIRWISE or PATCHWISE.
-
-    Raises:
-      ValueError: if it is neither.
-    """
-    if isinstance(relation, nn.Module):
-        raise ValueError(
-            f"{block}: relation must be a name or a class, of which each block "
-            f"makes its own, got a made {type(relation).__name__}"
-        )
-    make = relation if callable(relation) else known.get(str(relation))
-    if make is None:
-        (nearest,) = difflib.get_close_matches(str(relation), known, 1, 0)
-        raise ValueError(
-            f"{block}: relation must be one of {', '.join(known)} or a "
-            f"Relation, got {relation!r}; the nearest is {nearest!r}"
-        )
-    made = make()
-    if not isinstance(made, Relation):
-        raise ValueError(
-            f"{block}: relation must make a Relation, got {type(made).__name__}"
-        )
-    return made
-
-
-def _patches(x: Tensor, kernel_size: int) -> Tensor:
-    """Footprint of each pixel, channel by channel: [N, R * K, P].
-
-    Unlike torch's own reflection padding this one takes images smaller than
-    the footprint.
-    """
-    padding = kernel_size // 2
-    for dim in (2, 3):
-        size = x.shape[dim]
-        places = torch.arange(-padding, size + padding, device=x.device)
-        x = x.index_select(dim, mirrored(places, size))
-    return F.unfold(x, kernel_size)
+def _products(
+    phi: Tensor, psi: Tensor, num_groups: int, kernel_size: int
+) -> Tensor:
+    """Of phi_i and psi_j, summed over groups of channels: [N, groups, K, P]."""
+    return window_ops().correlation(
+        phi, psi, num_groups, **same_window(kernel_size)
+    )

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from san.attention import PairwiseAttention
+from san.attention import PairwiseAttention, Summation
 from san.folding.layers import (
     Constants,
     Norm,
@@ -69,9 +69,11 @@ class _Attention(Constants):
         **tensors: Tensor,
     ) -> None:
         super().__init__(**tensors)
-        convs = attention.conv1, attention.conv2, attention.conv3
+        convs = [getattr(attention, n) for n in attention.transformations]
         *weights, weight = (rows_of(conv) for conv in convs)
         *biases, bias = (bias_of(conv) for conv in convs)
+        if isinstance(attention.relation, Summation):
+            weights[1], biases[1] = -weights[1], -biases[1]
         self.features = Pointwise(
             torch.cat([*weights, weight * scale[:, None]]),
             torch.cat([*biases, bias * scale + shift]),
@@ -107,6 +109,9 @@ class _Pairwise(_Attention):
         (scale, shift), (scale2, shift2) = affine(norm1), affine(norm2)
         w1 = rows_of(conv1) * scale2[:, None]
         relation = len(w1)
+        position = scale.new_zeros(2, 0)
+        if attention.position is not None:
+            position = rows_of(attention.conv_p).T * -scale[relation:]
         super().__init__(
             attention,
             norm,
@@ -115,7 +120,7 @@ class _Pairwise(_Attention):
             shift=shift[:relation],
             w1=w1[:, :relation],
             w2=rows_of(conv2),  # The softmax does not see the bias.
-            position=rows_of(attention.conv_p).T * -scale[relation:],
+            position=position,
             position_shift=shift[relation:],
             position_w1=w1[:, relation:].T,
             table_shift=shift2,

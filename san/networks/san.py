@@ -10,7 +10,6 @@ import gin
 from torch import Tensor, nn
 
 from san.attention import Attention
-from san.attention.fused import TRANSFORMATIONS
 from san.fusion import (
     Group,
     NormRelu,
@@ -81,7 +80,8 @@ class Bottleneck(nn.Module):
         return rule.why_hooked("sam", self.sam)
 
     def _enter(self) -> NormReluLinear:
-        convs = (f"sam.{name}" for name in TRANSFORMATIONS)
+        sam: Any = self.sam
+        convs = (f"sam.{name}" for name in sam.transformations)
         return NormReluLinear(self, "bn1", "relu", *convs)
 
     def _leave(self) -> NormReluLinear:

@@ -10,58 +10,68 @@ import pytest
 import torch
 
 import san
-from san.attention import PatchConcatenation, Relation, Subtraction
+from san.attention import (
+    Patch,
+    PatchConcatenation,
+    Relation,
+    Subtraction,
+    relations,
+)
+from san.attention.relations import PAIRWISE, PATCHWISE
 from san.jobs import config
+from tests.attention import by_hand
 
-
-def taps(image, kernel_size):
-    """Every tap of every pixel's footprint, mirrored: [N, R, H, W, k, k]."""
-    padding = kernel_size // 2
-    height, width = image.shape[2:]
-    rows, columns = (
-        [mirrored(place, size) for place in range(-padding, size + padding)]
-        for size in (height, width)
-    )
-    padded = image[:, :, rows][:, :, :, columns]
-    return padded.unfold(2, kernel_size, 1).unfold(3, kernel_size, 1)
-
-
-def mirrored(place, size):
-    while size > 1 and not 0 <= place < size:
-        place = -place if place < 0 else 2 * (size - 1) - place
-    return place if size > 1 else 0
-
-
-def subtraction(phi, psi, kernel_size):
-    difference = phi[..., None, None] - taps(psi, kernel_size)
-    return difference.flatten(4).permute(0, 1, 4, 2, 3).flatten(3)
-
-
-def concatenation(phi, psi, kernel_size):
-    patches = taps(psi, kernel_size).flatten(4).permute(0, 1, 4, 2, 3)
-    return torch.cat([phi, patches.flatten(1, 2)], 1).flatten(2).unsqueeze(2)
-
-
-# A relation, and what it is by its formula.
+# A name, the class, and what it is by hand.
 RELATIONS = [
-    (Subtraction, subtraction),
-    (PatchConcatenation, concatenation),
+    *((n, PAIRWISE[n], by_hand.PAIRWISE[n]) for n in PAIRWISE),
+    *((n, PATCHWISE[n], by_hand.PATCHWISE[n]) for n in PATCHWISE),
+    ("patch", Patch, by_hand.PATCHWISE["patch"]),
 ]
 
 
-@pytest.mark.parametrize("size", [(5, 4), (2, 3), (1, 6)])
-@pytest.mark.parametrize("kernel_size", [1, 3])
+@pytest.mark.parametrize(
+    ("size", "kernel_size"),
+    [((5, 4), 1), ((5, 4), 3), ((2, 3), 3), ((1, 6), 3), ((5, 4), 7)],
+)
 @pytest.mark.parametrize("backend", ["unfused", "reference"])
-@pytest.mark.parametrize(("relation", "formula"), RELATIONS)
-def test_by_its_formula(relation, formula, backend, kernel_size, size):
+@pytest.mark.parametrize(
+    ("relation", "formula"),
+    [relation[1:] for relation in RELATIONS],
+    ids=[relation[0] for relation in RELATIONS],
+)
+def test_by_hand(relation, formula, backend, kernel_size, size):
     generator = torch.Generator().manual_seed(0)
-    phi, psi = torch.randn(
-        2, 2, 3, *size, generator=generator, dtype=torch.float64
-    )
+    images = [
+        torch.randn(2, 3, *size, generator=generator, dtype=torch.float64)
+        for _ in range(2)
+    ]
+    images = [image.requires_grad_() for image in images]
+    expected = formula(*images, kernel_size)
     with san.use_attention_backend(backend):
-        got = relation()(phi, psi, kernel_size)
-    torch.testing.assert_close(got, formula(phi, psi, kernel_size))
+        got = relation()(*images, kernel_size)
+    torch.testing.assert_close(got, expected)
+    weights = torch.randn(got.shape, generator=generator, dtype=torch.float64)
     assert relation().channels(3, kernel_size**2) == got.shape[1]
+    torch.testing.assert_close(
+        torch.autograd.grad(got, images, weights, allow_unused=True),
+        torch.autograd.grad(expected, images, weights, allow_unused=True),
+    )
+
+
+def test_identities():
+    phi, psi = torch.randn(2, 2, 3, 5, 4, dtype=torch.float64)
+    summation = relations.Summation()(phi, psi, 3)
+    assert torch.equal(summation, Subtraction()(phi, -psi, 3))
+    star = relations.StarProduct()(phi, psi, 3)
+    clique = relations.CliqueProduct()(phi, psi, 3)
+    centre = 4 * 9
+    torch.testing.assert_close(clique[:, centre : centre + 9], star)
+    dot = relations.DotProduct()(phi, psi, 3)
+    torch.testing.assert_close(dot.transpose(1, 2), star)
+    hadamard = relations.HadamardProduct()(phi, psi, 3)
+    torch.testing.assert_close(hadamard.sum(1, keepdim=True), dot)
+    half = relations.DotProduct(3)(phi, psi, 3)
+    torch.testing.assert_close(half, hadamard)
 
 
 @pytest.fixture
@@ -145,8 +155,8 @@ def test_a_relation_with_a_mistake(relation, got):
 @pytest.mark.parametrize(
     ("relation", "message"),
     [
-        ("subtraktion", r"one of subtraction .* nearest is 'subtraction'"),
-        (None, "one of subtraction .* got None"),
+        ("subtraktion", r"one of summation, .* nearest is 'subtraction'"),
+        (None, "one of summation, .* got None"),
         (Subtraction(), "must be a name or a class, .* got a made Subtraction"),
         (torch.nn.Identity, "must make a Relation, got Identity"),
     ],

@@ -11,7 +11,7 @@ from torch.overrides import TorchFunctionMode
 
 import san
 from san.attention import PatchConcatenation, RelativePosition, Subtraction
-from san.attention.blocks import Attention
+from san.attention.block import Attention
 from san.networks.san import Bottleneck
 from tests.fusion.networks import ATTENTIONS, images, network
 
