@@ -3,7 +3,9 @@
 Parameters are named as torchvision names them.
 """
 
+import functools
 from collections.abc import Sequence
+from typing import Any
 
 import gin
 import torch
@@ -14,23 +16,33 @@ _EXPANSION = 4
 
 
 class ConvolutionBottleneck(nn.Module):
-    """y = relu(shortcut(x) + 1x1(3x3(1x1(x)))), a BN after each convolution.
+    """y = relu(shortcut(x) + 1x1(kxk(1x1(x)))), a BN after each convolution.
 
     Source: "Deep Residual Learning for Image Recognition", CVPR 2016,
-    section 4.1, with the stride on the 3x3.
+    section 4.1, where k is 3, with the stride on the kxk.
 
     Args:
       in_channels: channels of the input.
       width: channels inside; the output has four times as many.
       stride: 2 halves the image.
+      kernel_size: k; odd.
     """
 
-    def __init__(self, in_channels: int, width: int, stride: int) -> None:
+    def __init__(
+        self, in_channels: int, width: int, stride: int, kernel_size: int = 3
+    ) -> None:
         super().__init__()
         out_channels = width * _EXPANSION
         self.conv1 = nn.Conv2d(in_channels, width, 1, bias=False)
         self.bn1 = nn.BatchNorm2d(width)
-        self.conv2 = nn.Conv2d(width, width, 3, stride, padding=1, bias=False)
+        self.conv2 = nn.Conv2d(
+            width,
+            width,
+            kernel_size,
+            stride,
+            padding=kernel_size // 2,
+            bias=False,
+        )
         self.bn2 = nn.BatchNorm2d(width)
         self.conv3 = nn.Conv2d(width, out_channels, 1, bias=False)
         self.bn3 = nn.BatchNorm2d(out_channels)
@@ -53,33 +65,38 @@ class ConvolutionBottleneck(nn.Module):
 class ResNet(nn.Module):
     """Classifies images with bottleneck convolutions.
 
-    Source: "Deep Residual Learning for Image Recognition", CVPR 2016.
+    Source: "Deep Residual Learning for Image Recognition", CVPR 2016; larger
+    kernels as in "Exploring Self-attention for Image Recognition", CVPR 2020,
+    section 5.3.
 
     Args:
-      num_blocks: bottlenecks in each of the four stages.
+      num_blocks: bottlenecks in each of the four stages, at least one.
       num_classes: length of the output.
+      kernel_size: rows and columns of the convolution inside every
+        bottleneck, odd; the stem's stays 7x7.
 
     Raises:
-      ValueError: if num_blocks has not four entries.
+      ValueError: if num_blocks has not four entries of at least 1, or
+        kernel_size is no positive odd number.
     """
 
     def __init__(
-        self, num_blocks: Sequence[int], num_classes: int = 1000
+        self,
+        num_blocks: Sequence[int],
+        num_classes: int = 1000,
+        kernel_size: int = 3,
     ) -> None:
         super().__init__()
-        if len(num_blocks) != len(_WIDTHS):
-            raise ValueError(
-                f"ResNet: num_blocks must have {len(_WIDTHS)} entries, "
-                f"got {num_blocks}"
-            )
+        _check(num_blocks, kernel_size)
         self.conv1 = nn.Conv2d(3, 64, 7, stride=2, padding=3, bias=False)
         self.bn1 = nn.BatchNorm2d(64)
         self.relu = nn.ReLU()
         self.maxpool = nn.MaxPool2d(3, stride=2, padding=1)
-        self.layer1 = _stage(64, 64, num_blocks[0], stride=1)
-        self.layer2 = _stage(256, 128, num_blocks[1], stride=2)
-        self.layer3 = _stage(512, 256, num_blocks[2], stride=2)
-        self.layer4 = _stage(1024, 512, num_blocks[3], stride=2)
+        stage = functools.partial(_stage, kernel_size=kernel_size)
+        self.layer1 = stage(64, 64, num_blocks[0], stride=1)
+        self.layer2 = stage(256, 128, num_blocks[1], stride=2)
+        self.layer3 = stage(512, 256, num_blocks[2], stride=2)
+        self.layer4 = stage(1024, 512, num_blocks[3], stride=2)
         self.avgpool = nn.AdaptiveAvgPool2d(1)
         self.fc = nn.Linear(2048, num_classes)
 
@@ -91,9 +108,37 @@ class ResNet(nn.Module):
 
 
 def _stage(
-    in_channels: int, width: int, num_blocks: int, stride: int
+    in_channels: int, width: int, num_blocks: int, stride: int, kernel_size: int
 ) -> nn.Sequential:
-    blocks = [ConvolutionBottleneck(in_channels, width, stride)]
+    bottleneck = functools.partial(
+        ConvolutionBottleneck, width=width, kernel_size=kernel_size
+    )
+    blocks = [bottleneck(in_channels, stride=stride)]
     for _ in range(num_blocks - 1):
-        blocks.append(ConvolutionBottleneck(width * _EXPANSION, width, 1))
+        blocks.append(bottleneck(width * _EXPANSION, stride=1))
     return nn.Sequential(*blocks)
+
+
+def _check(num_blocks: Any, kernel_size: Any) -> None:
+    if len(num_blocks) != len(_WIDTHS):
+        raise ValueError(
+            f"ResNet: num_blocks must have {len(_WIDTHS)} entries, "
+            f"got {num_blocks}"
+        )
+    if not all(map(_is_count, num_blocks)):
+        raise ValueError(
+            f"ResNet: num_blocks must be numbers of at least 1, got {num_blocks}"
+        )
+    if not _is_count(kernel_size) or kernel_size % 2 == 0:
+        raise ValueError(
+            "ResNet: kernel_size must be a positive odd number, "
+            f"got {kernel_size!r}"
+        )
+
+
+def _is_count(value: Any) -> bool:
+    return (
+        hasattr(value, "__index__")
+        and not isinstance(value, bool)
+        and value > 0
+    )

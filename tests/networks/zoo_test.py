@@ -143,9 +143,10 @@ def test_published_names_and_shapes_of_parameters():
     assert not any("conv_p" in name for name in shapes)
 
 
-def test_resnet_halves_the_image_in_the_3x3():
+@pytest.mark.parametrize("kernel_size", [3, 5, 7])
+def test_resnet_halves_the_image_in_the_kxk(kernel_size):
     with torch.device("meta"):
-        model = san.create_model("resnet26")
+        model = san.ResNet((1, 2, 4, 1), kernel_size=kernel_size)
     strided = {
         name: module.kernel_size
         for name, module in model.named_modules()
@@ -153,7 +154,7 @@ def test_resnet_halves_the_image_in_the_3x3():
     }
     assert strided == {
         "conv1": (7, 7),
-        **{f"layer{n}.0.conv2": (3, 3) for n in (2, 3, 4)},
+        **{f"layer{n}.0.conv2": (kernel_size, kernel_size) for n in (2, 3, 4)},
         **{f"layer{n}.0.downsample.0": (1, 1) for n in (2, 3, 4)},
     }
 
@@ -185,6 +186,21 @@ def test_resnet_halves_the_image_in_the_3x3():
             san.ResNet,
             ((1, 2, 3),),
             r"ResNet: num_blocks must have 4 entries, got \(1, 2, 3\)",
+        ),
+        (
+            san.ResNet,
+            ((1, 2, 0, 1),),
+            r"ResNet: num_blocks must be numbers of at least 1, got \(1, 2, 0",
+        ),
+        (
+            san.ResNet,
+            ((1, 1, 1, 1), 10, 4),
+            "ResNet: kernel_size must be a positive odd number, got 4",
+        ),
+        (
+            san.ResNet,
+            ((1, 1, 1, 1), 10, 3.0),
+            "ResNet: kernel_size must be a positive odd number, got 3.0",
         ),
     ],
 )
