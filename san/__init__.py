@@ -20,7 +20,15 @@ from san.cost import Cost, count_cost
 from san.cuda_graph import CapturedNetwork, capture_for_inference
 from san.folding import fold_for_inference
 from san.fusion import why_unfused
-from san.networks import SAN, Bottleneck, ResNet, create_model, list_models
+from san.networks import (
+    SAN,
+    Bottleneck,
+    PaperRow,
+    ResNet,
+    create_model,
+    list_models,
+    paper_rows,
+)
 
 __all__ = [
     "SAN",
@@ -28,6 +36,7 @@ __all__ = [
     "CapturedNetwork",
     "Cost",
     "PairwiseAttention",
+    "PaperRow",
     "PatchwiseAttention",
     "ResNet",
     "ScalarAttention",
@@ -39,6 +48,7 @@ __all__ = [
     "list_models",
     "load_published_checkpoint",
     "ops",
+    "paper_rows",
     "set_attention_backend",
     "use_attention_backend",
     "why_unfused",

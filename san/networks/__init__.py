@@ -1,7 +1,16 @@
-"""The networks: SAN, the ResNet baselines, and both by name."""
+"""The networks: SAN, the ResNet baselines, both by name, the paper's rows."""
 
+from san.networks.paper import PaperRow, paper_rows
 from san.networks.resnet import ResNet
 from san.networks.san import SAN, Bottleneck
 from san.networks.zoo import create_model, list_models
 
-__all__ = ["SAN", "Bottleneck", "ResNet", "create_model", "list_models"]
+__all__ = [
+    "SAN",
+    "Bottleneck",
+    "PaperRow",
+    "ResNet",
+    "create_model",
+    "list_models",
+    "paper_rows",
+]

@@ -1,4 +1,4 @@
-"""The published networks by name.
+"""The published networks by name, those of the paper's rows among them.
 
 Builds them with PyTorch's default initialisation; trained weights are read by
 `san.checkpoints`.
@@ -6,30 +6,27 @@ Builds them with PyTorch's default initialisation; trained weights are read by
 
 import difflib
 import functools
-from collections.abc import Callable
+import inspect
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import gin
 from torch import nn
 
-from san.attention import PairwiseAttention, PatchwiseAttention
+from san.networks.paper import ROWS
 from san.networks.resnet import ResNet
+from san.networks.row_networks import (
+    ATTENTIONS,
+    RESNET_BLOCKS,
+    SAN_BLOCKS,
+    STRUCTURE,
+    RowNetwork,
+    RowSize,
+)
 from san.networks.san import SAN
 
 # Makes a network from num_classes.
 NetworkFactory = Callable[..., nn.Module]
-
-_SAN_BLOCKS = {
-    "san10": (2, 1, 2, 4, 1),
-    "san15": (3, 2, 3, 5, 2),
-    "san19": (3, 3, 4, 6, 3),
-}
-_RESNET_BLOCKS = {
-    "resnet26": (1, 2, 4, 1),
-    "resnet38": (2, 3, 5, 2),
-    "resnet50": (3, 4, 6, 3),
-}
-_ATTENTIONS = {"pair": PairwiseAttention, "patch": PatchwiseAttention}
 
 
 def _networks() -> dict[str, functools.partial[Any]]:
@@ -37,10 +34,10 @@ def _networks() -> dict[str, functools.partial[Any]]:
         f"{size}_{kind}": functools.partial(
             SAN, attention=attention, num_blocks=blocks
         )
-        for size, blocks in _SAN_BLOCKS.items()
-        for kind, attention in _ATTENTIONS.items()
+        for size, blocks in SAN_BLOCKS.items()
+        for kind, attention in ATTENTIONS.items()
     }
-    for name, blocks in _RESNET_BLOCKS.items():
+    for name, blocks in RESNET_BLOCKS.items():
         networks[name] = functools.partial(ResNet, num_blocks=blocks)
     return networks
 
@@ -61,38 +58,81 @@ def create_model(
 
     Args:
       name: one of list_models(); the published long names, such as
-        san10_pairwise, are known too. Or a constructor that takes
-        num_classes, so that a gin file can describe a network of its own:
-        `create_model.name = @SAN`.
+        san10_pairwise, are known too. Or the name of one of
+        san.paper_rows(), such as "table4/pair/hadamard", which says
+        everything but the size: RowSize makes those of tables 4 to 8
+        smaller. Or a constructor that takes num_classes, so that a gin file
+        can describe a network of its own: `create_model.name = @SAN`.
       num_classes: length of the network's output.
 
     Returns:
       A module that maps images [N, 3, H, W] to logits [N, num_classes].
 
     Raises:
-      ValueError: if the name is unknown, gin binds what the name says, or
-        num_classes is no positive integer.
+      ValueError: if the name is unknown, gin binds what the name says or a
+        RowSize that it does not read, or num_classes is no positive integer.
     """
     if not isinstance(num_classes, int) or num_classes < 1:
         raise ValueError(
             "create_model: num_classes must be a positive integer, "
             f"got {num_classes!r}"
         )
-    factory = name if callable(name) else _find(name)
-    return factory(num_classes=num_classes)
+    return _factory(name)(num_classes=num_classes)
 
 
-def _find(name: str) -> NetworkFactory:
-    factory = _row(name)
-    for parameter in factory.keywords:
+def _factory(name: str | NetworkFactory) -> NetworkFactory:
+    if callable(name):
+        _check_size_is_read(f"@{getattr(name, '__name__', name)}", ())
+        return name
+    if name in ROWS:
+        row = RowNetwork.of(name)
+        _check_size_is_read(repr(name), row.sizes)
+        factory = row.factory()
+        said = _parameters(STRUCTURE)
+    else:
+        factory = _named(name)
+        _check_size_is_read(repr(name), ())
         network = factory.func.__name__
-        if _is_bound(f"{network}.{parameter}"):
-            raise ValueError(
-                f"create_model: {network}.{parameter} must not be bound beside "
-                f"create_model.name = {name!r}, which says it; bind "
-                f"create_model.name = @{network} and all of {network}"
-            )
+        said = [f"{network}.{parameter}" for parameter in factory.keywords]
+    _check_unbound(name, factory.func.__name__, said)
     return factory
+
+
+def _check_unbound(name: str, network: str, said: Iterable[str]) -> None:
+    """Raises ValueError if gin says what a name says."""
+    for parameter in filter(_is_bound, said):
+        raise ValueError(
+            f"create_model: {parameter} must not be bound beside "
+            f"create_model.name = {name!r}, which says it; bind "
+            f"create_model.name = @{network} and all of {network}"
+        )
+
+
+def _check_size_is_read(name: str, sizes: Iterable[str]) -> None:
+    """Raises ValueError if gin says a RowSize, but nothing that is read."""
+    read = {f"RowSize.{size}" for size in sizes}
+    bound = set(filter(_is_bound, _parameters([RowSize])))
+    if not bound or bound & read:
+        return
+    if read:
+        raise ValueError(
+            f"create_model: {' or '.join(sorted(read))} must be bound beside "
+            f"create_model.name = {name}, which does not read "
+            f"{', '.join(sorted(bound))}"
+        )
+    raise ValueError(
+        f"create_model: {min(bound)} must be bound beside the name of a row "
+        f"of tables 4 to 8, got create_model.name = {name}"
+    )
+
+
+def _parameters(configurables: Iterable[Any]) -> list[str]:
+    """What gin can bind of them, "SAN.widths" and the like."""
+    return [
+        f"{configurable.__name__}.{parameter}"
+        for configurable in configurables
+        for parameter in inspect.signature(configurable).parameters
+    ]
 
 
 def _is_bound(parameter: str) -> bool:
@@ -104,12 +144,15 @@ def _is_bound(parameter: str) -> bool:
     return True
 
 
-def _row(name: str) -> functools.partial[Any]:
+def _named(name: str) -> functools.partial[Any]:
     short = str(name).removesuffix("wise")
     if short in _NETWORKS:
         return _NETWORKS[short]
-    nearest = difflib.get_close_matches(short, _NETWORKS, n=1, cutoff=0)
+    (nearest,) = difflib.get_close_matches(
+        short, [*_NETWORKS, *ROWS], n=1, cutoff=0
+    )
     raise ValueError(
-        f"create_model: name must be one of {', '.join(_NETWORKS)}, "
-        f"got {name!r}; the nearest is {nearest[0]!r}"
+        f"create_model: name must be one of {', '.join(_NETWORKS)}, or of the "
+        f"rows that san.paper_rows() lists, got {name!r}; the nearest is "
+        f"{nearest!r}"
     )

@@ -1,0 +1,175 @@
+"""What the rows of the paper's tables are made of, and their networks.
+
+A row's name says what differs from SAN10, or from ResNet26, in one word.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Sequence
+from typing import Any
+
+import gin
+
+from san.attention import (
+    PairwiseAttention,
+    PatchwiseAttention,
+    ScalarAttention,
+)
+from san.networks.resnet import ResNet
+from san.networks.san import SAN
+
+SAN_BLOCKS = {
+    "san10": (2, 1, 2, 4, 1),
+    "san15": (3, 2, 3, 5, 2),
+    "san19": (3, 3, 4, 6, 3),
+}
+RESNET_BLOCKS = {
+    "resnet26": (1, 2, 4, 1),
+    "resnet38": (2, 3, 5, 2),
+    "resnet50": (3, 4, 6, 3),
+}
+
+ATTENTIONS: dict[str, Any] = {
+    "pair": PairwiseAttention,
+    "patch": PatchwiseAttention,
+}
+# Of which a row says everything.
+STRUCTURE: tuple[Any, ...] = (
+    SAN,
+    ResNet,
+    ScalarAttention,
+    *ATTENTIONS.values(),
+)
+
+_WIDTHS = (64, 256, 512, 1024, 2048)
+_FIRST_KERNEL_SIZE = 3  # Of stage 0, in every row: section 3.4.
+
+# The standard blocks.
+_CHOICES: dict[str, dict[str, Any]] = {
+    "pair": {
+        "relation": "subtraction",
+        "num_layers": 2,
+        "sharing": "distinct",
+        "position": "relative",
+    },
+    "patch": {
+        "relation": "concatenation",
+        "num_layers": 2,
+        "sharing": "distinct",
+    },
+    "sasa": {},
+    "conv": {},
+}
+# What a table varies; 3 varies the size.
+_VARIED = {
+    "table4": "relation",
+    "table5": "num_layers",
+    "table6": "sharing",
+    "table7": "kernel_size",
+    "table8": "position",
+}
+_LAYERS = {"L": 1, "L-R-L": 2, "L-R-L-R-L": 3}
+
+
+@gin.configurable(module="san")
+@dataclasses.dataclass(frozen=True)
+class RowSize:
+    """How large the networks of tables 4 to 8 are; the default is the paper's.
+
+    For small images and short runs: a smaller SAN10 and a smaller ResNet26,
+    in which the rows differ as the paper's do.
+
+    Attributes:
+      num_blocks: bottlenecks in each stage of a SAN.
+      widths: channels of each stage of a SAN.
+      num_conv_blocks: bottlenecks in each of the four stages of a ResNet.
+
+    Raises:
+      ValueError: if num_blocks and widths differ in length.
+    """
+
+    num_blocks: Sequence[int] = SAN_BLOCKS["san10"]
+    widths: Sequence[int] = _WIDTHS
+    num_conv_blocks: Sequence[int] = RESNET_BLOCKS["resnet26"]
+
+    def __post_init__(self) -> None:
+        if len(self.num_blocks) != len(self.widths):
+            raise ValueError(
+                "RowSize: num_blocks and widths must have one entry per "
+                f"stage, got {self.num_blocks} and {self.widths}"
+            )
+
+
+@dataclasses.dataclass(frozen=True)
+class RowNetwork:
+    """What a row is made of; rows of the same network are equal.
+
+    Attributes:
+      kind: its blocks: "pair", "patch", "sasa" or "conv".
+      size: None where RowSize says it, or a name of table 3.
+      kernel_size: of all stages but the first of a SAN.
+      choices: further arguments of the attention block, by name.
+    """
+
+    kind: str
+    size: str | None
+    kernel_size: int
+    choices: tuple[tuple[str, Any], ...]
+
+    @classmethod
+    def of(cls, row: str) -> "RowNetwork":
+        """The network of a row, by the row's name."""
+        table, kind, *labels = row.split("/")
+        kernel_size = 3 if kind == "conv" else 7
+        settings = {"kernel_size": kernel_size, **_CHOICES[kind]}
+        if table in _VARIED:
+            settings.update(_setting(_VARIED[table], *labels))
+        return cls(
+            kind,
+            labels[0] if table == "table3" else None,
+            settings.pop("kernel_size"),
+            tuple(settings.items()),
+        )
+
+    @property
+    def sizes(self) -> tuple[str, ...]:
+        """What of RowSize it reads."""
+        if self.size:
+            return ()
+        if self.kind == "conv":
+            return ("num_conv_blocks",)
+        return ("num_blocks", "widths")
+
+    def factory(self) -> "functools.partial[Any]":
+        """What makes it of num_classes, as large as it is configured."""
+        if self.kind == "conv":
+            blocks = RESNET_BLOCKS[self.size] if self.size else None
+            return functools.partial(
+                ResNet,
+                num_blocks=blocks or RowSize().num_conv_blocks,
+                kernel_size=self.kernel_size,
+            )
+        size = RowSize()
+        if self.size:
+            size = RowSize(SAN_BLOCKS[self.size], _WIDTHS)
+        attention = ATTENTIONS.get(self.kind, ScalarAttention)
+        later = [self.kernel_size] * (len(size.widths) - 1)
+        return functools.partial(
+            SAN,
+            attention=functools.partial(attention, **dict(self.choices)),
+            num_blocks=size.num_blocks,
+            kernel_sizes=(_FIRST_KERNEL_SIZE, *later),
+            widths=size.widths,
+        )
+
+
+def _setting(name: str, label: str) -> dict[str, Any]:
+    """What a table's row sets, by its label there."""
+    if name == "num_layers":
+        return {name: _LAYERS[label]}
+    if name == "kernel_size":
+        return {name: int(label)}
+    if label == "phi=psi=beta":
+        # One transformation makes C / 4 channels for all three.
+        return {name: label, "relation_ratio": 4, "output_ratio": 4}
+    return {name: label}
