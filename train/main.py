@@ -9,6 +9,10 @@ classes follows it. Handwritten digits in minutes, without a download:
 
   bazel run //train:main -- --gin_file=san10_pair.gin --gin_file=digits.gin
 
+Each row of the paper's tables has a configuration of its name:
+
+  bazel run //train:main -- --gin_file=table4/pair/hadamard.gin ...
+
 Any value can be changed by name (san/recipe.py and san/data/settings.py say
 what there is):
 
@@ -94,8 +98,8 @@ def _flag_bindings() -> list[str]:
 
 
 def _work_folder() -> WorkFolder:
-    stems = [pathlib.Path(name).stem for name in _SHARED.gin_file.value]
-    default = "runs/" + ("-".join(stems) or "default")
+    titles = [config.title(name) for name in _SHARED.gin_file.value]
+    default = "runs/" + ("-".join(titles) or "default")
     return WorkFolder(
         pathlib.Path(config.user_path(_SHARED.workdir.value or default))
     )

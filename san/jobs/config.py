@@ -7,7 +7,9 @@ no values (each configurable has its own defaults and checks).
 
 import difflib
 import inspect
+import io
 import os
+import pathlib
 import re
 import sys
 import tokenize
@@ -20,6 +22,7 @@ import san.attention
 import san.data
 import san.networks
 import san.recipe
+from san.jobs import row_configs
 
 # Imported for what gin can configure in them.
 _CONFIGURABLE = (san.attention, san.data, san.networks, san.recipe)
@@ -49,7 +52,8 @@ def parse(gin_files: Sequence[str], gin_params: Sequence[str] = ()) -> None:
 
     Everything bound before is forgotten. Names of files, those included by
     other files too, are absolute or are looked up in the user's folder and
-    then among the packaged configs.
+    then among the packaged configs; the rows of the paper's tables have one
+    each, such as table4/pair/hadamard.gin.
 
     Args:
       gin_files: names of gin files.
@@ -62,8 +66,11 @@ def parse(gin_files: Sequence[str], gin_params: Sequence[str] = ()) -> None:
     files: list[str] = []
 
     def open_config(name: str) -> TextIO:
-        files.append(_find(name))
-        return open(files[-1], encoding="utf-8")
+        path = _find(name)
+        if path is None:
+            return io.StringIO(row_configs.text_of(name))
+        files.append(path)
+        return open(path, encoding="utf-8")
 
     # In place of gin's own readers, which look in the working directory
     # first and log an error for each folder that lacks the file.
@@ -119,6 +126,25 @@ def packaged_configs() -> list[str]:
     )
 
 
+def title(name: str) -> str:
+    """What a gin file is called in the name of a folder.
+
+    The file's own name; of a row of the paper's tables all of it, since
+    another table may have a row of that name.
+
+    Args:
+      name: as the user gave it.
+
+    Returns:
+      "san10_pair" for san10_pair.gin, "table4-pair-hadamard" for
+      table4/pair/hadamard.gin.
+    """
+    path = pathlib.PurePath(name)
+    if name in row_configs.names():
+        return str(path.with_suffix("")).replace(os.sep, "-")
+    return path.stem
+
+
 def user_path(path: str) -> str:
     """The absolute path of something the user named on the command line.
 
@@ -134,17 +160,21 @@ def user_path(path: str) -> str:
     return os.path.abspath(os.path.join(folder, os.path.expanduser(path)))
 
 
-def _find(name: str) -> str:
-    """The path of a gin file."""
+def _find(name: str) -> str | None:
+    """The path of a gin file; None if it is that of a row of the paper."""
     tried = list(
         dict.fromkeys([user_path(name), os.path.join(_PACKAGED, name)])
     )
     for path in tried:
         if os.path.isfile(path):
             return path
+    rows = row_configs.names()
+    if name in rows:
+        return None
     raise ConfigError(
         f"gin file {name!r} not found (tried {', '.join(tried)})"
-        f"{_suggest(name, packaged_configs())}"
+        f"{_suggest(name, packaged_configs(), rows)}; and the rows of"
+        " san.paper_rows(), such as table4/pair/hadamard.gin"
     )
 
 
@@ -225,9 +255,13 @@ def _describe_macro(name: str, files: list[str], params: Sequence[str]) -> str:
     return f"{where}macro %{name} is not defined{_suggest(name, defined)}"
 
 
-def _suggest(name: str, known: Iterable[str]) -> str:
+def _suggest(
+    name: str, known: Iterable[str], unlisted: Sequence[str] = ()
+) -> str:
     known = sorted(set(known))
     if not known:
         return ""
-    (nearest,) = difflib.get_close_matches(name, known, n=1, cutoff=0)
+    (nearest,) = difflib.get_close_matches(
+        name, [*known, *unlisted], n=1, cutoff=0
+    )
     return f"; did you mean {nearest!r}? Known: {', '.join(known)}"

@@ -4,10 +4,11 @@ import pathlib
 
 import gin
 import pytest
+import torch
 
 import san
 from san.data import Data
-from san.jobs import config
+from san.jobs import config, row_configs
 from san.recipe import Recipe
 
 
@@ -30,6 +31,58 @@ def error_of(files=(), params=()):
 def test_every_packaged_config_parses(name):
     config.parse([name])
     assert config.resolved_text()
+
+
+@pytest.mark.parametrize("row", san.paper_rows(), ids=lambda row: row.row)
+def test_every_row_of_the_paper_has_a_config(row):
+    config.parse([f"{row.row}.gin"], ["create_model.num_classes = 3"])
+    with torch.device("meta"):
+        model = san.create_model()
+        named = san.create_model(row.row, num_classes=3)
+    assert str(model) == str(named)
+    assert f"create_model.name = '{row.row}'" in config.resolved_text()
+
+
+def test_what_a_rows_config_says():
+    text = row_configs.text_of("table6/pair/phi=psi.gin")
+    for part in (
+        "# The row phi=psi (pairwise attention) of table 6",
+        "bazel run //train:main -- --gin_file=table6/pair/phi=psi.gin",
+        "10.0 M parameters, 2.1 G MACs",
+        "top-1 76.3%, top-5 92.6%",
+    ):
+        assert part in text
+    for name in row_configs.names():
+        text = row_configs.text_of(name)
+        assert max(map(len, text.splitlines())) <= 80
+    assert row_configs.text_of("table6/pair/phi=psi") is None
+    assert "of section 5.3" in row_configs.text_of("table5.3/sasa.gin")
+
+
+def test_a_users_file_hides_a_rows(user_folder):
+    folder = user_folder / "table4" / "pair"
+    folder.mkdir(parents=True)
+    (folder / "dot.gin").write_text("Data.image_size = 40\n")
+    config.parse(["table4/pair/dot.gin"])
+    assert Data().image_size == 40
+    assert "create_model" not in config.resolved_text()
+
+
+def test_rows_are_included(user_folder):
+    (user_folder / "mine.gin").write_text(
+        "include 'table8/pair/none.gin'\nRowSize.num_conv_blocks = %blocks\n"
+    )
+    message = error_of(["mine.gin"])
+    assert message.startswith(f"{user_folder}/mine.gin, line 2: macro %blocks")
+    config.parse(["mine.gin"], ["blocks = (1, 1, 1, 1)"])
+    assert "'table8/pair/none'" in config.resolved_text()
+
+
+def test_titles():
+    assert config.title("san10_pair.gin") == "san10_pair"
+    assert config.title("/some/folder/mine.gin") == "mine"
+    assert config.title("table7/pair/7.gin") == "table7-pair-7"
+    assert config.title("table5.3/sasa.gin") == "table5.3-sasa"
 
 
 def test_packaged_configs():
@@ -93,6 +146,12 @@ def test_missing_file(user_folder):
     )
     for name in config.packaged_configs():
         assert name in message
+    assert message.endswith(
+        "; and the rows of san.paper_rows(), such as table4/pair/hadamard.gin"
+    )
+    assert "did you mean 'table4/pair/hadamard.gin'?" in error_of(
+        ["table4/pair/hadamar.gin"]
+    )
     assert error_of(["/no/such.gin"]).startswith(
         "gin file '/no/such.gin' not found (tried /no/such.gin); did you mean"
     )
