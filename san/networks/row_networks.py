@@ -106,35 +106,39 @@ class RowNetwork:
 
     Attributes:
       kind: its blocks: "pair", "patch", "sasa" or "conv".
-      size: None where RowSize says it, or a name of table 3.
+      size: its name in table 3, such as "san10".
       kernel_size: of all stages but the first of a SAN.
       choices: further arguments of the attention block, by name.
+      has_own_size: whether its row says the size, and no RowSize can.
     """
 
     kind: str
-    size: str | None
+    size: str
     kernel_size: int
     choices: tuple[tuple[str, Any], ...]
+    has_own_size: bool = dataclasses.field(compare=False)
 
     @classmethod
     def of(cls, row: str) -> "RowNetwork":
         """The network of a row, by the row's name."""
         table, kind, *labels = row.split("/")
-        kernel_size = 3 if kind == "conv" else 7
+        size, kernel_size = ("resnet26", 3) if kind == "conv" else ("san10", 7)
         settings = {"kernel_size": kernel_size, **_CHOICES[kind]}
         if table in _VARIED:
             settings.update(_setting(_VARIED[table], *labels))
+        has_own_size = table == "table3"
         return cls(
             kind,
-            labels[0] if table == "table3" else None,
+            labels[0] if has_own_size else size,
             settings.pop("kernel_size"),
             tuple(settings.items()),
+            has_own_size,
         )
 
     @property
     def sizes(self) -> tuple[str, ...]:
         """What of RowSize it reads."""
-        if self.size:
+        if self.has_own_size:
             return ()
         if self.kind == "conv":
             return ("num_conv_blocks",)
@@ -143,14 +147,15 @@ class RowNetwork:
     def factory(self) -> "functools.partial[Any]":
         """What makes it of num_classes, as large as it is configured."""
         if self.kind == "conv":
-            blocks = RESNET_BLOCKS[self.size] if self.size else None
             return functools.partial(
                 ResNet,
-                num_blocks=blocks or RowSize().num_conv_blocks,
+                num_blocks=RESNET_BLOCKS[self.size]
+                if self.has_own_size
+                else RowSize().num_conv_blocks,
                 kernel_size=self.kernel_size,
             )
         size = RowSize()
-        if self.size:
+        if self.has_own_size:
             size = RowSize(SAN_BLOCKS[self.size], _WIDTHS)
         attention = ATTENTIONS.get(self.kind, ScalarAttention)
         later = [self.kernel_size] * (len(size.widths) - 1)

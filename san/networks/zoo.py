@@ -6,13 +6,13 @@ Builds them with PyTorch's default initialisation; trained weights are read by
 
 import difflib
 import functools
-import inspect
 from collections.abc import Callable, Iterable
 from typing import Any
 
 import gin
 from torch import nn
 
+from san.networks.bindings import bound, is_bound
 from san.networks.paper import ROWS
 from san.networks.resnet import ResNet
 from san.networks.row_networks import (
@@ -88,7 +88,7 @@ def _factory(name: str | NetworkFactory) -> NetworkFactory:
         row = RowNetwork.of(name)
         _check_size_is_read(repr(name), row.sizes)
         factory = row.factory()
-        said = _parameters(STRUCTURE)
+        said = bound(STRUCTURE)
     else:
         factory = _named(name)
         _check_size_is_read(repr(name), ())
@@ -100,7 +100,7 @@ def _factory(name: str | NetworkFactory) -> NetworkFactory:
 
 def _check_unbound(name: str, network: str, said: Iterable[str]) -> None:
     """Raises ValueError if gin says what a name says."""
-    for parameter in filter(_is_bound, said):
+    for parameter in filter(is_bound, said):
         raise ValueError(
             f"create_model: {parameter} must not be bound beside "
             f"create_model.name = {name!r}, which says it; bind "
@@ -111,37 +111,19 @@ def _check_unbound(name: str, network: str, said: Iterable[str]) -> None:
 def _check_size_is_read(name: str, sizes: Iterable[str]) -> None:
     """Raises ValueError if gin says a RowSize, but nothing that is read."""
     read = {f"RowSize.{size}" for size in sizes}
-    bound = set(filter(_is_bound, _parameters([RowSize])))
-    if not bound or bound & read:
+    said = bound([RowSize])
+    if not said or read.intersection(said):
         return
     if read:
         raise ValueError(
             f"create_model: {' or '.join(sorted(read))} must be bound beside "
             f"create_model.name = {name}, which does not read "
-            f"{', '.join(sorted(bound))}"
+            f"{', '.join(said)}"
         )
     raise ValueError(
-        f"create_model: {min(bound)} must be bound beside the name of a row "
+        f"create_model: {said[0]} must be bound beside the name of a row "
         f"of tables 4 to 8, got create_model.name = {name}"
     )
-
-
-def _parameters(configurables: Iterable[Any]) -> list[str]:
-    """What gin can bind of them, "SAN.widths" and the like."""
-    return [
-        f"{configurable.__name__}.{parameter}"
-        for configurable in configurables
-        for parameter in inspect.signature(configurable).parameters
-    ]
-
-
-def _is_bound(parameter: str) -> bool:
-    """Whether a gin file or binding has said something of a parameter."""
-    try:
-        gin.query_parameter(parameter)
-    except ValueError:
-        return False
-    return True
 
 
 def _named(name: str) -> functools.partial[Any]:
