@@ -23,5 +23,6 @@ PACKAGES = [
     "third_party/python",
     "tools",
     "tools/benchmark",
+    "tools/paper_tables",
     "train",
 ]

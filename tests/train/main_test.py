@@ -80,6 +80,27 @@ def finished(tmp_path, images, *more):
     return jobs.weights(jobs.WorkFolder(tmp_path / "run")), stdout
 
 
+def test_a_row_of_the_paper_has_a_folder_of_its_own(tmp_path, images):
+    (tmp_path / "tiny.gin").write_text(
+        "RowSize.num_blocks = (1, 1)\n"
+        "RowSize.widths = (32, 32)\n"
+        "Data.image_size = 12\n"
+        "Data.num_threads = 1\n"
+    )
+    code, _, stderr = jobs.run(
+        "train.main",
+        "--gin_file=table4/pair/hadamard.gin",
+        "--gin_file=tiny.gin",
+        f"--data_dir={images}",
+        "--batch_size=9",
+        "--epochs=1",
+        BUILD_WORKING_DIRECTORY=str(tmp_path),
+    )
+    assert code == 0, stderr
+    folder = tmp_path / "runs" / "table4-pair-hadamard-tiny"
+    assert "table4/pair/hadamard" in (folder / "config.gin").read_text()
+
+
 def test_killed_at_any_moment_it_goes_on(tmp_path, images):
     (tmp_path / "whole").mkdir()
     start = time.monotonic()
