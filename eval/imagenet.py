@@ -21,17 +21,16 @@ setting or the data was wrong;
 """
 
 import os
-import pathlib
 
-from absl import app, flags
+from absl import app
 
 from third_party import before_torch
 
 os.environ.update(before_torch.settings())
 
-from eval import evaluation, report
-from san.jobs import config, entry, files, processes
-from san.jobs.flags import define
+from eval import command_line, evaluation, report
+from san.jobs import entry, files, processes
+from san.jobs.flags import define, define_checkpoint
 
 _SHARED = define(
     example="Data.image_size=256",
@@ -43,16 +42,7 @@ _SHARED = define(
     " recipe's.",
     least_batch=1,
 )
-_WHICH = flags.DEFINE_enum(
-    "which", "best", ["best", "last"], "Which checkpoint of --workdir."
-)
-_CHECKPOINT = flags.DEFINE_string(
-    "checkpoint",
-    None,
-    "Checkpoint to evaluate, a published one or one of //train:main; the gin"
-    " files name its network.",
-)
-_JSON = flags.DEFINE_string("json", None, "File to write the figures to.")
+_TRAINED = define_checkpoint()
 
 
 def main(argv: list[str]) -> int:
@@ -62,22 +52,19 @@ def main(argv: list[str]) -> int:
 
 def _evaluate(arguments: list[str]) -> None:
     entry.check_no_arguments(arguments)
-    workdir, checkpoint = _user_path(_SHARED.workdir.value), _checkpoint()
-    own_settings = [str(workdir / "config.gin")] if workdir else []
-    config.parse(
-        [*own_settings, *_SHARED.gin_file.value], _SHARED.gin_param.value
+    (selected,) = command_line.select(
+        _given(_SHARED.workdir.value),
+        _given(_TRAINED.checkpoint.value),
+        _TRAINED.which.value,
     )
-    json_file = _user_path(_JSON.value)
-    if json_file and (json_file.is_dir() or not json_file.parent.is_dir()):
-        raise ValueError(
-            f"eval: --json must be a file in an existing folder, got {json_file}"
-        )
-    data_dir = _user_path(_SHARED.data_dir.value)
+    selected.configure(_SHARED.gin_file.value, _SHARED.gin_param.value)
+    json_file = command_line.output_file("json", _TRAINED.json.value)
+    data_dir = _SHARED.data_dir.value
     with processes.process_group() as process:
         found = evaluation.evaluate(
-            checkpoint,
-            workdir,
-            str(data_dir) if data_dir else None,
+            selected.path,
+            selected.workdir,
+            str(command_line.user_path(data_dir)) if data_dir else None,
             _SHARED.batch_size.value,
             process,
         )
@@ -88,28 +75,8 @@ def _evaluate(arguments: list[str]) -> None:
             files.write_atomically(json_file, text.encode())
 
 
-def _checkpoint() -> pathlib.Path:
-    """The file to evaluate."""
-    workdir = _user_path(_SHARED.workdir.value)
-    checkpoint = _user_path(_CHECKPOINT.value)
-    if checkpoint and not workdir:
-        return checkpoint
-    if checkpoint or not workdir:
-        raise ValueError(
-            "eval: exactly one of --workdir and --checkpoint must be given,"
-            f" got {'both' if workdir else 'neither'}; see --help"
-        )
-    path = workdir / "checkpoints" / f"{_WHICH.value}.pth"
-    if not path.exists():
-        raise ValueError(
-            "eval: --workdir must be a work folder in which //train:main has"
-            f" trained an epoch, got {workdir} without {path.name}"
-        )
-    return path
-
-
-def _user_path(path: str | None) -> pathlib.Path | None:
-    return None if path is None else pathlib.Path(config.user_path(path))
+def _given(path: str | None) -> list[str]:
+    return [path] if path else []
 
 
 if __name__ == "__main__":

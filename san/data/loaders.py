@@ -123,6 +123,9 @@ class ValidationLoader:
 
     Ranks get up to one image more or less and so may get one batch more or
     less: sum over ranks, do not average.
+
+    Attributes:
+      numbers: for each batch, which images of the index it holds: int64 [n].
     """
 
     def __init__(
@@ -155,7 +158,7 @@ class ValidationLoader:
                 f" {batch_size}"
             )
         mine = np.arange(rank, len(index), world_size)
-        self._batches = [
+        self.numbers = [
             mine[start : start + batch_size]
             for start in range(0, len(mine), batch_size)
         ]
@@ -164,7 +167,7 @@ class ValidationLoader:
         self._pipeline = ImagePipeline(data, batch_size, device)
 
     def __len__(self) -> int:
-        return len(self._batches)
+        return len(self.numbers)
 
     def __iter__(self) -> Iterator[LabelledBatch]:
         def crops(images: np.ndarray) -> plan.Crops:
@@ -174,7 +177,7 @@ class ValidationLoader:
                 self._data,
             )
 
-        return _decode(self._pipeline, self._index, self._batches, crops)
+        return _decode(self._pipeline, self._index, self.numbers, crops)
 
 
 def _decode(

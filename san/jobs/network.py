@@ -1,5 +1,6 @@
-"""The network that is configured, tried before anything is done with it."""
+"""The network that is configured: tried before it is used, and its name."""
 
+import gin
 import torch
 
 import san
@@ -36,6 +37,16 @@ def try_network() -> None:
             "Data: image_size must be large enough for the network, got"
             f" {size} ({_first_line(error)})"
         ) from error
+
+
+def network_name() -> str | None:
+    """The configured network's name in san.list_models(), if it has one."""
+    try:
+        name = gin.query_parameter("create_model.name")
+    except ValueError:
+        return None
+    short = str(name).removesuffix("wise")
+    return short if short in san.list_models() else None
 
 
 def _first_line(error: Exception) -> str:

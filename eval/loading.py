@@ -1,0 +1,211 @@
+"""A trained network and the validation images it belongs to.
+
+Flags are in command_line.py; what is measured is in the files beside.
+"""
+
+import contextlib
+import dataclasses
+import os
+import pathlib
+import tempfile
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+import san
+from san import checkpoints, data
+from san.jobs import network, processes
+from san.recipe import Recipe
+
+
+@dataclasses.dataclass(frozen=True)
+class Trained:
+    """A trained network beside its validation images.
+
+    Attributes:
+      checkpoint: the file.
+      epoch: epochs it was trained for, if it says so.
+      name: of the network in san.list_models(), if it has one.
+      model: on the device of `process`.
+      index: the images to evaluate on.
+      numbers: of these images in the validation set, int64 [n].
+      settings: how they become the network's input.
+      recipe: batch size and precision.
+      process: this process.
+    """
+
+    checkpoint: pathlib.Path
+    epoch: int | None
+    name: str | None
+    model: nn.Module
+    index: data.ImageIndex
+    numbers: np.ndarray
+    settings: data.Data
+    recipe: Recipe
+    process: processes.Process
+
+    @property
+    def num_classes(self) -> int:
+        """Length of the network's output."""
+        return len(self.index.classes)
+
+    def batches(self, batch_size: int | None) -> data.ValidationLoader:
+        """This process's images.
+
+        Args:
+          batch_size: images at a time over all processes; None for the
+            recipe's.
+        """
+        size = batch_size or self.recipe.batch_size
+        return data.ValidationLoader(
+            self.index,
+            self.settings,
+            batch_size=-(-size // self.process.world_size),
+            rank=self.process.rank,
+            world_size=self.process.world_size,
+            device=self.process.device,
+        )
+
+
+@contextlib.contextmanager
+def load(
+    path: pathlib.Path,
+    workdir: pathlib.Path | None,
+    data_dir: str | None,
+    process: processes.Process,
+    num_images: int | None = None,
+) -> Iterator[Trained]:
+    """Loads a checkpoint of the configured network.
+
+    Args:
+      path: the checkpoint, our own or a published one.
+      workdir: the work folder it lies in, if any.
+      data_dir: the folder of images; None for the one it was trained on.
+      process: this process.
+      num_images: how many images to take, evenly from all; None for all.
+
+    Yields:
+      The network; its images are there until the end.
+
+    Raises:
+      ValueError: if checkpoint, network and images do not fit together.
+    """
+    checkpoint = checkpoints.read_checkpoint(path)
+    state_dict = checkpoints.read_state_dict(path)
+    num_classes = _num_classes(state_dict, path)
+    model = san.create_model(num_classes=num_classes)
+    checkpoints.load_state_dict(model, state_dict, source=str(path))
+    recipe = Recipe()
+    san.set_attention_backend()  # The configured one.
+    network.try_network()
+    with contextlib.ExitStack() as stack:
+        root = data_dir or _data_dir(checkpoint, workdir, stack)
+        index = _load_images(root, workdir)
+        _check_classes(checkpoint, num_classes, index)
+        numbers = _evenly(len(index), num_images)
+        yield Trained(
+            path,
+            checkpoint.get("epoch"),
+            network.network_name(),
+            model.to(process.device),
+            _part(index, numbers),
+            numbers,
+            data.Data(),
+            recipe,
+            process,
+        )
+
+
+def _load_images(root: str, workdir: pathlib.Path | None) -> data.ImageIndex:
+    cache = str(workdir / "cache") if workdir else None
+    return processes.on_first_process(
+        lambda: data.load_split(root, "val", cache_dir=cache)
+    )
+
+
+def _evenly(total: int, num_images: int | None) -> np.ndarray:
+    """Which images of all to take: the same part of every class."""
+    count = total if num_images is None else num_images
+    if count > total:
+        raise ValueError(
+            "eval: --num_images must be at most the number of validation"
+            f" images ({total}), got {count}"
+        )
+    return np.arange(count) * total // count
+
+
+def _part(index: data.ImageIndex, numbers: np.ndarray) -> data.ImageIndex:
+    return dataclasses.replace(
+        index,
+        paths=[index.paths[number] for number in numbers],
+        labels=index.labels[numbers],
+        heights=index.heights[numbers],
+        widths=index.widths[numbers],
+    )
+
+
+def _num_classes(
+    state_dict: dict[str, torch.Tensor], path: pathlib.Path
+) -> int:
+    weight = state_dict.get("fc.weight")
+    if weight is None or weight.dim() != 2:
+        got = "none" if weight is None else f"shape {list(weight.shape)}"
+        raise ValueError(
+            "eval: the checkpoint must hold the matrix fc.weight, from which"
+            f" the number of classes is read, got {got} in {path}"
+        )
+    return weight.shape[0]
+
+
+def _data_dir(
+    checkpoint: dict[str, Any],
+    workdir: pathlib.Path | None,
+    stack: contextlib.ExitStack,
+) -> str:
+    """The images to evaluate on where no folder was named."""
+    recorded = checkpoint.get("data_dir")
+    if isinstance(recorded, str) and os.path.isdir(recorded):
+        return recorded
+    source = data.Data().source
+    if source:
+        return processes.on_first_process(
+            lambda: source(
+                str(workdir)
+                if workdir
+                else stack.enter_context(tempfile.TemporaryDirectory())
+            )
+        )
+    got = f"one trained on {recorded}, which is gone" if recorded else "none"
+    raise ValueError(
+        "eval: --data_dir must name a folder with val/CLASS/* images,"
+        f" got {got}"
+    )
+
+
+def _check_classes(
+    checkpoint: dict[str, Any], num_classes: int, index: data.ImageIndex
+) -> None:
+    """Raises ValueError unless the network's outputs are the data's classes."""
+    if num_classes != len(index.classes):
+        raise ValueError(
+            f"eval: data folder must hold the network's {num_classes} classes,"
+            f" got {len(index.classes)} class folders in {index.root}/val"
+        )
+    trained = checkpoint.get("classes", index.classes)
+    if len(trained) != num_classes:
+        raise ValueError(
+            f"eval: the checkpoint must name its {num_classes} classes, got"
+            f" {len(trained)} names"
+        )
+    for label, (name, folder) in enumerate(
+        zip(trained, index.classes, strict=True)
+    ):
+        if name != folder:
+            raise ValueError(
+                "eval: data folder must hold the classes that the network was"
+                f" trained on, got {folder!r} in place of {name!r} as class"
+                f" {label} in {index.root}/val"
+            )
