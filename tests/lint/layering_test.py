@@ -10,7 +10,7 @@ import pytest
 _LAYERS = ["cuda_kernels", "san", "eval", "train"]
 
 # The files and folders that alone may import a library.
-_COMMANDS = ("train/main.py", "eval/imagenet.py")
+_COMMANDS = ("train/main.py", "eval/imagenet.py", "eval/robustness.py")
 _OWNERS = {
     "absl.app": _COMMANDS,
     "absl.flags": ("san/jobs/flags.py", *_COMMANDS),
