@@ -211,8 +211,9 @@ def test_sizes_that_fit_nothing(constructor, arguments, message):
 
 @pytest.fixture
 def _no_bindings():
-    yield
-    gin.clear_config()
+    with gin.unlock_config():
+        yield
+        gin.clear_config()
 
 
 @pytest.mark.parametrize(
