@@ -15,6 +15,7 @@ from san.attention import (
     PatchwiseAttention,
     ScalarAttention,
 )
+from san.attention.relations import PAIRWISE, PATCHWISE
 from san.networks.resnet import ResNet
 from san.networks.san import SAN
 
@@ -33,12 +34,14 @@ ATTENTIONS: dict[str, Any] = {
     "pair": PairwiseAttention,
     "patch": PatchwiseAttention,
 }
-# Of which a row says everything.
+# Of which a row says everything, the relations' own arguments included.
 STRUCTURE: tuple[Any, ...] = (
     SAN,
     ResNet,
     ScalarAttention,
     *ATTENTIONS.values(),
+    *PAIRWISE.values(),
+    *PATCHWISE.values(),
 )
 
 _WIDTHS = (64, 256, 512, 1024, 2048)
