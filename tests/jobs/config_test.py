@@ -172,7 +172,7 @@ def test_missing_included_file(user_folder):
     [
         (
             "\nDta.image_size = 3",
-            "line 2: unknown name 'Dta'; did you mean 'Data'? Known: Data,",
+            "line 2: unknown name 'Dta'; did you mean 'Data'? Known: ",
         ),
         (
             "Data.imge_size = 3",
