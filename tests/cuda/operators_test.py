@@ -40,9 +40,12 @@ def inputs(op, case, dtype=torch.float64):
     window = san.ops.window.Window(**window)
     image = (batch, channels, height, width)
     shapes = [image, image]
+    places = tuple(map(window.output_size, (height, width)))
     if op == "aggregation":
-        pixels = window.output_size(height) * window.output_size(width)
+        pixels = places[0] * places[1]
         shapes[1] = (batch, groups, window.num_taps, pixels)
+    if op == "correlation":
+        shapes[0] = (batch, channels, *places)
     return [
         torch.randn(shape, dtype=torch.float64)
         .to("cuda", dtype)
@@ -51,8 +54,11 @@ def inputs(op, case, dtype=torch.float64):
     ]
 
 
-def run(module, op, tensors, window):
+def run(module, op, tensors, case):
     """Output and both gradients."""
+    (_, _, groups, _, _), window = case
+    if op == "correlation":
+        window = {"num_groups": groups, **window}
     output = getattr(module, op)(*tensors, **window)
     seed = torch.linspace(-1, 1, output.numel(), device="cuda")
     seed = seed.to(output.dtype).view_as(output)
@@ -66,23 +72,23 @@ def test_the_module_finds_the_gpu():
 
 @pytest.mark.parametrize("dtype", _TOLERANCES, ids=str)
 @pytest.mark.parametrize("case", _CASES, ids=_IDS)
-@pytest.mark.parametrize("op", ["aggregation", "subtraction2"])
+@pytest.mark.parametrize("op", ["aggregation", "correlation", "subtraction2"])
 def test_equals_the_reference_in_float64(op, case, dtype):
     tensors = inputs(op, case, dtype)
     exact = [t.detach().double().requires_grad_() for t in tensors]
-    results = run(san.ops, op, tensors, case[1])
-    expected = run(reference, op, exact, case[1])
+    results = run(san.ops, op, tensors, case)
+    expected = run(reference, op, exact, case)
     for result, value in zip(results, expected, strict=True):
         error = (result.double() - value).abs().max() / value.abs().max()
         assert error <= _TOLERANCES[dtype]
 
 
 @pytest.mark.parametrize("case", _CASES, ids=_IDS)
-@pytest.mark.parametrize("op", ["aggregation", "subtraction2"])
+@pytest.mark.parametrize("op", ["aggregation", "correlation", "subtraction2"])
 def test_two_runs_have_the_same_bits(op, case):
     tensors = inputs(op, case, torch.float32)
-    first = run(san.ops, op, tensors, case[1])
-    second = run(san.ops, op, tensors, case[1])
+    first = run(san.ops, op, tensors, case)
+    second = run(san.ops, op, tensors, case)
     assert all(map(torch.equal, first, second))
 
 
