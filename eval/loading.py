@@ -28,7 +28,7 @@ class Trained:
     Attributes:
       checkpoint: the file.
       epoch: epochs it was trained for, if it says so.
-      name: of the network in san.list_models(), if it has one.
+      name: of the network, as san.jobs.network.network_name says it.
       model: on the device of `process`.
       index: the images to evaluate on.
       numbers: of these images in the validation set, int64 [n].

@@ -15,7 +15,7 @@ class Subject:
       label: what people call it.
       checkpoint: the file.
       epoch: epochs it was trained for, if it says so.
-      network: its name in san.list_models(), if it has one.
+      network: its name, in san.list_models() or of a row of the paper.
       num_images: it was tried on.
       num_classes: it tells apart.
     """

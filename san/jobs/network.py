@@ -40,12 +40,21 @@ def try_network() -> None:
 
 
 def network_name() -> str | None:
-    """The configured network's name in san.list_models(), if it has one."""
+    """The configured network's name, if it has one.
+
+    Returns:
+      One of san.list_models(), or of a row of the paper that is none of them,
+      such as "table4/pair/hadamard"; None for networks of the user's own.
+    """
     try:
         name = gin.query_parameter("create_model.name")
     except ValueError:
         return None
-    short = str(name).removesuffix("wise")
+    name = str(name)
+    for row in san.paper_rows():
+        if name == row.row:
+            return row.model or row.row
+    short = name.removesuffix("wise")
     return short if short in san.list_models() else None
 
 

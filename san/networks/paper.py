@@ -39,6 +39,15 @@ class PaperRow:
         """What the row calls itself in its table."""
         return self.row.rpartition("/")[2]
 
+    @property
+    def model(self) -> str | None:
+        """Its name in san.list_models(); only rows of table 3 have one."""
+        if self.table != "3":
+            return None
+        return (
+            self.label if self.kind == "conv" else f"{self.label}_{self.kind}"
+        )
+
 
 def paper_rows() -> list[PaperRow]:
     """The rows of tables 3 to 8 and of section 5.3, in the paper's order."""

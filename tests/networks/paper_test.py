@@ -147,6 +147,14 @@ def test_the_first_stage_keeps_3x3(name):
     assert sizes == [3, later]
 
 
+def test_rows_of_the_main_table_have_a_second_name():
+    models = [row.model for row in ROWS.values() if row.model]
+    assert sorted(models) == sorted(san.list_models())
+    for row in ROWS.values():
+        if row.model:
+            assert str(create(row.model)) == str(create(row.row))
+
+
 def test_rows_of_one_network():
     standard = str(create("san10_pair"))
     for name in (

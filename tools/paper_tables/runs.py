@@ -197,10 +197,8 @@ def _names() -> dict[str, str]:
     names = {}
     for row in san.paper_rows():
         names[row.row] = row.row
-        if row.table == "3":
-            kind = "" if row.kind == "conv" else f"_{row.kind}"
-            names[f"{row.label}{kind}"] = row.row
-            names[f"{row.label}{kind}wise"] = row.row
+        if row.model:
+            names[row.model] = names[f"{row.model}wise"] = row.row
     return names
 
 
