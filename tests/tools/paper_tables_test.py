@@ -268,6 +268,23 @@ def test_robustness_of_ours_stands_below_the_published(tmp_path):
         robustness.read_reports(tmp_path)
 
 
+def test_robustness_as_it_is_written(trained, tmp_path):
+    for mode in ("rotations", "attack"):
+        code, _, stderr = jobs.run(
+            "eval.robustness",
+            mode,
+            f"--workdir={trained / 'done'}",
+            f"--json={tmp_path / f'robustness_{mode}.json'}",
+        )
+        assert code == 0, stderr
+    networks = robustness.read_reports(tmp_path)
+    for table in (robustness.rotations(networks), robustness.attacks(networks)):
+        name, *figures = table.rows[-1]
+        assert name == "measured: table4/pair/subtraction"
+        assert all(figures)
+        assert "15 images of 3 classes" in table.notes[-1]
+
+
 @pytest.mark.parametrize(
     ("argument", "message"),
     [
