@@ -1,14 +1,16 @@
 """The input: from a folder of images to batches of normalised pixels."""
 
-from san.data.digits import write_digits
+from san.data.digits import NUM_FOLDS, Digits, write_digits
 from san.data.errors import DataError
 from san.data.folder import ImageIndex, load_split
 from san.data.loaders import TrainingLoader, ValidationLoader
 from san.data.settings import Data
 
 __all__ = [
+    "NUM_FOLDS",
     "Data",
     "DataError",
+    "Digits",
     "ImageIndex",
     "TrainingLoader",
     "ValidationLoader",

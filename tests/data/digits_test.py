@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 from sklearn import datasets
 
-from san.data import Data, load_split, write_digits
+from san.data import Data, Digits, load_split, write_digits
 
 
 @pytest.fixture(scope="module")
@@ -63,6 +63,51 @@ def test_written_once_and_always_the_same(root, tmp_path):
     assert sample.stat().st_mtime_ns == before
     assert os.listdir(work) == [os.path.basename(root)]
     assert contents(write_digits(str(tmp_path))) == contents(root)
+
+
+def write_fold(folder, fold):
+    gin.parse_config(f"digits.fold = {fold}")
+    try:
+        return write_digits(str(folder), image_side=8)
+    finally:
+        gin.clear_config()
+
+
+def test_five_folds_hold_out_every_image_once(tmp_path):
+    held_out, sizes = [], []
+    for fold in range(5):
+        root = write_fold(tmp_path, fold)
+        assert os.path.basename(root) == f"digits_8px_quality95_fold{fold}"
+        train, val = (load_split(root, split) for split in ("train", "val"))
+        names = [
+            {os.path.basename(path) for path in index.paths}
+            for index in (train, val)
+        ]
+        assert len(names[0]) + len(names[1]) == len(names[0] | names[1]) == 1797
+        counts = np.bincount(train.labels), np.bincount(val.labels)
+        # The same part of every class, up to one image.
+        np.testing.assert_allclose(counts[1], (counts[0] + counts[1]) / 5, 0, 1)
+        held_out += names[1]
+        sizes.append(len(names[1]))
+    assert len(set(held_out)) == len(held_out) == 1797
+    assert sizes == [360, 360, 359, 359, 359]
+
+
+def test_a_fold_is_always_the_same(tmp_path):
+    one, other = (write_fold(tmp_path / name, 3) for name in "ab")
+    assert contents(one) == contents(other)
+
+
+def test_no_fold_is_the_usual_split(tmp_path):
+    root = write_fold(tmp_path, None)
+    assert os.path.basename(root) == "digits_8px_quality95"
+    assert len(load_split(root, "val")) == 360
+
+
+@pytest.mark.parametrize("fold", [-1, 5, 1.0, False, "0"])
+def test_there_are_five_folds(fold):
+    with pytest.raises(ValueError, match=r"fold must be None or lie in 0\.\.4"):
+        Digits(fold=fold)
 
 
 def test_another_size_gets_another_folder(root, tmp_path):
