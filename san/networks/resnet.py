@@ -11,7 +11,7 @@ import gin
 import torch
 from torch import nn
 
-_WIDTHS = (64, 128, 256, 512)
+WIDTHS = (64, 128, 256, 512)
 _EXPANSION = 4
 
 
@@ -74,10 +74,12 @@ class ResNet(nn.Module):
       num_classes: length of the output.
       kernel_size: rows and columns of the convolution inside every
         bottleneck, odd; the stem's stays 7x7.
+      widths: channels inside the bottlenecks of each stage; the stem has as
+        many as the first, what leaves a stage four times as many.
 
     Raises:
-      ValueError: if num_blocks has not four entries of at least 1, or
-        kernel_size is no positive odd number.
+      ValueError: if num_blocks or widths has not four entries of at least 1,
+        or kernel_size is no positive odd number.
     """
 
     def __init__(
@@ -85,20 +87,25 @@ class ResNet(nn.Module):
         num_blocks: Sequence[int],
         num_classes: int = 1000,
         kernel_size: int = 3,
+        widths: Sequence[int] = WIDTHS,
     ) -> None:
         super().__init__()
-        _check(num_blocks, kernel_size)
-        self.conv1 = nn.Conv2d(3, 64, 7, stride=2, padding=3, bias=False)
-        self.bn1 = nn.BatchNorm2d(64)
+        _check("num_blocks", num_blocks)
+        _check("widths", widths)
+        _check_kernel_size(kernel_size)
+        first = widths[0]
+        self.conv1 = nn.Conv2d(3, first, 7, stride=2, padding=3, bias=False)
+        self.bn1 = nn.BatchNorm2d(first)
         self.relu = nn.ReLU()
         self.maxpool = nn.MaxPool2d(3, stride=2, padding=1)
         stage = functools.partial(_stage, kernel_size=kernel_size)
-        self.layer1 = stage(64, 64, num_blocks[0], stride=1)
-        self.layer2 = stage(256, 128, num_blocks[1], stride=2)
-        self.layer3 = stage(512, 256, num_blocks[2], stride=2)
-        self.layer4 = stage(1024, 512, num_blocks[3], stride=2)
+        outer = [_EXPANSION * width for width in widths]
+        self.layer1 = stage(first, widths[0], num_blocks[0], stride=1)
+        self.layer2 = stage(outer[0], widths[1], num_blocks[1], stride=2)
+        self.layer3 = stage(outer[1], widths[2], num_blocks[2], stride=2)
+        self.layer4 = stage(outer[2], widths[3], num_blocks[3], stride=2)
         self.avgpool = nn.AdaptiveAvgPool2d(1)
-        self.fc = nn.Linear(2048, num_classes)
+        self.fc = nn.Linear(outer[3], num_classes)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Maps images [N, 3, H, W] to logits [N, num_classes]."""
@@ -119,16 +126,18 @@ def _stage(
     return nn.Sequential(*blocks)
 
 
-def _check(num_blocks: Any, kernel_size: Any) -> None:
-    if len(num_blocks) != len(_WIDTHS):
+def _check(name: str, numbers: Any) -> None:
+    if len(numbers) != len(WIDTHS):
         raise ValueError(
-            f"ResNet: num_blocks must have {len(_WIDTHS)} entries, "
-            f"got {num_blocks}"
+            f"ResNet: {name} must have {len(WIDTHS)} entries, got {numbers}"
         )
-    if not all(map(_is_count, num_blocks)):
+    if not all(map(_is_count, numbers)):
         raise ValueError(
-            f"ResNet: num_blocks must be numbers of at least 1, got {num_blocks}"
+            f"ResNet: {name} must be numbers of at least 1, got {numbers}"
         )
+
+
+def _check_kernel_size(kernel_size: Any) -> None:
     if not _is_count(kernel_size) or kernel_size % 2 == 0:
         raise ValueError(
             "ResNet: kernel_size must be a positive odd number, "

@@ -16,6 +16,7 @@ from san.attention import (
     ScalarAttention,
 )
 from san.attention.relations import PAIRWISE, PATCHWISE
+from san.networks.resnet import WIDTHS as RESNET_WIDTHS
 from san.networks.resnet import ResNet
 from san.networks.san import SAN
 
@@ -86,6 +87,7 @@ class RowSize:
       num_blocks: bottlenecks in each stage of a SAN.
       widths: channels of each stage of a SAN.
       num_conv_blocks: bottlenecks in each of the four stages of a ResNet.
+      conv_widths: channels inside the bottlenecks of each of them.
 
     Raises:
       ValueError: if num_blocks and widths differ in length.
@@ -94,6 +96,7 @@ class RowSize:
     num_blocks: Sequence[int] = SAN_BLOCKS["san10"]
     widths: Sequence[int] = _WIDTHS
     num_conv_blocks: Sequence[int] = RESNET_BLOCKS["resnet26"]
+    conv_widths: Sequence[int] = RESNET_WIDTHS
 
     def __post_init__(self) -> None:
         if len(self.num_blocks) != len(self.widths):
@@ -144,19 +147,13 @@ class RowNetwork:
         if self.has_own_size:
             return ()
         if self.kind == "conv":
-            return ("num_conv_blocks",)
+            return ("num_conv_blocks", "conv_widths")
         return ("num_blocks", "widths")
 
     def factory(self) -> "functools.partial[Any]":
         """What makes it of num_classes, as large as it is configured."""
         if self.kind == "conv":
-            return functools.partial(
-                ResNet,
-                num_blocks=RESNET_BLOCKS[self.size]
-                if self.has_own_size
-                else RowSize().num_conv_blocks,
-                kernel_size=self.kernel_size,
-            )
+            return self._conv_factory()
         size = RowSize()
         if self.has_own_size:
             size = RowSize(SAN_BLOCKS[self.size], _WIDTHS)
@@ -168,6 +165,18 @@ class RowNetwork:
             num_blocks=size.num_blocks,
             kernel_sizes=(_FIRST_KERNEL_SIZE, *later),
             widths=size.widths,
+        )
+
+    def _conv_factory(self) -> "functools.partial[Any]":
+        size = RowSize()
+        blocks, widths = size.num_conv_blocks, size.conv_widths
+        if self.has_own_size:
+            blocks, widths = RESNET_BLOCKS[self.size], RESNET_WIDTHS
+        return functools.partial(
+            ResNet,
+            num_blocks=blocks,
+            kernel_size=self.kernel_size,
+            widths=widths,
         )
 
 

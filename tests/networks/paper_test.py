@@ -132,6 +132,7 @@ SMALL = """
 RowSize.num_blocks = (1, 1)
 RowSize.widths = (32, 64)
 RowSize.num_conv_blocks = (1, 1, 1, 1)
+RowSize.conv_widths = (8, 16, 24, 32)
 """
 
 
@@ -182,6 +183,11 @@ def test_rows_are_smaller_where_it_is_said(bind):
     model = create("table7/conv/5")
     assert len(model.layer3) == 1
     assert model.layer3[0].conv2.kernel_size == (5, 5)
+    stages = (model.layer1, model.layer2, model.layer3, model.layer4)
+    assert [stage[0].conv2.out_channels for stage in stages] == [8, 16, 24, 32]
+    assert model.conv1.out_channels == 8
+    images = torch.empty(2, 3, 32, 32, device="meta")
+    assert model(images).shape == (2, 1000)
 
 
 @pytest.mark.parametrize(
@@ -232,8 +238,8 @@ def test_rows_are_smaller_where_it_is_said(bind):
         (
             "table7/conv/5",
             "RowSize.num_blocks = (1, 1, 1, 1, 1)",
-            "RowSize.num_conv_blocks must be bound beside .* = 'table7/conv/5',"
-            " which does not read RowSize.num_blocks",
+            "RowSize.conv_widths or RowSize.num_conv_blocks must be bound"
+            " beside .* 'table7/conv/5', which does not read RowSize.num_bl",
         ),
         (
             "table7/pair/5",

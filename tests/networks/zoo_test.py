@@ -194,6 +194,11 @@ def test_resnet_halves_the_image_in_the_kxk(kernel_size):
         ),
         (
             san.ResNet,
+            ((1, 1, 1, 1), 10, 3, (8, 8, 8)),
+            r"ResNet: widths must have 4 entries, got \(8, 8, 8\)",
+        ),
+        (
+            san.ResNet,
             ((1, 1, 1, 1), 10, 4),
             "ResNet: kernel_size must be a positive odd number, got 4",
         ),
