@@ -63,12 +63,12 @@ def train(
     """
     recipe = Recipe()
     san.set_attention_backend()  # The configured one.
-    source = _source(data_dir)
+    make_images = source(data_dir)
     # A mistake in the network should not wait for the images to be listed.
     network.try_network()
     with contextlib.ExitStack() as stack:
         processes.on_first_process(lambda: stack.enter_context(folder.owned()))
-        root = processes.on_first_process(lambda: source(str(folder.path)))
+        root = processes.on_first_process(lambda: make_images(str(folder.path)))
         trainer = Trainer(recipe, folder, root, resume, process)
         _write_text(folder.config, config.resolved_text())
         trainer.run()
@@ -320,14 +320,21 @@ class Trainer:
         )
 
 
-def _source(data_dir: str | None) -> Callable[[str], str]:
-    """What makes the data folder, given the work folder."""
+def source(data_dir: str | None) -> Callable[[str], str]:
+    """What makes the data folder, given the work folder.
+
+    Args:
+      data_dir: the folder of images; None for a config that brings its own.
+
+    Raises:
+      ValueError: if there is neither.
+    """
     if data_dir:
         return lambda work_folder: data_dir
-    source = data.Data().source
-    if source is None:
+    configured = data.Data().source
+    if configured is None:
         raise ValueError(_NO_DATA)
-    return source
+    return configured
 
 
 def _write_text(path: pathlib.Path, text: str) -> None:

@@ -50,40 +50,12 @@ class WorkFolder:
 
     @contextlib.contextmanager
     def owned(self) -> Iterator[None]:
-        """Makes the folder and keeps other runs out of it.
-
-        The lock is the kernel's: it goes when the process does, however the
-        process ends.
-
-        Raises:
-          ValueError: if another run owns the folder.
-          OSError: if the folder cannot be made or written to.
-        """
-        with self._open_lock() as lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                lock.seek(0)
-                raise ValueError(
-                    "train: --workdir must not be in use by another run, got"
-                    f" {self.path}, where process {lock.read().strip()} trains"
-                ) from None
-            lock.truncate(0)
-            lock.write(f"{os.getpid()}\n")
-            lock.flush()
+        """Makes the folder and keeps other runs out of it; see owned_folder."""
+        with owned_folder(self.path):
+            self.last.parent.mkdir(exist_ok=True)
             for folder in (self.path, self.last.parent, self.cache):
                 files.remove_temporaries(folder)
             yield
-
-    def _open_lock(self) -> IO[str]:
-        try:
-            self.last.parent.mkdir(parents=True, exist_ok=True)
-            return open(self.path / ".lock", "a+")
-        except OSError as error:
-            raise OSError(
-                "train: --workdir must be a folder that can be written to,"
-                f" got {self.path} ({error.strerror})"
-            ) from error
 
     def forget(self) -> None:
         """Removes the checkpoints of an earlier run."""
@@ -117,3 +89,40 @@ class WorkFolder:
                 f" {self.best.name} over {self.last.name}; to start again,"
                 " give --resume=false"
             ) from error
+
+
+@contextlib.contextmanager
+def owned_folder(path: pathlib.Path) -> Iterator[None]:
+    """Makes a folder and keeps other processes out of it.
+
+    The lock is the kernel's: it goes when the process does, however the
+    process ends.
+
+    Raises:
+      ValueError: if another run owns the folder.
+      OSError: if the folder cannot be made or written to.
+    """
+    with _open_lock(path) as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            lock.seek(0)
+            raise ValueError(
+                "train: --workdir must not be in use by another run, got"
+                f" {path}, where process {lock.read().strip()} trains"
+            ) from None
+        lock.truncate(0)
+        lock.write(f"{os.getpid()}\n")
+        lock.flush()
+        yield
+
+
+def _open_lock(path: pathlib.Path) -> IO[str]:
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        return open(path / ".lock", "a+")
+    except OSError as error:
+        raise OSError(
+            "train: --workdir must be a folder that can be written to,"
+            f" got {path} ({error.strerror})"
+        ) from error
