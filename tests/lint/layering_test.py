@@ -10,11 +10,17 @@ import pytest
 _LAYERS = ["cuda_kernels", "san", "eval", "train"]
 
 # The files and folders that alone may import a library.
-_COMMANDS = ("train/main.py", "eval/imagenet.py", "eval/robustness.py")
+_COMMANDS = (
+    "train/main.py",
+    "train/ablation.py",
+    "eval/imagenet.py",
+    "eval/robustness.py",
+)
 _OWNERS = {
     "absl.app": _COMMANDS,
     "absl.flags": ("san/jobs/flags.py", *_COMMANDS),
     "cuda_kernels": "san/ops/",
+    "matplotlib": ("eval/rotation_plot.py", "train/sweep/plot.py"),
     "nvidia.dali": "san/data/pipeline.py",
     "torch.utils.tensorboard": "train/reporting.py",
 }
