@@ -141,8 +141,9 @@ def test_each_validation_image_counts_once(folder, world_size):
         loader = validation(folder, rank=rank, world_size=world_size)
         batches = list(loader)
         assert len(batches) == len(loader)
-        for images, labels in batches:
+        for (images, labels), said in zip(batches, loader.numbers, strict=True):
             numbers = which(folder, "val", images)
+            assert numbers == said.tolist()
             assert [int(number >= 5) for number in numbers] == labels.tolist()
             seen += numbers
     assert sorted(seen) == list(range(NUM_VALIDATION))
