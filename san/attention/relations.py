@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from san.attention.window_ops import (
-    padded,
+    beside_taps,
     same_window,
     taps,
     window_ops,
@@ -80,9 +80,7 @@ class Concatenation(Relation):
 
     def forward(self, phi: Tensor, psi: Tensor, kernel_size: int) -> Tensor:
         """Maps two images [N, R, H, W] to [N, 2 * R, K, P]."""
-        there = taps(psi, kernel_size)
-        here = phi.flatten(2).unsqueeze(2).expand_as(there)
-        return torch.cat([here, there], dim=1)
+        return beside_taps(phi, psi, kernel_size)
 
 
 @gin.configurable(module="san")
@@ -147,8 +145,8 @@ class CliqueProduct(Relation):
     with itself among them.
 
     Memory: the relation has K**2 values for each pixel, 2401 for a footprint
-    of 7: 30 MB of float32 for an image of 56 x 56 pixels, and as much again
-    while they are put together. Nothing else with taps is made or kept.
+    of 7: 30 MB of float32 for an image of 56 x 56 pixels. For its gradients
+    2 * R * K more are kept.
     """
 
     def channels(self, features: int, num_taps: int) -> int:
@@ -157,15 +155,14 @@ class CliqueProduct(Relation):
 
     def forward(self, phi: Tensor, psi: Tensor, kernel_size: int) -> Tensor:
         """Maps two images [N, R, H, W] to [N, K * K, 1, P]."""
-        height, width = phi.shape[2:]
-        around = padded(phi, kernel_size // 2)
-        shifted = [
-            around[:, :, top : top + height, left : left + width]
-            for top in range(kernel_size)
-            for left in range(kernel_size)
-        ]
-        rows = [_products(image, psi, 1, kernel_size) for image in shifted]
-        return torch.cat(rows, dim=2).transpose(1, 2)
+        batch, features, height, width = phi.shape
+        num_taps = kernel_size**2
+        # Phi at each tap as an image of its own, beside the same psi.
+        image = features, height, width
+        around = taps(phi, kernel_size).transpose(1, 2).reshape(-1, *image)
+        again = psi.unsqueeze(1).expand(-1, num_taps, -1, -1, -1)
+        pairs = _products(around, again.reshape(-1, *image), 1, kernel_size)
+        return pairs.view(batch, num_taps**2, 1, height * width)
 
 
 @gin.configurable(module="san")

@@ -1,5 +1,9 @@
 """The window operators as the chosen backend computes them, and plain taps.
 
+Taps are made by subtraction, which copies them faster than torch's unfold. So
+that count_cost sees functions that compute nothing, they can be overridden as
+torch's own functions can.
+
 Shape letters: N batch, C channels, H W image, K taps of the footprint,
 P = H * W pixels.
 """
@@ -8,12 +12,15 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
+from torch.overrides import (
+    handle_torch_function,
+    has_torch_function_unary,
+    has_torch_function_variadic,
+)
 
 from san import ops
 from san.backend import attention_backend
 from san.ops import reference
-from san.ops.window import mirrored
 
 
 def window_ops() -> Any:
@@ -28,18 +35,27 @@ def same_window(kernel_size: int) -> dict[str, int]:
 
 def taps(image: Tensor, kernel_size: int) -> Tensor:
     """The footprint of each pixel of [N, C, H, W]: [N, C, K, P]."""
-    around = padded(image, kernel_size // 2)
-    return F.unfold(around, kernel_size).unflatten(1, (image.shape[1], -1))
+    if has_torch_function_unary(image):
+        return handle_torch_function(taps, (image,), image, kernel_size)
+    # 0 - (-x) is x.
+    return window_ops().subtraction2(
+        torch.zeros_like(image), -image, **same_window(kernel_size)
+    )
 
 
-def padded(image: Tensor, padding: int) -> Tensor:
-    """An image [N, C, H, W] with its reflection on each side.
+def beside_taps(here: Tensor, there: Tensor, kernel_size: int) -> Tensor:
+    """Each pixel of an image beside the taps of another: [N, 2 * C, K, P].
 
-    Unlike torch's own reflection padding this one takes images smaller than
-    the padding.
+    Both are [N, C, H, W].
     """
-    for dim in (2, 3):
-        size = image.shape[dim]
-        places = torch.arange(-padding, size + padding, device=image.device)
-        image = image.index_select(dim, mirrored(places, size))
-    return image
+    if has_torch_function_variadic(here, there):
+        return handle_torch_function(
+            beside_taps, (here, there), here, there, kernel_size
+        )
+    # here - 0 and 0 - (-there): written once, where they have to be.
+    nothing = torch.zeros_like(here)
+    return window_ops().subtraction2(
+        torch.cat([here, nothing], dim=1),
+        torch.cat([nothing, -there], dim=1),
+        **same_window(kernel_size),
+    )

@@ -13,6 +13,7 @@ import torch
 from torch.nn import functional as F
 from torch.utils._pytree import tree_map
 
+from san.attention.window_ops import beside_taps, taps
 from san.counting.own import MACS as MACS_OF_OWN
 from san.counting.own import UNCOUNTED
 
@@ -200,6 +201,9 @@ _MACS: dict[str, Callable[..., int]] = {
 
 # MACs, from its result, of a function that is made of simpler operators.
 FUNCTIONS: dict[Callable[..., Any], Callable[..., int]] = {
+    # Copies, whatever copies them.
+    beside_taps: lambda output: 0,
+    taps: lambda output: 0,
     F.rms_norm: lambda output: 2 * output.numel(),
     torch.rms_norm: lambda output: 2 * output.numel(),
     F.softsign: _per_output,

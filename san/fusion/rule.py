@@ -65,7 +65,6 @@ def _functions() -> tuple[Any, ...]:
         F.conv2d,
         F.max_pool2d,
         F.relu,
-        F.unfold,
         torch.batch_norm,
         torch.max_pool2d,
         torch.relu,

@@ -37,7 +37,6 @@ REPLACED = [
     (nn.Module, "_call_impl", BOTH),
     (F, "relu", BOTH),
     (F, "batch_norm", BOTH),
-    (F, "unfold", ("patch",)),
     (torch, "max_pool2d", ()),
     (torch.Tensor, "softmax", ("pair",)),
 ]
