@@ -37,7 +37,7 @@ _PACKAGES = (
     "tqdm",
     "matplotlib",
 )
-_SECTIONS = ("ops", "core", "models", "startup", "growth")
+_SECTIONS = ("ops", "core", "models", "relations", "startup", "growth")
 
 
 class CheckError(Exception):

@@ -18,6 +18,7 @@ from tools.benchmark import (
     networks,
     operators,
     peers,
+    relations,
     report,
     rows,
     targets,
@@ -213,11 +214,12 @@ def test_a_mean_is_not_taken_of_some_of_its_works():
 def test_each_target_is_in_reach_of_a_row():
     works = {
         entry.work
-        for section in (operators, core, networks)
+        for section in (operators, core, networks, relations)
         for entry in section.entries(CPU)
     }
     for target in targets.TARGETS:
-        if target.device == "cpu" and "layer" in target.works[0]:
+        is_listed = "layer" in target.works[0] or target.peer == "unfold"
+        if target.device == "cpu" and is_listed:
             assert set(target.works) <= works
 
 

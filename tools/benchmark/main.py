@@ -1,7 +1,8 @@
 """Measures san against its peers and against the hardware.
 
-  bazel run //tools:benchmark -- ops|core|models|input|startup|growth
+  bazel run //tools:benchmark -- SUBCOMMAND
 
+SUBCOMMAND is ops, core, models, relations, input, startup or growth.
 Every result is checked before it is timed. Each ratio is of two turns in the
 same round of the same process; the table has their median and range, the
 targets, and our share of the roofline. Exit codes: 0 if all was measured, 1 if
@@ -28,6 +29,7 @@ SECTIONS = {
     "ops": "operators",
     "core": "core",
     "models": "networks",
+    "relations": "relations",
     "input": "loading",
     "startup": "startup",
     "growth": "growth",

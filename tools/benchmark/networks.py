@@ -101,6 +101,21 @@ def saved_bytes(run: Callable[[], Any], module: nn.Module) -> int:
     return total
 
 
+def peak_bytes(run: Callable[[torch.Tensor], Any], images: torch.Tensor) -> int:
+    """Memory that a run over images needs on top of what is there."""
+    gc.collect()
+    if images.device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(images.device)
+        before = torch.cuda.memory_allocated(images.device)
+        run(images)
+        return torch.cuda.max_memory_allocated(images.device) - before
+    run(images[:1])  # Libraries make their buffers at the first call.
+    allocator.configure(allocator.DEFAULT)
+    before = allocator.restart_peak()
+    run(images)
+    return allocator.peak() - before
+
+
 def _networks(
     name: str, device: torch.device, operators: Any = peers.Unfold
 ) -> tuple[nn.Module, nn.Module]:
@@ -232,32 +247,20 @@ def _saved(
 def _peak(work: str, name: str, settings: Settings) -> Quantity:
     images = _images(_PEAK_BATCH, settings.device)
 
+    def run(model: nn.Module, images: torch.Tensor) -> None:
+        with torch.inference_mode():
+            model(images)
+
     def count() -> tuple[float, float]:
         san.set_attention_backend(backends.OURS)
         ours, eager = (
-            _peak_bytes(model.eval(), images)
+            peak_bytes(functools.partial(run, model.eval()), images)
             for model in _networks(name, settings.device)
         )
         unit = 1e6 * _PEAK_BATCH
         return ours / unit, eager / unit
 
     return Quantity(work, "eager", "MB", count)
-
-
-def _peak_bytes(model: nn.Module, images: torch.Tensor) -> int:
-    """Memory that one forward pass needs on top of what is there."""
-    gc.collect()
-    with torch.inference_mode():
-        if images.device.type == "cuda":
-            torch.cuda.reset_peak_memory_stats(images.device)
-            before = torch.cuda.memory_allocated(images.device)
-            model(images)
-            return torch.cuda.max_memory_allocated(images.device) - before
-        model(images[:1])  # Libraries make their buffers at the first call.
-        allocator.configure(allocator.DEFAULT)
-        before = allocator.restart_peak()
-        model(images)
-        return allocator.peak() - before
 
 
 def _launches(settings: Settings) -> Quantity:

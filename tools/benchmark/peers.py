@@ -48,7 +48,7 @@ def loop_aggregation(
     image = padded(x, k).unflatten(1, (-1, weight.shape[1]))
     weights = weight.unflatten(3, x.shape[2:]).unsqueeze(1)
     output = torch.zeros_like(x).unflatten(1, (-1, weight.shape[1]))
-    for tap, rows, columns in _shifts(x, k):
+    for tap, rows, columns in shifts(x, k):
         output = output.addcmul_(
             image[..., rows, columns], weights[:, :, :, tap]
         )
@@ -65,7 +65,7 @@ def loop_aggregation_gradients(
     grad = grad_output.unflatten(1, (-1, groups))
     grad_image = torch.zeros_like(image)
     grad_weight = torch.empty_like(weight).unflatten(3, x.shape[2:])
-    for tap, rows, columns in _shifts(x, k):
+    for tap, rows, columns in shifts(x, k):
         grad_weight[:, :, tap] = (grad * image[..., rows, columns]).sum(1)
         grad_image[..., rows, columns].addcmul_(grad, weights[:, :, :, tap])
     return _unpadded(grad_image.flatten(1, 2), x, k), grad_weight.flatten(3)
@@ -82,7 +82,7 @@ def loop_subtraction2(a: torch.Tensor, b: torch.Tensor, k: int) -> torch.Tensor:
     """Subtraction2 tap by tap."""
     image = padded(b, k)
     output = a.new_empty((*a.shape[:2], k * k, *a.shape[2:]))
-    for tap, rows, columns in _shifts(a, k):
+    for tap, rows, columns in shifts(a, k):
         output[:, :, tap] = a - image[..., rows, columns]
     return output.flatten(3)
 
@@ -93,15 +93,24 @@ def loop_subtraction2_gradients(
     """Both gradients of loop_subtraction2, written by hand."""
     grad = grad_output.unflatten(3, b.shape[2:])
     grad_image = torch.zeros_like(padded(b, k))
-    for tap, rows, columns in _shifts(b, k):
+    for tap, rows, columns in shifts(b, k):
         grad_image[..., rows, columns].sub_(grad[:, :, tap])
     return grad.sum(2), _unpadded(grad_image, b, k)
+
+
+def unfold_correlation(
+    a: torch.Tensor, b: torch.Tensor, num_groups: int, k: int
+) -> torch.Tensor:
+    """Correlation by unfold, product and sum: [N, num_groups, K, P]."""
+    products = a.flatten(2).unsqueeze(2) * unfolded(b, k)
+    return products.unflatten(1, (-1, num_groups)).sum(1)
 
 
 class Unfold:
     """What an eager network is made of."""
 
     aggregation = staticmethod(unfold_aggregation)
+    correlation = staticmethod(unfold_correlation)
     subtraction2 = staticmethod(unfold_subtraction2)
 
 
@@ -121,7 +130,7 @@ class Kernels:
         return san.ops.subtraction2(a, b, k, padding=k // 2)
 
 
-def _shifts(x: torch.Tensor, k: int) -> Iterator[tuple[int, slice, slice]]:
+def shifts(x: torch.Tensor, k: int) -> Iterator[tuple[int, slice, slice]]:
     """Each tap and the part of the padded image that lies under it."""
     height, width = x.shape[2:]
     for tap in range(k * k):

@@ -19,6 +19,7 @@ _TITLES = {
     "ops": "Operators",
     "core": "The attention core",
     "models": "Whole networks",
+    "relations": "The relations, and what is not fused",
     "input": "Input pipeline",
     "startup": "Start, first calls and equal bits",
     "growth": "The pairwise core in training: how its cost grows",

@@ -13,6 +13,23 @@ PUBLISHED_DESIGN = "eager on kernels"
 SIMPLE = "one thread per output"
 DEFAULT_MALLOC = ", default malloc"
 
+# Rows of the paper's tables whose attention no fused operator computes.
+UNFUSED_ROWS = (
+    "table4/pair/concatenation",
+    "table4/pair/hadamard",
+    "table4/pair/dot",
+    "table4/patch/star",
+    "table4/patch/clique",
+    "table5/pair/L",
+    "table5/pair/L-R-L-R-L",
+    "table5/patch/L",
+    "table5/patch/L-R-L-R-L",
+    "table6/pair/phi=psi=beta",
+    "table6/patch/phi=psi=beta",
+    "table8/pair/absolute",
+    "table5.3/sasa",
+)
+
 
 @dataclasses.dataclass(frozen=True)
 class Target:
@@ -52,6 +69,11 @@ def layers(work: str, numbers: Sequence[int]) -> tuple[str, ...]:
     return tuple(f"{work}, layer {number}" for number in numbers)
 
 
+def unfused_memory(row: str, part: str) -> str:
+    """Name of the work of a row's network, or of a block of it."""
+    return f"{row} {part}, peak training memory per image"
+
+
 def find(device: str, work: str, peer: str) -> Target | None:
     """The target of one row, or None."""
     for target in TARGETS:
@@ -78,6 +100,16 @@ _OPERATORS = (
     "subtraction2 forward",
     "subtraction2 gradients",
 )
+_RELATIONS = {
+    "pairwise": (
+        "summation",
+        "subtraction",
+        "concatenation",
+        "hadamard",
+        "dot",
+    ),
+    "patchwise": ("star", "clique", "concatenation"),
+}
 _UNFOLD = "unfold"
 _EAGER = "eager"
 
@@ -138,6 +170,23 @@ _CPU = (
         for name in ("san10_pair", "san15_pair", "san19_pair")
     ),
     Target(("san10_pair peak inference memory per image",), _EAGER, 3, 6.4, 8),
+    # Never slower and never larger than what one writes without a kernel.
+    *(
+        Target(
+            layers(f"{kind} {name} {mode}", range(1, 5)),
+            _UNFOLD,
+            *(1, 2, 4),
+            summary=f"{kind} {name} {mode}, layers 1-4",
+        )
+        for kind, names in _RELATIONS.items()
+        for name in names
+        for mode in ("forward", "gradients")
+    ),
+    *(
+        Target((unfused_memory(row, part),), _UNFOLD, 1, 1.2, 2)
+        for part in ("block", "network")
+        for row in UNFUSED_ROWS
+    ),
     Target(("input, images per second and core",), "PIL loader", 1.2, 1.6, 3),
     Target(
         ("import san",),
