@@ -70,9 +70,11 @@ def train_all(
         finally:
             _stop([child for _, child in running.values()])
         if interruption.received:
+            ended = [child.returncode for _, child in running.values()]
+            left = len(waiting) + sum(code != 0 for code in ended)
             raise InterruptionError(
-                f"stopped with {len(waiting) + len(running)} runs left. The"
-                " same command goes on from there",
+                f"stopped with {left} runs left. The same command goes on from"
+                " there",
                 interruption.received,
             )
     return errors
