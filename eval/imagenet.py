@@ -14,19 +14,20 @@ Prints top-1 and top-5 accuracy, loss, images per second and the accuracy of
 each class; --json=FILE writes them: top1 and top5 in percent, loss,
 num_images, and under per_class the same for each class.
 
-Several processes, one per GPU, start as torchrun starts them. Exit codes: 0,
+Several processes, one per GPU, start by torchrun or srun. Exit codes: 0,
 or 1 if a flag was unknown or a file could not be read or written, or 2 if a
 setting or the data was wrong;
 --verbosity=1 shows the traceback of an error.
 """
 
 import os
-
-from absl import app
+from typing import NoReturn
 
 from third_party import before_torch
 
 os.environ.update(before_torch.settings())
+
+from absl import app
 
 from eval import command_line, evaluation, report
 from san.jobs import entry, files, processes
@@ -45,9 +46,9 @@ _SHARED = define(
 _TRAINED = define_checkpoint()
 
 
-def main(argv: list[str]) -> int:
+def main(argv: list[str]) -> NoReturn:
     """Runs the job."""
-    return entry.run(lambda: _evaluate(argv[1:]))
+    entry.leave(entry.run(lambda: _evaluate(argv[1:])))
 
 
 def _evaluate(arguments: list[str]) -> None:

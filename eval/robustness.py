@@ -26,7 +26,7 @@ The paper's own figures stand beside those of networks that it has, marked as
 published. --json=FILE writes everything: networks[], and in each of them
 orientations and angles, or outcomes.
 
-Several processes, one per GPU, start as torchrun starts them. Exit codes: 0,
+Several processes, one per GPU, start by torchrun or srun. Exit codes: 0,
 or 1 if a flag was unknown or a file could not be read or written, or 2 if a
 setting or the data was wrong; --verbosity=1 shows the traceback of an error.
 """
@@ -34,12 +34,13 @@ setting or the data was wrong; --verbosity=1 shows the traceback of an error.
 import os
 import pathlib
 from collections.abc import Iterator, Sequence
-
-from absl import app, flags
+from typing import NoReturn
 
 from third_party import before_torch
 
 os.environ.update(before_torch.settings())
+
+from absl import app, flags
 
 from eval import (
     angles,
@@ -110,9 +111,9 @@ _OWN = {
 }
 
 
-def main(argv: list[str]) -> int:
+def main(argv: list[str]) -> NoReturn:
     """Runs the job."""
-    return entry.run(lambda: _run(argv[1:]))
+    entry.leave(entry.run(lambda: _run(argv[1:])))
 
 
 def _run(arguments: list[str]) -> None:

@@ -104,7 +104,7 @@ def is_unbound(error: Exception) -> bool:
     return isinstance(error, RuntimeError) and str(error).startswith(_UNBOUND)
 
 
-def without_place(error: Exception) -> str:
+def without_place(error: BaseException) -> str:
     """An error's text, less where in the configuration gin says it came up."""
     return str(error).partition(_CALL)[0]
 

@@ -3,8 +3,13 @@
 No job and no flags in here: a job is a command's own, flags are in flags.py.
 """
 
+import contextlib
+import os
+import signal
 import sys
+import traceback
 from collections.abc import Callable, Sequence
+from typing import NoReturn
 
 from absl import logging
 
@@ -16,6 +21,21 @@ WRONG_USE = 2
 INTERRUPTED = 130
 
 
+class StopError(BaseException):
+    """The job was asked to stop, and did so in good order.
+
+    Not an Exception, like KeyboardInterrupt: whoever means to handle errors
+    does not mean this.
+
+    Attributes:
+      exit_code: that the command ends with.
+    """
+
+    def __init__(self, message: str, exit_code: int):
+        super().__init__(message)
+        self.exit_code = exit_code
+
+
 def run(job: Callable[[], None]) -> int:
     """Runs a job; prints what the user can mend instead of a traceback.
 
@@ -23,21 +43,60 @@ def run(job: Callable[[], None]) -> int:
 
     Returns:
       The exit code: 0, or 1 if something failed on the way (a file, the
-      loss), or 2 if a flag, a setting or the data was wrong.
+      loss), or 2 if a flag, a setting or the data was wrong, or a signal's.
     """
+    if signal.getsignal(signal.SIGINT) != signal.SIG_IGN:
+        # The imports are over, see third_party/stop_signals.py.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         job()
         sys.stdout.flush()
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        return INTERRUPTED
-    except (OSError, ArithmeticError) as error:
-        return _explain(error, FAILED)
-    except (ValueError, RuntimeError) as error:
-        if not isinstance(error, ValueError) and not config.is_unbound(error):
+    except BaseException as error:
+        if is_fault(error):
             raise
-        return _explain(error, WRONG_USE)
+        logging.debug("traceback", exc_info=error)
+        text, exit_code = describe(error)
+        print(text, file=sys.stderr)
+        return exit_code
     return 0
+
+
+def leave(exit_code: int) -> NoReturn:
+    """Ends the process without taking the interpreter apart.
+
+    Threads of torch's that wait for other processes would call into it, and
+    abort: "terminate called without an active exception".
+    """
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError):
+            if stream is not None:
+                stream.flush()
+    os._exit(exit_code)
+
+
+def is_fault(error: BaseException) -> bool:
+    """Whether an error is nothing that the user could mend."""
+    if isinstance(error, RuntimeError):
+        return not config.is_unbound(error)
+    return not isinstance(
+        error,
+        KeyboardInterrupt | StopError | OSError | ArithmeticError | ValueError,
+    )
+
+
+def describe(error: BaseException) -> tuple[str, int]:
+    """What to print when a job ends with an error, and its exit code."""
+    if is_fault(error):
+        return "".join(traceback.format_exception(error)).rstrip(), FAILED
+    if isinstance(error, StopError):
+        return str(error), error.exit_code
+    if isinstance(error, KeyboardInterrupt):
+        return "interrupted", INTERRUPTED
+    text = f"error: {config.without_place(error)}"
+    if isinstance(error, RuntimeError):
+        text += "; is a --gin_file missing, such as san10_pair.gin?"
+    failed = isinstance(error, OSError | ArithmeticError)
+    return text, FAILED if failed else WRONG_USE
 
 
 def check_no_arguments(arguments: Sequence[str]) -> None:
@@ -47,12 +106,3 @@ def check_no_arguments(arguments: Sequence[str]) -> None:
             "command line: everything must be a flag (--name=value), got"
             f" {' '.join(arguments)!r}; --help lists them"
         )
-
-
-def _explain(error: Exception, exit_code: int) -> int:
-    logging.debug("traceback", exc_info=error)
-    text = config.without_place(error)
-    if isinstance(error, RuntimeError):
-        text += "; is a --gin_file missing, such as san10_pair.gin?"
-    print(f"error: {text}", file=sys.stderr)
-    return exit_code
