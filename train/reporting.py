@@ -14,10 +14,10 @@ from typing import Any, Self
 import torch
 import tqdm
 from torch import nn
-from torch.utils import tensorboard
 
 import san
 from train.checkpointing import State
+from train.curves import Curves
 from train.meter import Figures
 from train.work_folder import WorkFolder
 
@@ -96,10 +96,7 @@ class Reporter(SilentReporter):
         self._start = self._logged_time = time.monotonic()
         self._line_time = self._start
         self._epoch_images, self._epoch_seconds = 0, 0.0
-        # Hides what an earlier run wrote beyond its checkpoint.
-        self._curves = tensorboard.SummaryWriter(
-            folder, purge_step=self._first_step + 1
-        )
+        self._curves = Curves(folder, self._first_step + 1)
         self._bar = tqdm.tqdm(
             total=length.steps,
             initial=self._first_step,
@@ -129,7 +126,7 @@ class Reporter(SilentReporter):
         self._epoch_images += images
         self._epoch_seconds += seconds
         speed = images / seconds
-        self._draw(
+        self._curves.draw(
             step,
             {
                 "train/loss": figures.loss,
@@ -161,7 +158,7 @@ class Reporter(SilentReporter):
         """Shows the epoch that was just completed."""
         validation = state.latest
         assert validation is not None
-        self._draw(
+        self._curves.draw(
             self._length.steps_done(state),
             {
                 "validation/loss": validation.loss,
@@ -183,10 +180,6 @@ class Reporter(SilentReporter):
         # The speed shown is that of training alone.
         self._logged_time = time.monotonic()
         self._epoch_images, self._epoch_seconds = 0, 0.0
-
-    def _draw(self, step: int, scalars: dict[str, float]) -> None:
-        for name, value in scalars.items():
-            self._curves.add_scalar(name, value, step)
 
 
 def print_network(model: nn.Module, device: torch.device) -> None:
