@@ -18,30 +18,35 @@ what there is):
 
   ... --gin_param=Recipe.learning_rate=0.05 --gin_param=Recipe.mixup_alpha=0.2
 
-Several processes, one per GPU, start as torchrun starts them.
+All GPUs of the machine are used, by one process each; --num_processes says
+another number, on CPUs too. torchrun and srun start processes as well, on
+several machines: see README.md.
 
 The work folder gets the configuration, TensorBoard curves and checkpoints.
 Training that was stopped or killed goes on when the same command is run again.
-Ctrl-C and SIGTERM save a checkpoint first. Exit codes: 0 after the last epoch,
-1 if a flag was unknown or training failed (a file, the loss), 2 if a setting or
-the data was wrong, 130 or 143 after a signal; --verbosity=1 shows the traceback
-of an error.
+Ctrl-C, SIGTERM, SIGHUP and the warnings of schedulers (SIGUSR1, SIGUSR2,
+SIGXCPU) save a checkpoint first. Exit codes: 0 after the last epoch, 1 if a
+flag was unknown or training failed (a file, the loss, a process that died), 2
+if a setting or the data was wrong, 75 after a scheduler's warning (saved, run
+me again), 130, 143 or 129 after the other signals; --verbosity=1 shows the
+traceback of an error.
 """
 
 import os
 import pathlib
 import sys
+from typing import NoReturn
+
+from third_party import before_torch, stop_signals
+
+os.environ.update(before_torch.settings(ended_by=stop_signals.ALL))
 
 from absl import app, flags
 
-from third_party import before_torch
-
-os.environ.update(before_torch.settings())
-
-from san.jobs import config, entry, processes
+from san.jobs import config, entry, launching, output, processes, ranks
 from san.jobs.flags import define
 from train import trainer
-from train.interruption import InterruptionError
+from train.interruption import Interruption
 from train.work_folder import WorkFolder
 
 _SHARED = define(
@@ -61,27 +66,54 @@ _RESUME = flags.DEFINE_boolean(
     "Go on from the work folder's last checkpoint. --resume=false starts"
     " again and removes its checkpoints.",
 )
+_NUM_PROCESSES = flags.DEFINE_integer(
+    "num_processes",
+    None,
+    "Processes on this machine. Default: one for each GPU, one without any.",
+)
+_STOP_SECONDS = flags.DEFINE_float(
+    "stop_seconds",
+    120.0,
+    "Seconds after which a stop that a signal asked for is forced, unsaved. A"
+    " scheduler's patience is often 30.",
+    lower_bound=0.0,
+)
+
+_REMEDY = "the same command goes on from the last checkpoint"
 
 
-def main(argv: list[str]) -> int:
+def main(argv: list[str]) -> NoReturn:
     """Runs the job."""
-    try:
-        return entry.run(lambda: _train(argv[1:]))
-    except InterruptionError as interrupted:
-        print(interrupted, file=sys.stderr)
-        return interrupted.exit_code
+    output.outlive_readers()
+    entry.leave(entry.run(lambda: _run(argv[1:])))
 
 
-def _train(arguments: list[str]) -> None:
+def _run(arguments: list[str]) -> None:
     entry.check_no_arguments(arguments)
     config.parse(
         _SHARED.gin_file.value, [*_SHARED.gin_param.value, *_flag_bindings()]
     )
+    count = launching.num_processes(_NUM_PROCESSES.value)
+    if count > 1:
+        command = [os.path.abspath(__file__), *sys.argv[1:]]
+        entry.leave(launching.launch(count, command))
+    launching.end_with_launcher()
+    _train()
+
+
+def _train() -> None:
     data_dir = _SHARED.data_dir.value and config.user_path(
         _SHARED.data_dir.value
     )
-    with processes.process_group() as process:
-        trainer.train(_work_folder(), data_dir, _RESUME.value, process)
+    with (
+        Interruption(
+            ranks.find().rank == 0, _STOP_SECONDS.value
+        ) as interruption,
+        processes.process_group(_REMEDY) as process,
+    ):
+        trainer.train(
+            _work_folder(), data_dir, _RESUME.value, process, interruption
+        )
 
 
 def _flag_bindings() -> list[str]:

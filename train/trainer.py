@@ -9,8 +9,9 @@ interruption.py (signals), meter.py and reporting.py (progress).
 import contextlib
 import math
 import pathlib
+import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor, nn
@@ -46,6 +47,7 @@ def train(
     data_dir: str | None,
     resume: bool,
     process: processes.Process,
+    interruption: Interruption,
 ) -> None:
     """Trains what is configured, in a work folder, and prints the results.
 
@@ -54,12 +56,13 @@ def train(
       data_dir: the folder of images; None for a config that brings its own.
       resume: go on from the folder's last checkpoint, if there is one.
       process: this process.
+      interruption: receives the signals that stop training.
 
     Raises:
       ValueError: if a setting, the data or the checkpoint is no good.
       FloatingPointError: if the loss or the weights are no longer finite.
       OSError: if a file cannot be written.
-      InterruptionError: on SIGTERM or Ctrl-C, after saving.
+      InterruptionError: on a signal, after saving.
     """
     recipe = Recipe()
     san.set_attention_backend()  # The configured one.
@@ -69,7 +72,7 @@ def train(
     with contextlib.ExitStack() as stack:
         processes.on_first_process(lambda: stack.enter_context(folder.owned()))
         root = processes.on_first_process(lambda: make_images(str(folder.path)))
-        trainer = Trainer(recipe, folder, root, resume, process)
+        trainer = Trainer(recipe, folder, root, resume, process, interruption)
         _write_text(folder.config, config.resolved_text())
         trainer.run()
         _write_text(folder.operative, config.operative_text())
@@ -91,6 +94,7 @@ class Trainer:
         root: str,
         resume: bool,
         process: processes.Process,
+        interruption: Interruption,
     ):
         """Sets everything up, as far as the last checkpoint goes.
 
@@ -100,10 +104,12 @@ class Trainer:
           root: the data folder.
           resume: go on from the folder's last checkpoint, if there is one.
           process: this process.
+          interruption: receives the signals that stop training.
         """
         self._recipe = recipe
         self._folder = folder
         self._process = process
+        self._interruption = interruption
         self._meter = Meter()
         self._clock = time.monotonic()
         self._prepare_data(root)
@@ -199,12 +205,13 @@ class Trainer:
         report = reporting.Reporter if is_first else reporting.SilentReporter
         self._clock = time.monotonic()
         self._reporter = report(self._folder.tensorboard, length, self.state)
-        with self._reporter, Interruption(is_first) as self._interruption:
+        self._interruption.postpone()
+        with self._reporter:
             while not self._is_finished():
                 self._train_epoch()
                 self._validate()
-                if self._must_stop() and not self._is_finished():
-                    raise self._interrupted()
+                if not self._is_finished():
+                    self._stop_if_asked()
 
     def _is_finished(self) -> bool:
         return self.state.epoch >= self._recipe.epochs
@@ -222,15 +229,13 @@ class Trainer:
             self._reporter.stepped(state)
             if state.step % recipe.log_every_steps == 0:
                 self._log()
-            must_stop = self._must_stop()
-            if must_stop or self._must_save():
+            stop = self._interruption.agreed()
+            if stop or self._must_save():
                 self._log()
                 self._check_weights()
                 self._save()
-            if must_stop:
-                raise self._interrupted()
-        self._log()
-        self._check_weights()
+            if stop:
+                raise self._interrupted(stop)
 
     def _train_step(self, images: Tensor, labels: Tensor) -> None:
         recipe, process = self._recipe, self._process
@@ -255,7 +260,7 @@ class Trainer:
         processes.share_buffers(model)
         result = validation.validate(
             model,
-            self._validation,
+            self._until_asked_to_stop(self._validation),
             len(self._index.classes),
             self._process.device,
             self._recipe.precision,
@@ -265,6 +270,19 @@ class Trainer:
         self._save(is_best)
         rate = optimization.learning_rate_at(self._recipe, state.epoch - 1)
         self._reporter.validated(state, training, rate)
+
+    def _until_asked_to_stop(
+        self, batches: data.ValidationLoader
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        """The batches; the epoch that was trained is saved before the first.
+
+        All processes ask together, those that are out of batches too.
+        """
+        left = iter(batches)
+        for _ in range(processes.largest(len(batches))):
+            if (batch := next(left, None)) is not None:
+                yield batch
+            self._stop_if_asked()
 
     # --------------------------------------------- logging, saving, stopping
 
@@ -299,24 +317,28 @@ class Trainer:
         )
 
     def _must_save(self) -> bool:
-        """Whether a checkpoint is due: every so many steps of a longer epoch.
+        """Whether a checkpoint is due: every so many steps, and at the end.
 
-        The last step of such an epoch is one of them.
+        What an epoch has trained is safe before its validation starts.
         """
         every, step = self._recipe.save_every_steps, self.state.step
         last = self._training.steps_per_epoch
-        return 0 < every < last and (step % every == 0 or step == last)
+        return step == last or (every > 0 and step % every == 0)
 
-    def _must_stop(self) -> bool:
-        received = self._interruption.received is not None
-        return processes.any_process(received)
+    def _stop_if_asked(self) -> None:
+        """Raises InterruptionError after a signal; everything is saved."""
+        if stop := self._interruption.agreed():
+            raise self._interrupted(stop)
 
-    def _interrupted(self) -> InterruptionError:
+    def _interrupted(self, received: signal.Signals) -> InterruptionError:
+        epoch, step = self.state.epoch + 1, self.state.step
+        place = f"epoch {epoch}, after {step} steps of it"
+        if step == self._training.steps_per_epoch:
+            place = f"the validation of epoch {epoch}"
         return InterruptionError(
-            f"stopped in epoch {self.state.epoch + 1}, after"
-            f" {self.state.step} steps of it. The same command goes on from"
-            f" there: {self._folder.last}",
-            self._interruption.received,
+            f"stopped in {place}. The same command goes on from there:"
+            f" {self._folder.last}",
+            received,
         )
 
 

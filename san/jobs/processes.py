@@ -1,13 +1,16 @@
-"""Several training processes, as torchrun starts them, or one.
+"""Several training processes, or one.
 
-Reads torchrun's environment, opens and closes the process group, and holds
-the few collective operations that jobs need. Batch normalisation over all
+Opens and closes the process group, and holds the few collective operations
+that jobs need. Batch normalisation over all
 processes is in san/norms.py; DistributedDataParallel is torch's own.
 """
 
 import contextlib
 import dataclasses
+import datetime
+import itertools
 import os
+import time
 from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
@@ -15,7 +18,19 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from san.jobs import peers, ranks
+
 T = TypeVar("T")
+
+# For processes to come together; nodes of a cluster may start late.
+_MEETING = datetime.timedelta(minutes=10)
+
+_POLL_SECONDS = 0.02
+
+# What the processes share while they are a group, and how often they have
+# waited for process 0.
+_store: dist.Store | None = None
+_waits = itertools.count()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,65 +56,68 @@ class Process:
 
 
 @contextlib.contextmanager
-def process_group() -> Iterator[Process]:
-    """Joins the processes that torchrun started; leaves them at the end.
+def process_group(
+    remedy: str = "start the same command again",
+) -> Iterator[Process]:
+    """Joins the processes that were started together; leaves them at the end.
 
-    Without torchrun's environment this is a single process. CPU tensors are
-    reduced by gloo, CUDA tensors by NCCL.
+    Who they are is san/jobs/ranks.py's affair; without others this is a single
+    process. CPU tensors are reduced by gloo, CUDA tensors by NCCL. If one of
+    the processes ends before its time, all do: see san/jobs/peers.py.
+
+    Args:
+      remedy: what to do about a process that was killed.
 
     Yields:
       This process.
 
     Raises:
-      ValueError: if the environment is not one that torchrun makes.
+      ValueError: if the environment does not say how to join the others.
+      OSError: if they cannot be reached.
     """
-    rank, world_size, local_rank = _torchrun_environment()
-    device = _device(local_rank)
-    if world_size == 1:
+    found = ranks.find()
+    device = _device(found.local_rank)
+    if found.world_size == 1:
         yield Process(device=device)
         return
-    backend = "gloo" if device.type == "cpu" else "cpu:gloo,cuda:nccl"
-    dist.init_process_group(backend, rank=rank, world_size=world_size)
+    store = _rendezvous(found, device)
+    host = os.environ["MASTER_ADDR"]
+    global _store
+    _store = store
     try:
-        yield Process(rank, world_size, device)
+        with peers.watched(store, found.rank, found.world_size, host, remedy):
+            yield Process(found.rank, found.world_size, device)
     finally:
         dist.destroy_process_group()
 
 
-def _torchrun_environment() -> tuple[int, int, int]:
-    """RANK, WORLD_SIZE and LOCAL_RANK, checked."""
-    world_size = _environment_integer("WORLD_SIZE", 1, 1)
-    if world_size == 1:
-        return 0, 1, 0
-    needed = ("RANK", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
-    if missing := [name for name in needed if name not in os.environ]:
-        raise ValueError(
-            "distributed: the environment must hold all that torchrun sets,"
-            f" got WORLD_SIZE={world_size} without {', '.join(missing)}"
+def _rendezvous(found: ranks.Ranks, device: torch.device) -> dist.Store:
+    """Meets the others and forms the default group; what all of them share."""
+    backend = "gloo" if device.type == "cpu" else "cpu:gloo,cuda:nccl"
+    try:
+        store, _, _ = next(dist.rendezvous("env://", timeout=_MEETING))
+        dist.init_process_group(
+            backend,
+            store=store,
+            rank=found.rank,
+            world_size=found.world_size,
         )
-    rank = _environment_integer("RANK", 0, 0)
-    if rank >= world_size:
-        raise ValueError(
-            f"distributed: RANK must be below WORLD_SIZE ({world_size}),"
-            f" got {rank}"
-        )
-    return rank, world_size, _environment_integer("LOCAL_RANK", 0, 0)
-
-
-def _environment_integer(name: str, default: int, least: int) -> int:
-    text = os.environ.get(name, str(default))
-    if not text.isdecimal() or int(text) < least:
-        raise ValueError(
-            f"distributed: {name} must be an integer of at least {least},"
-            f" got {text!r}"
-        )
-    return int(text)
+    except dist.DistError as error:
+        place = f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
+        raise ConnectionError(
+            f"distributed: all {found.world_size} processes must start within"
+            f" {_MEETING} and reach process 0 at {place}, got"
+            f" {str(error).partition(chr(10))[0]}"
+        ) from error
+    return dist.PrefixStore("san", store)
 
 
 def _device(local_rank: int) -> torch.device:
     """The CUDA device of this process, or the CPU where there is none."""
     if not torch.cuda.is_available():
         return torch.device("cpu")
+    if "SLURM_LOCALID" in os.environ and torch.cuda.device_count() == 1:
+        local_rank = 0  # The one that the site gives to each task.
     if local_rank >= torch.cuda.device_count():
         raise ValueError(
             "distributed: LOCAL_RANK must be below the number of CUDA devices"
@@ -117,18 +135,21 @@ def sum_over_processes(tensor: Tensor) -> Tensor:
     return tensor
 
 
-def any_process(flag: bool) -> bool:
-    """Whether the flag is set on any process; never waits for a GPU."""
+def largest(number: int) -> int:
+    """The largest of every process's number; never waits for a GPU."""
     if not dist.is_initialized():
-        return flag
-    return bool(sum_over_processes(torch.tensor(int(flag))))
+        return number
+    tensor = torch.tensor(number)
+    dist.all_reduce(tensor, dist.ReduceOp.MAX)
+    return int(tensor)
 
 
 def on_first_process(function: Callable[[], T]) -> T:
     """What the function returns on process 0, on every process.
 
-    The others wait. A user's mistake found by process 0 (ValueError or
-    OSError) is raised by all of them, so that none waits for ever.
+    The others wait as long as it takes, and heed signals meanwhile. A user's
+    mistake found by process 0 (ValueError or OSError) is raised by all of
+    them, so that none waits for ever.
     """
     if not dist.is_initialized():
         return function()
@@ -138,11 +159,26 @@ def on_first_process(function: Callable[[], T]) -> T:
             message[0] = function()
         except (ValueError, OSError) as error:
             message[1] = error
+    _wait_for_first_process()
     dist.broadcast_object_list(message, device=torch.device("cpu"))
     result, mistake = message
     if mistake is not None:
         raise mistake
     return result
+
+
+def _wait_for_first_process() -> None:
+    """Waits until process 0 comes here too.
+
+    In no operation of the group, which would have its time-out and not let
+    Python handle signals.
+    """
+    assert _store is not None
+    key = f"process 0 came {next(_waits)}"
+    if dist.get_rank() == 0:
+        _store.set(key, "")
+    while not _store.check([key]):
+        time.sleep(_POLL_SECONDS)
 
 
 def share_buffers(model: nn.Module) -> None:

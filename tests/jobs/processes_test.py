@@ -35,9 +35,18 @@ def test_a_process_alone_needs_no_group(environment):
         assert not torch.distributed.is_initialized()
         tensor = torch.tensor([1.0, 2.0])
         assert processes.sum_over_processes(tensor).tolist() == [1.0, 2.0]
-        assert processes.any_process(True)
-        assert not processes.any_process(False)
+        assert processes.largest(3) == 3
         assert processes.on_first_process(lambda: "result") == "result"
+
+
+def test_one_that_srun_has_bound_a_gpu_to(environment, monkeypatch):
+    environment()
+    monkeypatch.setenv("SLURM_LOCALID", "3")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setattr(torch.cuda, "set_device", lambda device: None)
+    with processes.process_group() as process:
+        assert process.device == torch.device("cuda", 0)
 
 
 @pytest.mark.parametrize(
@@ -76,10 +85,7 @@ def collectives(process):
         "sum": int(
             processes.sum_over_processes(torch.tensor(process.rank + 1))
         ),
-        "any": [
-            processes.any_process(process.rank == process.world_size - 1),
-            processes.any_process(False),
-        ],
+        "largest": processes.largest(10 - process.rank),
         "first": processes.on_first_process(
             lambda: called.append(process.rank) or called
         ),
@@ -106,7 +112,7 @@ def three_processes():
 
 def test_collectives_of_three_processes(three_processes):
     assert [seen["sum"] for seen in three_processes] == [6, 6, 6]
-    assert all(seen["any"] == [True, False] for seen in three_processes)
+    assert [seen["largest"] for seen in three_processes] == [10, 10, 10]
     assert [seen["first"] for seen in three_processes] == [[0]] * 3
 
 

@@ -5,6 +5,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 
 import gin
 import numpy as np
@@ -15,6 +16,7 @@ import san
 from san.jobs import config
 from san.jobs.processes import Process
 from train import trainer
+from train.interruption import Interruption
 from train.work_folder import WorkFolder
 
 # 3 classes, 27 training images in batches of 6: 4 steps and 3 images left.
@@ -61,7 +63,10 @@ def configure(folder, *params):
 
 @gin.configurable(module="tests")
 def interrupted_san(num_classes, step, signals):
-    """A SAN during whose n-th training step this process gets signals."""
+    """A SAN during whose n-th training step this process gets signals.
+
+    Without any, the step fails.
+    """
     model = san.SAN(num_classes=num_classes)
     steps = []
 
@@ -69,6 +74,8 @@ def interrupted_san(num_classes, step, signals):
         if module.training:
             steps.append(None)
             if len(steps) == step:
+                if not signals:
+                    raise RuntimeError("failed as asked")
                 for number in signals:
                     os.kill(os.getpid(), number)
 
@@ -88,13 +95,34 @@ def interruption(step, signals=(signal.SIGTERM,)):
 def train(folder, data_dir, resume=True):
     """Trains what is configured, in this process."""
     work_folder = WorkFolder(folder)
-    trainer.train(
-        work_folder,
-        None if data_dir is None else str(data_dir),
-        resume,
-        Process(),
-    )
+    with Interruption() as interruption:
+        trainer.train(
+            work_folder,
+            None if data_dir is None else str(data_dir),
+            resume,
+            Process(),
+            interruption,
+        )
     return work_folder
+
+
+def train_alone(folder, data_dir, epochs):
+    """Trains the settings above for some epochs, in this process."""
+    configure(folder.parent, f"Recipe.epochs = {epochs}")
+    return train(folder, data_dir)
+
+
+@gin.configurable(module="tests")
+def slow_validation(num_classes):
+    """A SAN that takes seconds for a batch of validation images."""
+    model = san.SAN(num_classes=num_classes)
+
+    def wait(module, inputs, output):
+        if not module.training and not output.is_meta:
+            time.sleep(2)
+
+    model.register_forward_hook(wait)
+    return model
 
 
 def weights(work_folder):

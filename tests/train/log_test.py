@@ -1,0 +1,83 @@
+"""Whatever becomes of the log and the curves, training goes on."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from tests.train import forked, jobs
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory):
+    return jobs.write_images(tmp_path_factory.mktemp("images"))
+
+
+@pytest.fixture
+def arguments(tmp_path, images):
+    return [
+        f"--gin_file={jobs.write_settings(tmp_path)}",
+        f"--data_dir={images}",
+        f"--workdir={tmp_path / 'run'}",
+    ]
+
+
+def assert_finished(tmp_path):
+    last = tmp_path / "run" / "checkpoints" / "last.pth"
+    assert torch.load(last, weights_only=True)["epoch"] == 2
+    assert (tmp_path / "run" / "operative.gin").exists()
+
+
+def test_the_reader_of_a_pipe_goes(tmp_path, arguments):
+    process = subprocess.Popen(
+        [sys.executable, "-m", "train.main", *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+    )
+    process.stdout.readline()
+    process.stdout.close()
+    assert process.wait(240) == 0
+    assert_finished(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "streams",
+    [">/dev/full 2>&1", ">&- 2>&- <&-"],
+    ids=["full", "closed"],
+)
+def test_a_log_that_takes_nothing(tmp_path, arguments, streams):
+    command = f'exec "$@" {streams}'
+    job = [sys.executable, "-m", "train.main", *arguments]
+    found = subprocess.run(
+        ["sh", "-c", command, "-", *job],
+        timeout=240,
+    )
+    assert found.returncode == 0
+    assert_finished(tmp_path)
+
+
+def test_curves_that_cannot_be_written(tmp_path, arguments):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "tensorboard").write_text("a file in their place")
+    code, output = forked.Job(tmp_path / "log", *arguments).finish()
+    assert code == 0, output
+    assert output.count("warning: no curves are written to") == 1
+    assert_finished(tmp_path)
+
+
+def test_a_log_that_is_slow_to_be_read(tmp_path, arguments):
+    """A pipe that must not be waited for, and is full."""
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+    os.write(writer, b"x" * (1 << 16))
+    process = subprocess.Popen(
+        [sys.executable, "-m", "train.main", *arguments],
+        stdout=writer,
+        stderr=writer,
+    )
+    assert process.wait(240) == 0
+    assert_finished(tmp_path)
+    os.close(writer)
+    os.close(reader)
