@@ -2,6 +2,7 @@
 
 import os
 import pathlib
+import shutil
 import subprocess
 import sys
 
@@ -89,3 +90,45 @@ def test_torch_follows_the_driver(tmp_path):
 def test_torch_follows_the_library_of_a_driver(tmp_path):
     _write(tmp_path / "usr/lib/wsl/lib/libcuda.so.1", "")
     assert _choose_torch(tmp_path)[0] == "cuda"
+
+
+# What ./bazelw itself calls.
+_TOOLS = "bash dirname grep mktemp paste python3 rm sed sort tail tr".split()
+
+
+def _bazelw_without_bazel(folder, **programs):
+    """What an unprivileged user sees where nothing else but this is found."""
+    for name in _TOOLS:
+        (folder / name).symlink_to(shutil.which(name))
+    nothing = {"id": "echo 1000", "g++": "true"}
+    for name, script in (nothing | programs).items():
+        _write(folder / name, f"#!/bin/sh\n{script}\n")
+    ran = subprocess.run(
+        ["./bazelw", "test", "//..."],
+        capture_output=True,
+        text=True,
+        env={"PATH": str(folder), "SAN_PYTHON": sys.executable},
+    )
+    assert ran.returncode == 1
+    return ran.stderr.splitlines()[-1]
+
+
+def test_bazelw_where_there_is_no_apt(tmp_path):
+    line = _bazelw_without_bazel(tmp_path)
+    assert line.startswith("bazelw: please install: bazel-bootstrap (Debian")
+
+
+@pytest.mark.parametrize("sudo", [None, "echo sudo: a password >&2; exit 1"])
+def test_bazelw_where_only_root_may_install(tmp_path, sudo):
+    programs = {"apt-get": "exit 1"} | ({"sudo": sudo} if sudo else {})
+    line = _bazelw_without_bazel(tmp_path, **programs)
+    assert line.startswith("bazelw: root must install what is missing")
+    assert line.endswith(
+        "apt-get install --no-install-recommends bazel-bootstrap"
+    )
+
+
+def test_bazelw_where_apt_cannot_install(tmp_path):
+    programs = {"apt-get": "exit 1", "id": "echo 0", "env": "exit 1"}
+    line = _bazelw_without_bazel(tmp_path, **programs)
+    assert line.startswith("bazelw: apt-get could not install bazel-bootstrap")
