@@ -6,6 +6,7 @@ never downloads it.
 
 load(
     "//third_party/python:install.bzl",
+    "check_space",
     "find_python",
     "install_locked",
     "make_venv",
@@ -36,7 +37,11 @@ cc_library(
 def _cuda_toolkit_impl(ctx):
     lock = ctx.path(ctx.attr.lock)
     python = find_python(ctx)
-    ctx.report_progress("installing the CUDA compiler")
+    check_space(ctx, needed = 1)
+
+    # buildifier: disable=print
+    print("cuda: the CUDA compiler (100 MB); --config=nocuda builds without")
+    ctx.report_progress("fetching and installing the CUDA compiler")
     installer = make_venv(ctx, python, "installer", with_pip = True)
     install_locked(ctx, installer, lock, ctx.path("site"))
     ctx.file("BUILD", _BUILD)

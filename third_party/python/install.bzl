@@ -5,13 +5,14 @@
 # one is asked, for torch alone.
 _TORCH_CPU_INDEX = "https://download.pytorch.org/whl/cpu"
 
+_ANOTHER_PLACE = ("free some, or name another place by " +
+                  "--output_user_root=FOLDER before the command")
+
 # What pip and venv say of something that is missing, and what to do then.
 _REMEDIES = [
     (
         ["No space left on device", "Disk quota exceeded"],
-        "the disk must have room for the packages (2 GB, with torch for CUDA " +
-        "10 GB): free some, or name another place by " +
-        "--output_user_root=FOLDER before the command",
+        "the disk must have room for the packages: " + _ANOTHER_PLACE,
     ),
     (
         ["DO NOT MATCH THE HASHES"],
@@ -46,7 +47,7 @@ def _fail(what, result):
                 fail("python: %s (%s failed: %s)" % (
                     remedy,
                     what,
-                    line.strip()[-400:],
+                    line.strip()[-160:],
                 ))
     fail("python: %s failed:\n%s" % (what, output))
 
@@ -69,6 +70,24 @@ def find_python(ctx):
         fail("python: " + result.stderr.strip())
     return result.stdout.strip()
 
+def check_space(ctx, needed):
+    """Fails unless the disk has room: where it is full, Bazel cannot say so.
+
+    Args:
+      ctx: repository context.
+      needed: how many GB this repository takes.
+    """
+    free = ctx.execute(["stat", "--file-system", "--format=%a %S", "."])
+    blocks, size = [int(word) for word in free.stdout.strip().split(" ")]
+    megabytes = blocks * (size // 1024) // 1000
+    if megabytes < needed * 1000:
+        fail("python: %s must have %d GB of disk, has %d MB: %s" % (
+            ctx.path("."),
+            needed,
+            megabytes,
+            _ANOTHER_PLACE,
+        ))
+
 def make_venv(ctx, python, name, with_pip):
     """Makes a virtual environment in this repository; returns its python."""
     options = [] if with_pip else ["--without-pip"]
@@ -88,7 +107,12 @@ def install_locked(ctx, pip_python, lock, target):
       lock: path of a requirements file with hashes.
       target: path of the folder to fill.
     """
+    # Beside the target, where pip may rename: /tmp can be a small disk.
+    temporary = ctx.path("temporary")
+    _run(ctx, ["mkdir", "-p", temporary], "making a folder")
     command = [
+        "env",
+        "TMPDIR=%s" % temporary,
         pip_python,
         "-m",
         "pip",

@@ -7,7 +7,13 @@ folders as source directories, so a test sees just what it declares and a
 sandbox holds dozens of links, not tens of thousands.
 """
 
-load(":install.bzl", "find_python", "install_locked", "make_venv")
+load(
+    ":install.bzl",
+    "check_space",
+    "find_python",
+    "install_locked",
+    "make_venv",
+)
 
 def _python_packages_impl(ctx):
     # All labels first: a label found late runs the whole rule again.
@@ -27,6 +33,7 @@ def _python_packages_impl(ctx):
         ))
 
     host = find_python(ctx)
+    check_space(ctx, needed = {"cpu": 3, "cuda": 10}[kind])
 
     # buildifier: disable=print
     print("python: torch's build for %s, with %s: %s" % (
