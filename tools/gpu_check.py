@@ -20,6 +20,7 @@ import importlib.util
 import json
 import os
 import pathlib
+import platform
 import shutil
 import subprocess
 import sys
@@ -219,6 +220,8 @@ def compile_commands(
         variants = {"": []}
         if str(path.relative_to(source)) in per_set:
             variants = instruction_sets
+            if platform.machine() != "x86_64":
+                variants = {"baseline": instruction_sets["baseline"]}
         for name, flags in variants.items():
             target = str(package / f"{stem}{name}.o")
             commands.append([*cxx, *flags, "-c", str(path), "-o", target])

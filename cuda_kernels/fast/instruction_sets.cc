@@ -16,6 +16,7 @@ RowKernels<T> row_kernels_avx512();
 namespace {
 
 int detect() {
+#ifdef __x86_64__
   const bool avx2 = __builtin_cpu_supports("avx2") &&
                     __builtin_cpu_supports("fma") &&
                     __builtin_cpu_supports("f16c");
@@ -23,6 +24,9 @@ int detect() {
                       __builtin_cpu_supports("avx512vl") &&
                       __builtin_cpu_supports("avx512bw");
   return avx512 ? 2 : avx2 ? 1 : 0;
+#else
+  return 0;
+#endif
 }
 
 std::atomic<int> in_use{detect()};
@@ -37,9 +41,7 @@ void use_instruction_set(int index) { in_use = index; }
 
 template <typename T>
 const RowKernels<T>& row_kernels() {
-  static const RowKernels<T> tables[] = {row_kernels_baseline<T>(),
-                                         row_kernels_avx2<T>(),
-                                         row_kernels_avx512<T>()};
+  static const RowKernels<T> tables[] = {SAN_TABLES(row_kernels, <T>())};
   return tables[in_use.load(std::memory_order_relaxed)];
 }
 

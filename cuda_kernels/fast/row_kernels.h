@@ -93,6 +93,16 @@ int instruction_set();
 // For all later kernels of all threads; at most best_instruction_set().
 void use_instruction_set(int index);
 
+// The tables of all instruction sets, in their order. Each set compiles the
+// loops of a file for itself, in a function called name_SET; `call` is what
+// follows that name. Other processors than x86 have the baseline alone.
+#ifdef __x86_64__
+#define SAN_TABLES(name, call) \
+  name##_baseline call, name##_avx2 call, name##_avx512 call
+#else
+#define SAN_TABLES(name, call) name##_baseline call
+#endif
+
 }  // namespace san::fast
 
 #endif  // CUDA_KERNELS_FAST_ROW_KERNELS_H_

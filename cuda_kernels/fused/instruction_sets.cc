@@ -14,9 +14,8 @@ PatchwiseKernels<A> patchwise_kernels_avx512();
 
 template <typename A>
 const PatchwiseKernels<A>& patchwise_kernels() {
-  static const PatchwiseKernels<A> tables[] = {patchwise_kernels_baseline<A>(),
-                                               patchwise_kernels_avx2<A>(),
-                                               patchwise_kernels_avx512<A>()};
+  static const PatchwiseKernels<A> tables[] = {
+      SAN_TABLES(patchwise_kernels, <A>())};
   return tables[fast::instruction_set()];
 }
 

@@ -27,16 +27,13 @@ SAN_DECLARE(avx512)
 
 template <typename T>
 const NormReluRows<T>& norm_relu_rows() {
-  static const NormReluRows<T> tables[] = {norm_relu_rows_baseline<T>(),
-                                           norm_relu_rows_avx2<T>(),
-                                           norm_relu_rows_avx512<T>()};
+  static const NormReluRows<T> tables[] = {SAN_TABLES(norm_relu_rows, <T>())};
   return tables[fast::instruction_set()];
 }
 
 template <typename A>
 const StemRows<A>& stem_rows() {
-  static const StemRows<A> tables[] = {
-      stem_rows_baseline<A>(), stem_rows_avx2<A>(), stem_rows_avx512<A>()};
+  static const StemRows<A> tables[] = {SAN_TABLES(stem_rows, <A>())};
   return tables[fast::instruction_set()];
 }
 

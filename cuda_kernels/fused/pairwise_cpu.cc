@@ -28,9 +28,7 @@ PairwiseRows<A> pairwise_rows_avx512();
 
 template <typename A>
 const PairwiseRows<A>& pairwise_rows() {
-  static const PairwiseRows<A> tables[] = {pairwise_rows_baseline<A>(),
-                                           pairwise_rows_avx2<A>(),
-                                           pairwise_rows_avx512<A>()};
+  static const PairwiseRows<A> tables[] = {SAN_TABLES(pairwise_rows, <A>())};
   return tables[fast::instruction_set()];
 }
 

@@ -27,8 +27,7 @@ RowLoops row_loops_avx2();
 RowLoops row_loops_avx512();
 
 const RowLoops& row_loops() {
-  static const RowLoops tables[] = {row_loops_baseline(), row_loops_avx2(),
-                                    row_loops_avx512()};
+  static const RowLoops tables[] = {SAN_TABLES(row_loops, ())};
   return tables[fast::instruction_set()];
 }
 
