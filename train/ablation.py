@@ -30,7 +30,6 @@ the data was wrong, 130 or 143 after Ctrl-C or SIGTERM, when all is saved.
 
 import os
 import pathlib
-import sys
 
 from absl import app, flags
 
@@ -43,7 +42,6 @@ import torch
 from san import data
 from san.jobs import config, entry, files
 from san.jobs.flags import define
-from train.interruption import InterruptionError
 from train.sweep import figures, plan, plot, report, schedule
 from train.sweep.job import Settings, prepare
 from train.work_folder import owned_folder
@@ -86,12 +84,8 @@ _NUM_PARALLEL = flags.DEFINE_integer(
 def main(argv: list[str]) -> int:
     """Runs the job."""
     failed: list[str] = []
-    try:
-        code = entry.run(lambda: failed.extend(_run(argv[1:])))
-        return entry.FAILED if failed else code
-    except InterruptionError as interrupted:
-        print(f"{interrupted}.", file=sys.stderr)
-        return interrupted.exit_code
+    code = entry.run(lambda: failed.extend(_run(argv[1:])))
+    return entry.FAILED if failed else code
 
 
 def _run(arguments: list[str]) -> list[str]:

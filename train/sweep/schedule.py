@@ -56,7 +56,9 @@ def train_all(
     waiting = collections.deque(jobs)
     running: dict[int, tuple[Job, subprocess.Popen[bytes]]] = {}
     errors: dict[str, str] = {}
-    with Interruption(announce=True) as interruption:
+    with Interruption() as interruption:
+        # The runs save first.
+        interruption.postpone()
         try:
             while (waiting or running) and not interruption.received:
                 while waiting and len(running) < num_parallel:
