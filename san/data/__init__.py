@@ -2,7 +2,8 @@
 
 from san.data.digits import NUM_FOLDS, Digits, write_digits
 from san.data.errors import DataError
-from san.data.folder import ImageIndex, load_split
+from san.data.folder import load_split
+from san.data.index import ImageIndex
 from san.data.loaders import TrainingLoader, ValidationLoader
 from san.data.settings import Data
 

@@ -12,7 +12,7 @@ import torch
 
 from san.data import plan
 from san.data.errors import DataError
-from san.data.folder import ImageIndex
+from san.data.index import ImageIndex
 from san.data.pipeline import ImagePipeline
 from san.data.settings import Data
 

@@ -57,7 +57,7 @@ class ImagePipeline:
         self._idle: tuple[Pipeline, _Feed] | None = None
 
     def run(self, batches: Iterable[Batch]) -> Iterator[torch.Tensor]:
-        """Decodes batches.
+        """Decodes batches and makes the network's input of them.
 
         Args:
           batches: files and crops, taken as they are needed.
@@ -68,6 +68,28 @@ class ImagePipeline:
         Raises:
           DataError: a file cannot be decoded; names it.
         """
+        for windows, crops in self._decoded(batches):
+            yield self._resizer(windows, crops)
+
+    def windows(self, batches: Iterable[Batch]) -> Iterator[list[torch.Tensor]]:
+        """Decodes batches and resizes nothing.
+
+        Args:
+          batches: files and crops, of which the windows count.
+
+        Yields:
+          For each batch, in order, its windows: uint8 [height, width, 3],
+          which change when the next batch is asked for.
+
+        Raises:
+          DataError: a file cannot be decoded; names it.
+        """
+        for windows, _ in self._decoded(batches):
+            yield windows
+
+    def _decoded(
+        self, batches: Iterable[Batch]
+    ) -> Iterator[tuple[list[torch.Tensor], Crops]]:
         # While this run lasts, or if it is abandoned, the pipeline is its
         # own: batches on their way in it belong to nobody else.
         pipeline, feed = self._idle or self._build(self.max_batch_size)
@@ -77,7 +99,7 @@ class ImagePipeline:
             while True:
                 (windows,) = pipeline.run()
                 _, crops = feed.pending.popleft()
-                yield self._resizer([*map(torch.from_dlpack, windows)], crops)
+                yield [*map(torch.from_dlpack, windows)], crops
         except StopIteration:
             pipeline.reset()
             self._idle = pipeline, feed
@@ -86,9 +108,11 @@ class ImagePipeline:
             if not bad:
                 raise
             raise DataError(
-                f"{first_few(bad)} cannot be decoded: damaged, or changed"
-                " since the folder was scanned; replace or remove, then"
-                " start again"
+                f"{first_few(bad)} cannot be decoded: its pixel data is"
+                " damaged, which only decoding shows, or it has changed since"
+                " the folder was scanned; replace or remove it, or leave it"
+                " out by Data.exclude; bazel run //tools:data_doctor finds all"
+                " such files and writes the list"
             ) from error
 
     def _build(self, max_batch_size: int) -> "tuple[Pipeline, _Feed]":

@@ -1,82 +1,89 @@
-"""Looks into image files before they are used: whole, and of what size.
+"""Looks into image files before they are used: of what kind, of what size.
 
-One undecodable file ends a whole DALI pipeline hours into an epoch, so all
-of them are found first. Reads headers and last bytes, not pixels, unless a
-file looks cut off. The sizes found are kept in a cache file.
+One undecodable file ends a whole DALI pipeline hours into an epoch, so those
+that can be told without decoding are found first: things that are no files,
+other formats, JPEG processes that are not decoded, files cut off. Reads
+headers and ends. Damaged pixels are found by decoding alone, which
+//tools:data_doctor does. The sizes found are kept in a cache file.
 """
 
 import concurrent.futures
-import contextlib
-import hashlib
 import os
-import tempfile
-import zipfile
-from typing import BinaryIO, NamedTuple
+import stat
+import time
+from collections.abc import Iterator, Sequence
 
 import numpy as np
-import tqdm
 from PIL import Image
 
-from san.data.errors import DataError, first_few
-
-NUM_THREADS = 16  # They mostly wait for the file system.
-
-_FORMATS = ("JPEG", "PNG", "BMP", "WEBP")  # What PIL and DALI decode alike.
-
-# What a whole file has near its end; by PIL's format names (MPO is a JPEG
-# file with further pictures after the first).
-_ENDS = {"JPEG": b"\xff\xd9", "MPO": b"\xff\xd9", "PNG": b"IEND"}
-_TAIL_BYTES = 64
+from san.data import headers
+from san.data.errors import DataError
+from san.data.listing import NUM_THREADS, File
+from san.data.problems import Problem
+from san.data.progress import Progress
+from san.data.size_cache import SizeCache
 
 _CHUNK = 256  # Files that a thread takes at once.
+_SAVE_SECONDS = 30.0  # Between two writings of the cache.
+
+_KINDS = {
+    stat.S_IFDIR: "is a folder",
+    stat.S_IFIFO: "is a named pipe, not a file",
+    stat.S_IFSOCK: "is a socket, not a file",
+    stat.S_IFCHR: "is a device, not a file",
+    stat.S_IFBLK: "is a device, not a file",
+}
 
 
-class File(NamedTuple):
-    """A file: its path relative to the data folder, and its state."""
-
-    path: str
-    num_bytes: int
-    mtime_ns: int
-
-
-def image_sizes(
+def look_at(
     root: str,
-    files: list[File],
+    files: Sequence[File],
     *,
     cache: str | None = None,
     show_progress: bool = True,
-) -> np.ndarray:
-    """Heights and widths of image files: int64 [n, 2].
+) -> tuple[np.ndarray, list[Problem]]:
+    """Looks into files; goes on where it was stopped before.
 
     Args:
       root: the folder that the paths are relative to.
-      files: the image files.
-      cache: file that keeps the result until one of the files changes.
-      show_progress: show a bar if it takes long.
+      files: the files.
+      cache: file that keeps each size until the image changes.
+      show_progress: show how far it is if it takes long.
 
     Returns:
-      Height and width in pixels, in the order of `files`.
-
-    Raises:
-      DataError: some files are no whole images; names the first ones.
+      Heights and widths in pixels, int64 [n, 2], 0 for what cannot be used;
+      and what cannot be used, in the order of `files`.
     """
-    if cache is None:
-        return _measure_all(root, files, show_progress)
-    key = _fingerprint(files)
-    sizes = _read_cache(cache, key)
-    if sizes is None:
-        sizes = _measure_all(root, files, show_progress)
-        # A folder that cannot be written to costs time, not the job.
-        with contextlib.suppress(OSError):
-            _write_cache(cache, key, sizes)
-    return sizes
+    kept = SizeCache(cache, files) if cache else None
+    sizes = kept.read() if kept else np.zeros((len(files), 2), np.int64)
+    unknown = np.flatnonzero(sizes[:, 0] == 0)
+    if not len(unknown):
+        return sizes, []
+    bad: list[Problem] = []
+    saved = time.monotonic()
+    try:
+        with Progress(
+            "looking at the images", len(unknown), shown=show_progress
+        ) as progress:
+            for chunk, found, worse in _measured(root, files, unknown):
+                sizes[chunk] = found
+                bad += worse
+                progress.advance(len(chunk))
+                if kept and time.monotonic() - saved > _SAVE_SECONDS:
+                    kept.write(sizes)
+                    saved = time.monotonic()
+    finally:
+        if kept:
+            kept.write(sizes)
+    return sizes, bad
 
 
-def measure(path: str) -> tuple[int, int]:
-    """Height and width of one image file.
+def measure(root: str, file: File) -> tuple[int, int]:
+    """Height and width of one image file; opens regular files only.
 
     Args:
-      path: of the file.
+      root: the folder that its path is relative to.
+      file: the file.
 
     Returns:
       Height and width in pixels.
@@ -84,99 +91,50 @@ def measure(path: str) -> tuple[int, int]:
     Raises:
       DataError: why the file cannot be used, without its name.
     """
-    if os.path.isdir(path):
-        raise DataError("is a folder")
+    path = os.path.join(root, file.path)
+    if file.kind not in (0, stat.S_IFREG):
+        raise DataError(_KINDS.get(file.kind, "is not a file"))
+    if not file.kind and os.path.islink(path) and not os.path.exists(path):
+        raise DataError(f"is a link to {os.readlink(path)}, which is not there")
     try:
-        with open(path, "rb") as file:
-            return _measure(file)
+        # Does not wait if it has become a pipe since it was listed.
+        with open(path, "rb", opener=_open_without_waiting) as content:
+            status = os.fstat(content.fileno())
+            return headers.size(content, status.st_size)
     except OSError as error:
         raise DataError(f"cannot be read ({error.strerror})") from error
 
 
-def _measure(file: BinaryIO) -> tuple[int, int]:
-    num_bytes = os.fstat(file.fileno()).st_size
-    if num_bytes == 0:
-        raise DataError("is empty")
-    try:
-        image = Image.open(file, formats=_FORMATS)
-    except Exception as error:
-        # PIL's readers raise whatever goes wrong in them, of many types.
-        raise DataError(
-            "is not a JPEG, PNG, BMP or WebP image, or damaged"
-        ) from error
-    width, height = image.size
-    end = _ENDS.get(image.format or "")
-    file.seek(max(0, num_bytes - _TAIL_BYTES))
-    if end is None or end not in file.read():
-        file.seek(0)
-        try:
-            image.load()
-        except Exception as error:
-            raise DataError("is cut off or damaged") from error
-    return height, width
+def _open_without_waiting(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_NONBLOCK)
 
 
-def _measure_all(
-    root: str, files: list[File], show_progress: bool
-) -> np.ndarray:
+_Chunk = tuple[np.ndarray, np.ndarray, list[Problem]]
+
+
+def _measured(
+    root: str, files: Sequence[File], numbers: np.ndarray
+) -> Iterator[_Chunk]:
+    """Numbers of files, their sizes and the problems, chunk by chunk."""
     Image.init()  # Loads the readers before the threads need them.
-    sizes = np.zeros((len(files), 2), np.int64)
-    problems: list[str] = []
 
-    def measure_chunk(start: int) -> int:
-        chunk = files[start : start + _CHUNK]
-        for i, file in enumerate(chunk, start):
-            path = os.path.join(root, file.path)
+    def of_chunk(chunk: np.ndarray) -> _Chunk:
+        found = np.zeros((len(chunk), 2), np.int64)
+        bad = []
+        for size, number in zip(found, chunk, strict=True):
             try:
-                sizes[i] = measure(path)
+                size[:] = measure(root, files[number])
             except DataError as error:
-                problems.append(f"{path} {error}")
-        return len(chunk)
+                bad.append(Problem(files[number].path, str(error)))
+        return chunk, found, bad
 
-    with (
-        concurrent.futures.ThreadPoolExecutor(NUM_THREADS) as pool,
-        tqdm.tqdm(
-            total=len(files),
-            desc="looking at the images",
-            unit=" images",
-            delay=2,
-            leave=False,
-            disable=not show_progress,
-        ) as bar,
-    ):
-        for count in pool.map(measure_chunk, range(0, len(files), _CHUNK)):
-            bar.update(count)
-    if problems:
-        raise DataError(
-            f"{first_few(sorted(problems), '; ')}: class folders must hold"
-            " whole image files only; replace or remove"
-            f" {'it' if len(problems) == 1 else 'them'}"
-        )
-    return sizes
-
-
-def _fingerprint(files: list[File]) -> str:
-    digest = hashlib.blake2b(digest_size=16)
-    for file in files:
-        digest.update(repr(file).encode())
-    return digest.hexdigest()
-
-
-def _read_cache(path: str, key: str) -> np.ndarray | None:
+    chunks = [
+        numbers[start : start + _CHUNK]
+        for start in range(0, len(numbers), _CHUNK)
+    ]
+    pool = concurrent.futures.ThreadPoolExecutor(NUM_THREADS)
     try:
-        with np.load(path) as cache:
-            return cache["sizes"] if str(cache["key"]) == key else None
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
-        return None  # None there yet, or not one of ours: look again.
-
-
-def _write_cache(path: str, key: str, sizes: np.ndarray) -> None:
-    folder = os.path.dirname(path)
-    os.makedirs(folder, exist_ok=True)
-    # Written beside and renamed, so that a cache is whole or not there.
-    with tempfile.TemporaryDirectory(
-        dir=folder, prefix=".cache_", suffix=".tmp"
-    ) as work:
-        new = os.path.join(work, "new.npz")
-        np.savez(new, key=key, sizes=sizes)
-        os.replace(new, path)
+        yield from pool.map(of_chunk, chunks)
+    finally:
+        # Somebody who stops the job should not wait for the other chunks.
+        pool.shutdown(cancel_futures=True)

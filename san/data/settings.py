@@ -31,6 +31,9 @@ class Data:
       std: of the red, green and blue values, where white is 1.
       num_threads: decoding threads of each process; None shares the cores
         among the processes of this machine.
+      exclude: None, or a file that lists images to leave out, as
+        //tools:data_doctor writes it: absolute, or relative to the data
+        folder.
       source: None, or a function that is given the work folder, writes a
         data set and returns its folder; for configs that bring their data.
     """
@@ -45,6 +48,7 @@ class Data:
     mean: Sequence[float] = (0.485, 0.456, 0.406)
     std: Sequence[float] = (0.229, 0.224, 0.225)
     num_threads: int | None = None
+    exclude: str | None = None
     source: Callable[[str], str] | None = None
 
     def __post_init__(self) -> None:
@@ -73,6 +77,12 @@ class Data:
             "num_threads",
             f"be None or {integer[3:]}",
             self.num_threads is None or _is_count(self.num_threads),
+        )
+        self._check(
+            "exclude",
+            "be None or the name of a file",
+            self.exclude is None
+            or (isinstance(self.exclude, str) and self.exclude != ""),
         )
         self._check(
             "source",

@@ -1,11 +1,12 @@
-import io
 import os
+import socket
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from san.data import DataError, load_split
+from tests.data import odd_files
 from tests.data.sample_images import picture, write_images
 
 
@@ -28,12 +29,6 @@ def error_of(folder, split="train", **options):
         load_split(str(folder), split, **options)
     assert "\n" not in str(error.value)
     return str(error.value)
-
-
-def encoded(kind, **options):
-    buffer = io.BytesIO()
-    picture(60, 80).save(buffer, kind, **options)
-    return buffer.getvalue()
 
 
 def test_index(folder):
@@ -88,7 +83,7 @@ def test_missing_folders(folder, tmp_path):
             f"{folder} has no folder '{split}'; {layout}"
         )
     os.mkdir(folder / "train")
-    (folder / "train" / "0.jpg").write_bytes(encoded("JPEG"))
+    (folder / "train" / "0.jpg").write_bytes(odd_files.JPEG)
     assert error_of(folder) == (
         f"{folder}/train holds no class folders; {layout}"
     )
@@ -108,128 +103,84 @@ def test_empty_classes(folder):
     )
 
 
-@pytest.mark.parametrize("split", ["train", "val"])
-def test_classes_must_agree(folder, split):
+def test_classes_must_agree_for_training(folder):
     os.rename(folder / "val" / "dog", folder / "val" / "wolf")
-    assert error_of(folder, split) == (
+    assert error_of(folder) == (
         f"train and val in {folder} must have the same class folders; only in"
         " train: dog; only in val: wolf"
     )
+    assert load_split(str(folder), "val").classes == ["cat", "wolf"]
 
 
-JPEG = encoded("JPEG", quality=95)
-PNG = encoded("PNG")
-
-
-@pytest.mark.parametrize(
-    ("name", "content", "reason"),
-    [
-        ("notes.txt", b"no picture", "is not a JPEG, PNG, BMP or WebP image"),
-        ("garbage.jpg", bytes(range(256)) * 8, "is not a JPEG, PNG"),
-        ("moving.gif", encoded("GIF"), "is not a JPEG, PNG, BMP or WebP"),
-        ("empty.jpg", b"", "is empty"),
-        ("cut.jpg", JPEG[: len(JPEG) // 2], "is cut off or damaged"),
-        ("cut_late.jpg", JPEG[:-2], "is cut off or damaged"),
-        ("cut_early.jpg", JPEG[:100], "is not a JPEG, PNG"),
-        ("cut.png", PNG[: len(PNG) // 2], "is cut off or damaged"),
-        ("cut.bmp", encoded("BMP")[:-900], "is cut off or damaged"),
-        ("cut.webp", encoded("WEBP")[:-90], "is not a JPEG, PNG"),
-    ],
-)
-def test_a_bad_file_is_named(folder, name, content, reason):
+@pytest.mark.parametrize("name", odd_files.REFUSED)
+def test_a_bad_file_is_named(folder, name):
+    content, reason = odd_files.REFUSED[name]
     path = folder / "train" / "dog" / name
     path.write_bytes(content)
     message = error_of(folder)
-    assert message.startswith(f"{path} {reason}")
+    assert message.startswith(f"{path} is ")
+    assert reason in message
     assert message.endswith("whole image files only; replace or remove it")
 
 
-def test_other_things_in_a_class_folder(folder):
+def test_things_that_are_no_files_are_not_opened(folder, monkeypatch):
     cat = folder / "train" / "cat"
     (cat / "deeper").mkdir()
     (cat / "nowhere.jpg").symlink_to(folder / "nothing")
+    os.mkfifo(cat / "pipe.jpg")
+    (cat / "device.jpg").symlink_to("/dev/zero")
+    with socket.socket(socket.AF_UNIX) as server:
+        monkeypatch.chdir(cat)  # The names of sockets are short.
+        server.bind("socket.jpg")
     message = error_of(folder)
-    assert f"{cat}/deeper is a folder" in message
-    assert (
-        f"{cat}/nowhere.jpg cannot be read (No such file or directory)"
-        in message
+    for reason in (
+        f"{cat}/deeper is a folder",
+        f"{cat}/nowhere.jpg is a link to {folder}/nothing, which is not there",
+        f"{cat}/pipe.jpg is a named pipe, not a file",
+        f"{cat}/device.jpg is a device, not a file",
+        f"{cat}/socket.jpg is a socket, not a file",
+        "5 files cannot be used: ",
+    ):
+        assert reason in message
+
+
+def test_many_bad_files_are_named_by_their_reasons(folder, tmp_path):
+    odd_files.write(
+        folder / "train" / "dog",
+        {name: content for name, (content, _) in odd_files.REFUSED.items()},
     )
+    odd_files.write(
+        folder / "train" / "cat", {f"bad{i}.jpg": b"" for i in range(10)}
+    )
+    message = error_of(folder, cache_dir=str(tmp_path / "work"))
+    total = 10 + len(odd_files.REFUSED)
+    assert message.startswith(f"{total} files cannot be used: ")
+    assert (
+        f"{folder}/train/cat/bad0.jpg is empty (10 more likewise);" in message
+    )
+    assert "and files for " in message
+    listed = tmp_path / "work" / "unusable.txt"
+    assert message.endswith(
+        "replace or remove them, or leave them out by Data.exclude ="
+        f" {str(listed)!r}"
+    )
+    assert len(listed.read_text().splitlines()) == total
+    index = load_split(str(folder), "train", exclude=str(listed))
+    assert len(index) == 3
 
 
-def test_many_bad_files_are_counted(folder):
-    for number in range(10):
-        (folder / "train" / "dog" / f"bad{number}.jpg").write_bytes(b"")
-    message = error_of(folder)
-    for number in range(3):
-        assert f"dog/bad{number}.jpg is empty" in message
-    assert "bad3" not in message
-    assert "and 7 more: class folders must hold" in message
-    assert message.endswith("replace or remove them")
-
-
-def test_a_whole_file_with_something_after_it_is_fine(folder):
-    dog = folder / "train" / "dog"
-    (dog / "1.jpg").write_bytes(JPEG + bytes(5000))
-    (dog / "2.jpg").write_bytes(PNG + bytes(5000))
-    picture(9, 1, mode="CMYK").save(dog / "3.JPEG")
+def test_what_systems_leave_behind_is_left_out(folder, capfd):
+    for name in ("train/cat/Thumbs.db", "train/dog/thumbs.DB"):
+        (folder / name).write_bytes(b"x")
+    (folder / "train" / "dog" / "desktop.ini").write_bytes(b"x")
+    (folder / "train" / "dog" / "@eaDir").mkdir()
+    (folder / "train" / "lost+found").mkdir()
     index = load_split(str(folder), "train")
-    assert index.heights.tolist()[2:] == [31, 60, 60, 9]
-    assert index.widths.tolist()[2:] == [19, 80, 80, 1]
-
-
-def test_cache_spares_the_scan_until_a_file_changes(folder, tmp_path):
-    cache = tmp_path / "work" / "cache"
-
-    def load():
-        return load_split(str(folder), "train", cache_dir=str(cache))
-
-    first = load()
-    (written,) = cache.iterdir()
-    # What the files hold changes unseen: size and time stay as they were.
-    dog = folder / "train" / "dog" / "0.jpg"
-    status, content = dog.stat(), dog.read_bytes()
-    dog.write_bytes(bytes(len(content)))
-    os.utime(dog, ns=(status.st_atime_ns, status.st_mtime_ns))
-    second = load()
-    assert second.heights.tolist() == first.heights.tolist()
-    assert second.widths.tolist() == first.widths.tolist()
-    # A new time is seen, and so is a new file.
-    os.utime(dog, ns=(status.st_atime_ns, status.st_mtime_ns + 1))
-    assert "dog/0.jpg is not a" in error_of(folder, cache_dir=str(cache))
-    dog.write_bytes(content)
-    picture(5, 6).save(folder / "train" / "dog" / "1.jpg")
-    assert load().heights.tolist() == [20, 21, 31, 5]
-    assert list(cache.iterdir()) == [written]
-
-
-@pytest.mark.parametrize("content", [b"", b"no npz", b"PK\3\4 cut off"])
-def test_a_broken_cache_is_written_anew(folder, tmp_path, content):
-    cache = tmp_path / "cache"
-    load_split(str(folder), "val", cache_dir=str(cache))
-    (path,) = cache.iterdir()
-    whole = path.stat().st_size
-    path.write_bytes(content)
-    index = load_split(str(folder), "val", cache_dir=str(cache))
-    assert index.heights.tolist() == [20, 25]
-    assert path.stat().st_size == whole
-
-
-def test_a_cache_that_cannot_be_written_is_done_without(folder, tmp_path):
-    occupied = tmp_path / "file"
-    occupied.touch()
-    index = load_split(folder, "train", cache_dir=str(occupied))
-    assert len(index) == len(load_split(folder, "train"))
-
-
-def test_train_and_val_have_caches_of_their_own(folder, tmp_path):
-    for split in ("train", "val"):
-        load_split(str(folder), split, cache_dir=str(tmp_path / "cache"))
-    assert len(list((tmp_path / "cache").iterdir())) == 2
-
-
-def test_progress_shows_on_long_scans_only(folder, capfd):
-    load_split(str(folder), "train")
-    assert capfd.readouterr().err == ""
+    assert (len(index), index.classes) == (3, ["cat", "dog"])
+    assert capfd.readouterr().err == (
+        "no images, left out of train: 1 '@eaDir', 1 'Thumbs.db', 1"
+        " 'desktop.ini', 1 'thumbs.DB'\n"
+    )
 
 
 def test_exif_does_not_turn_the_size(folder):

@@ -32,6 +32,7 @@ def test_defaults_are_the_published_recipe():
         ("mean", 0.5, "be three numbers"),
         ("std", (1, 1, 0), "be three numbers above 0"),
         ("num_threads", 0, "be None or an integer of at least 1"),
+        ("exclude", "", "be None or the name of a file"),
         ("source", "digits", "be None or a function reference"),
     ],
 )

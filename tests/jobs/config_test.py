@@ -177,7 +177,7 @@ def test_missing_included_file(user_folder):
         (
             "Data.imge_size = 3",
             "line 1: Data has no parameter 'imge_size'; did you mean"
-            " 'image_size'? Known: flip, image_size,",
+            " 'image_size'? Known: exclude, flip,",
         ),
         (
             "\n\nData.source = @write_digit",
