@@ -16,6 +16,7 @@ import torch
 from torch import nn
 
 import san
+from eval import class_order
 from san import checkpoints, data
 from san.jobs import network, processes
 from san.recipe import Recipe
@@ -104,14 +105,16 @@ def load(
     with contextlib.ExitStack() as stack:
         root = data_dir or _data_dir(checkpoint, workdir, stack)
         index = _load_images(root, workdir)
-        _check_classes(checkpoint, num_classes, index)
+        index = class_order.in_checkpoint_order(
+            checkpoint, num_classes, index, say=process.is_first
+        )
         numbers = _evenly(len(index), num_images)
         yield Trained(
             path,
             checkpoint.get("epoch"),
             network.network_name(),
             model.to(process.device),
-            _part(index, numbers),
+            index.part(numbers),
             numbers,
             data.Data(),
             recipe,
@@ -135,16 +138,6 @@ def _evenly(total: int, num_images: int | None) -> np.ndarray:
             f" images ({total}), got {count}"
         )
     return np.arange(count) * total // count
-
-
-def _part(index: data.ImageIndex, numbers: np.ndarray) -> data.ImageIndex:
-    return dataclasses.replace(
-        index,
-        paths=[index.paths[number] for number in numbers],
-        labels=index.labels[numbers],
-        heights=index.heights[numbers],
-        widths=index.widths[numbers],
-    )
 
 
 def _num_classes(
@@ -183,29 +176,3 @@ def _data_dir(
         "eval: --data_dir must name a folder with val/CLASS/* images,"
         f" got {got}"
     )
-
-
-def _check_classes(
-    checkpoint: dict[str, Any], num_classes: int, index: data.ImageIndex
-) -> None:
-    """Raises ValueError unless the network's outputs are the data's classes."""
-    if num_classes != len(index.classes):
-        raise ValueError(
-            f"eval: data folder must hold the network's {num_classes} classes,"
-            f" got {len(index.classes)} class folders in {index.root}/val"
-        )
-    trained = checkpoint.get("classes", index.classes)
-    if len(trained) != num_classes:
-        raise ValueError(
-            f"eval: the checkpoint must name its {num_classes} classes, got"
-            f" {len(trained)} names"
-        )
-    for label, (name, folder) in enumerate(
-        zip(trained, index.classes, strict=True)
-    ):
-        if name != folder:
-            raise ValueError(
-                "eval: data folder must hold the classes that the network was"
-                f" trained on, got {folder!r} in place of {name!r} as class"
-                f" {label} in {index.root}/val"
-            )

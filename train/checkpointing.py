@@ -192,8 +192,11 @@ def _check_same_order(checkpoint: dict[str, Any], run: Run) -> None:
 
 def _check_same_classes(old: list[str], new: list[str]) -> None:
     _check_same("the number of classes", len(old), len(new))
+    names = "the class names"
+    if sorted(old) == sorted(new):
+        names += " (those that are numbers are sorted by number, once as text)"
     for old_name, new_name in zip(old, new, strict=True):
-        _check_same("the class names", old_name, new_name)
+        _check_same(names, old_name, new_name)
 
 
 def _check_same(what: str, old: Any, new: Any) -> None:

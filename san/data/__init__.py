@@ -4,6 +4,7 @@ from san.data.digits import NUM_FOLDS, Digits, write_digits
 from san.data.errors import DataError
 from san.data.folder import load_split
 from san.data.index import ImageIndex
+from san.data.listing import are_numbers
 from san.data.loaders import TrainingLoader, ValidationLoader
 from san.data.settings import Data
 
@@ -15,6 +16,7 @@ __all__ = [
     "ImageIndex",
     "TrainingLoader",
     "ValidationLoader",
+    "are_numbers",
     "load_split",
     "write_digits",
 ]

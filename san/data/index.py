@@ -3,8 +3,11 @@
 import dataclasses
 import hashlib
 import os
+from collections.abc import Sequence
 
 import numpy as np
+
+from san.data.errors import first_few
 
 
 @dataclasses.dataclass(frozen=True)
@@ -14,7 +17,8 @@ class ImageIndex:
     Attributes:
       root: the data folder, absolute.
       split: "train" or "val".
-      classes: folder names, sorted; a label is a place in this list.
+      classes: folder names, sorted, by number where all of them are numbers;
+        a label is a place in this list.
       paths: of the image files, relative to root, by class and name.
       labels: int64 [n].
       heights: int64 [n], pixels.
@@ -50,3 +54,23 @@ class ImageIndex:
             heights=self.heights[numbers],
             widths=self.widths[numbers],
         )
+
+    def in_order_of(self, classes: Sequence[str]) -> "ImageIndex":
+        """The same images where labels are places in another list.
+
+        Args:
+          classes: the same names in another order.
+
+        Raises:
+          ValueError: the names are not the same.
+        """
+        if sorted(classes) != sorted(self.classes):
+            raise ValueError(
+                "ImageIndex: classes must be those of the folder in another"
+                f" order, got {first_few(classes)}"
+            )
+        new_label = {name: label for label, name in enumerate(classes)}
+        labels = np.array([new_label[name] for name in self.classes])
+        labels = labels[self.labels]
+        moved = dataclasses.replace(self, classes=list(classes), labels=labels)
+        return moved.part(np.argsort(labels, kind="stable"))

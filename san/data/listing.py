@@ -1,12 +1,14 @@
 """Lists the class folders of a split and the files in them; opens none.
 
-Labels are places in the sorted list of class folders.
+Labels are places in the sorted list of class folders: by number where all
+names are numbers, else as text.
 """
 
 import collections
 import concurrent.futures
 import os
 import stat
+from collections.abc import Sequence
 from typing import NamedTuple
 
 NUM_THREADS = 16  # They mostly wait for the file system.
@@ -79,7 +81,18 @@ def in_order(names: list[str]) -> list[str]:
     Args:
       names: in any order.
     """
+    if are_numbers(names):
+        return sorted(names, key=lambda name: (int(name), name))
     return sorted(names)
+
+
+def are_numbers(names: Sequence[str]) -> bool:
+    """Whether all names are whole numbers in decimal digits.
+
+    Args:
+      names: of the classes.
+    """
+    return all(name.isascii() and name.isdigit() for name in names)
 
 
 def list_folders(root: str, split: str, classes: list[str]) -> list[Folder]:

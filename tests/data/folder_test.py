@@ -112,6 +112,36 @@ def test_classes_must_agree_for_training(folder):
     assert load_split(str(folder), "val").classes == ["cat", "wolf"]
 
 
+def test_folders_named_by_number_are_sorted_by_number(tmp_path):
+    names = [str(number) for number in range(12)]
+    write_images(tmp_path, {f"val/{name}": [(8, 8)] for name in names})
+    index = load_split(str(tmp_path), "val")
+    assert index.classes == names
+    assert index.paths == [f"val/{name}/0.jpg" for name in names]
+    assert index.labels.tolist() == list(range(12))
+    os.rename(tmp_path / "val" / "11", tmp_path / "val" / "x11")
+    classes = load_split(str(tmp_path), "val").classes
+    assert classes == [*sorted(names[:-1]), "x11"]
+
+
+def test_an_index_in_the_order_of_other_labels(tmp_path):
+    names = [str(number) for number in range(11)]
+    write_images(tmp_path, {f"val/{name}": [(8, 8), (9, 9)] for name in names})
+    index = load_split(str(tmp_path), "val")
+    text_order = sorted(names)
+    moved = index.in_order_of(text_order)
+    assert moved.classes == text_order
+    assert moved.paths == [
+        f"val/{name}/{number}.jpg" for name in text_order for number in (0, 1)
+    ]
+    assert moved.labels.tolist() == [i for i in range(11) for _ in (0, 1)]
+    assert moved.heights.tolist() == [8, 9] * 11
+    assert moved.digest() != index.digest()
+    assert moved.in_order_of(names).digest() == index.digest()
+    with pytest.raises(ValueError, match="must be those of the folder"):
+        index.in_order_of(names[:-1])
+
+
 @pytest.mark.parametrize("name", odd_files.REFUSED)
 def test_a_bad_file_is_named(folder, name):
     content, reason = odd_files.REFUSED[name]

@@ -181,6 +181,16 @@ def test_other_classes_cannot_resume(tmp_path, images):
         train(tmp_path / "run", others)
 
 
+def test_classes_in_another_order_cannot_resume(tmp_path, images):
+    folder = train(tmp_path / "run", images)
+    content = torch.load(folder.last, weights_only=True)
+    torch.save(content | {"classes": ["b", "a", "c"]}, folder.last)
+    with pytest.raises(
+        ValueError, match=r"class names \(.* sorted by number.*, b, got a"
+    ):
+        train(tmp_path / "run", images)
+
+
 @pytest.mark.parametrize("param", ["Recipe.batch_size = 5", "Recipe.seed = 3"])
 def test_within_an_epoch_the_order_cannot_change(tmp_path, images, param):
     with pytest.raises(InterruptionError):

@@ -1,0 +1,90 @@
+"""Brings class folders into the order of a network's outputs."""
+
+import re
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from san import data
+
+_SYNSET = re.compile(r"n\d{8}")  # ImageNet's names; sorted, they are its order.
+
+
+def in_checkpoint_order(
+    checkpoint: dict[str, Any],
+    num_classes: int,
+    index: data.ImageIndex,
+    *,
+    say: bool,
+) -> data.ImageIndex:
+    """The images with the labels that the checkpoint's classes have.
+
+    Args:
+      checkpoint: of our own, which names its classes, or a published one.
+      num_classes: outputs of its network.
+      index: the images.
+      say: print a line on stderr where the order may surprise.
+
+    Raises:
+      ValueError: the network's outputs are not the folder's classes.
+    """
+    if num_classes != len(index.classes):
+        raise ValueError(
+            f"eval: data folder must hold the network's {num_classes} classes,"
+            f" got {len(index.classes)} class folders in {index.root}/val"
+        )
+    trained = checkpoint.get("classes")
+    if trained is None:
+        if say:
+            _say_assumed(index.classes)
+        return index
+    _check_names(trained, num_classes, index)
+    if trained == index.classes:
+        return index
+    if say:
+        print(
+            "class folders are taken in the order of the checkpoint's classes,"
+            f" {_ends(trained)}, not in that of the folder,"
+            f" {_ends(index.classes)}",
+            file=sys.stderr,
+        )
+    return index.in_order_of(trained)
+
+
+def _say_assumed(classes: Sequence[str]) -> None:
+    """Says which order is assumed, unless it is ImageNet's own."""
+    if all(map(_SYNSET.fullmatch, classes)):
+        return
+    how = "number" if data.are_numbers(classes) else "name"
+    print(
+        "the checkpoint does not name its classes: they are taken to be the"
+        f" class folders in the order of their {how}s, {_ends(classes)}",
+        file=sys.stderr,
+    )
+
+
+def _ends(classes: Sequence[str]) -> str:
+    if len(classes) <= 4:
+        return ", ".join(classes)
+    return f"{', '.join(classes[:3])} ... {classes[-1]}"
+
+
+def _check_names(
+    trained: Sequence[str], num_classes: int, index: data.ImageIndex
+) -> None:
+    if len(trained) != num_classes:
+        raise ValueError(
+            f"eval: the checkpoint must name its {num_classes} classes, got"
+            f" {len(trained)} names"
+        )
+    if sorted(trained) == sorted(index.classes):
+        return
+    for label, (name, folder) in enumerate(
+        zip(trained, index.classes, strict=True)
+    ):
+        if name != folder:
+            raise ValueError(
+                "eval: data folder must hold the classes that the network was"
+                f" trained on, got {folder!r} in place of {name!r} as class"
+                f" {label} in {index.root}/val"
+            )
