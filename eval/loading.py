@@ -125,7 +125,9 @@ def load(
 def _load_images(root: str, workdir: pathlib.Path | None) -> data.ImageIndex:
     cache = str(workdir / "cache") if workdir else None
     return processes.on_first_process(
-        lambda: data.load_split(root, "val", cache_dir=cache)
+        lambda: data.load_split(
+            root, "val", cache_dir=cache, exclude=data.Data().exclude
+        )
     )
 
 

@@ -118,6 +118,7 @@ def make_checkpoint(run: Run, state: State) -> dict[str, Any]:
         "top5_val": state.latest and state.latest.top5,
         "classes": list(run.index.classes),
         "num_images": len(run.index),
+        "images": run.index.digest(),
         "data_dir": run.index.root,
         "recipe": dataclasses.asdict(run.recipe),
         "state": dataclasses.asdict(state),
@@ -161,7 +162,16 @@ def changed_values(
     }
     pairs["--data_dir"] = (checkpoint["data_dir"], run.index.root)
     pairs["number of images"] = (checkpoint["num_images"], len(run.index))
+    pairs["digest of the list of images"] = (
+        _images(checkpoint, run),
+        run.index.digest(),
+    )
     return {name: pair for name, pair in pairs.items() if pair[0] != pair[1]}
+
+
+def _images(checkpoint: dict[str, Any], run: Run) -> str:
+    """The digest of its images; older checkpoints have none."""
+    return checkpoint.get("images", run.index.digest())
 
 
 def _state(values: dict[str, Any]) -> State:
@@ -181,6 +191,11 @@ def _check_same_order(checkpoint: dict[str, Any], run: Run) -> None:
         "within an epoch, the number of training images",
         checkpoint["num_images"],
         len(run.index),
+    )
+    _check_same(
+        "within an epoch, the digest of the list of training images",
+        _images(checkpoint, run),
+        run.index.digest(),
     )
     for name in ("batch_size", "seed"):
         _check_same(

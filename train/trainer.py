@@ -127,7 +127,9 @@ class Trainer:
         settings, cache = data.Data(), str(self._folder.cache)
         self._index, validation_index = processes.on_first_process(
             lambda: [
-                data.load_split(root, split, cache_dir=cache)
+                data.load_split(
+                    root, split, cache_dir=cache, exclude=settings.exclude
+                )
                 for split in ("train", "val")
             ]
         )

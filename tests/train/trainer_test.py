@@ -191,6 +191,27 @@ def test_classes_in_another_order_cannot_resume(tmp_path, images):
         train(tmp_path / "run", images)
 
 
+def test_excluded_images_are_said_and_are_part_of_the_run(
+    tmp_path, images, capfd
+):
+    lists = [tmp_path / "first.txt", tmp_path / "second.txt"]
+    params = [f"Data.exclude = {str(path)!r}" for path in lists]
+    for number, path in enumerate(lists):
+        path.write_text(f"train/a/{number}.jpg\nval/b/0.jpg\n")
+    with pytest.raises(InterruptionError):
+        train(tmp_path / "run", images, params[0], *jobs.interruption(2))
+    said = capfd.readouterr().err
+    for split in ("train", "val"):
+        assert f"1 image of {split} excluded by {params[0]}" in said
+    last = torch.load(
+        tmp_path / "run" / "checkpoints" / "last.pth", weights_only=True
+    )
+    assert last["num_images"] == 26
+    with pytest.raises(ValueError, match="digest of the list of training im"):
+        train(tmp_path / "run", images, params[1])
+    train(tmp_path / "run", images, params[0])
+
+
 @pytest.mark.parametrize("param", ["Recipe.batch_size = 5", "Recipe.seed = 3"])
 def test_within_an_epoch_the_order_cannot_change(tmp_path, images, param):
     with pytest.raises(InterruptionError):
