@@ -23,6 +23,7 @@ PACKAGES = [
     "third_party/python",
     "tools",
     "tools/benchmark",
+    "tools/data_doctor",
     "tools/paper_tables",
     "train",
 ]
