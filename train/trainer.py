@@ -3,7 +3,8 @@
 `train` is the whole run; the chapters of Trainer are its parts, in their
 order. Beside this file: optimization.py (learning rate, loss, mixup),
 checkpointing.py and work_folder.py (what is saved, and where),
-interruption.py (signals), meter.py and reporting.py (progress).
+same_folder.py (that all machines see it), interruption.py (signals), meter.py,
+reporting.py and curves.py (progress).
 """
 
 import contextlib
@@ -23,7 +24,7 @@ from san import data, norms
 from san.jobs import config, files, network, processes
 from san.jobs.precision import autocast
 from san.recipe import Recipe
-from train import checkpointing, optimization, reporting
+from train import checkpointing, optimization, reporting, same_folder
 from train.checkpointing import Run, State
 from train.interruption import Interruption, InterruptionError
 from train.meter import NO_FIGURES, Meter
@@ -71,6 +72,7 @@ def train(
     network.try_network()
     with contextlib.ExitStack() as stack:
         processes.on_first_process(lambda: stack.enter_context(folder.owned()))
+        same_folder.check(folder.path, process)
         root = processes.on_first_process(lambda: make_images(str(folder.path)))
         trainer = Trainer(recipe, folder, root, resume, process, interruption)
         _write_text(folder.config, config.resolved_text())

@@ -17,6 +17,7 @@ import fcntl
 import io
 import os
 import pathlib
+import sys
 from collections.abc import Iterator
 from typing import IO, Any
 
@@ -103,14 +104,7 @@ def owned_folder(path: pathlib.Path) -> Iterator[None]:
       OSError: if the folder cannot be made or written to.
     """
     with _open_lock(path) as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            lock.seek(0)
-            raise ValueError(
-                "train: --workdir must not be in use by another run, got"
-                f" {path}, where process {lock.read().strip()} trains"
-            ) from None
+        _lock(lock, path)
         lock.truncate(0)
         lock.write(f"{os.getpid()}\n")
         lock.flush()
@@ -126,3 +120,23 @@ def _open_lock(path: pathlib.Path) -> IO[str]:
             "train: --workdir must be a folder that can be written to,"
             f" got {path} ({error.strerror})"
         ) from error
+
+
+def _lock(lock: IO[str], path: pathlib.Path) -> None:
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        lock.seek(0)
+        raise ValueError(
+            "train: --workdir must not be in use by another run, got"
+            f" {path}, where process {lock.read().strip()} trains"
+        ) from None
+    except OSError as error:
+        if not files.is_missing_call(error):
+            raise
+        print(
+            f"warning: the file system of {path} has no locks"
+            f" ({error.strerror}); see to it that no other run uses this"
+            " folder",
+            file=sys.stderr,
+        )

@@ -1,11 +1,20 @@
 """Files that are written whole or not at all."""
 
 import contextlib
+import errno
 import os
 import pathlib
 import shutil
 
 _TEMPORARY_END = ".tmp"
+
+_MISSING_CALL = (
+    errno.ENOSYS,
+    errno.ENOTSUP,
+    errno.EOPNOTSUPP,
+    errno.EINVAL,
+    errno.ENOLCK,
+)
 
 
 def write_atomically(path: pathlib.Path, data: bytes | memoryview) -> None:
@@ -18,12 +27,12 @@ def write_atomically(path: pathlib.Path, data: bytes | memoryview) -> None:
     Raises:
       OSError: saying what could not be written and why.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}{_TEMPORARY_END}")
+    temporary = path.with_name(temporary_name(path.name))
     try:
         with open(temporary, "wb") as file:
             file.write(data)
             file.flush()
-            os.fsync(file.fileno())
+            _flush(file.fileno())
         os.replace(temporary, path)
         _flush_folder(path.parent)
     except OSError as error:
@@ -33,6 +42,19 @@ def write_atomically(path: pathlib.Path, data: bytes | memoryview) -> None:
             f"write: {path} must be writable with"
             f" {len(data) / 2**20:.1f} MiB free, got {error.strerror}"
         ) from error
+
+
+def temporary_name(name: str) -> str:
+    """The name of this process's temporary file for a file of that name."""
+    return f".{name}.{os.getpid()}{_TEMPORARY_END}"
+
+
+def is_missing_call(error: OSError) -> bool:
+    """Whether a file system says that it does not have what was asked for.
+
+    As network file systems and those in user space do.
+    """
+    return error.errno in _MISSING_CALL
 
 
 def remove_temporaries(folder: pathlib.Path) -> None:
@@ -47,6 +69,15 @@ def remove_temporaries(folder: pathlib.Path) -> None:
 def _flush_folder(folder: pathlib.Path) -> None:
     descriptor = os.open(folder, os.O_RDONLY)
     try:
-        os.fsync(descriptor)
+        _flush(descriptor)
     finally:
         os.close(descriptor)
+
+
+def _flush(descriptor: int) -> None:
+    """Sees to it that a file or a folder is on the disk, where that is said."""
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if not is_missing_call(error):
+            raise

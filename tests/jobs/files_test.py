@@ -1,3 +1,6 @@
+import errno
+import os
+
 import pytest
 
 from san.jobs import files
@@ -15,6 +18,22 @@ def test_a_missing_folder_is_named(tmp_path):
     path = tmp_path / "none" / "file"
     with pytest.raises(OSError, match=rf"^write: {path} must be writable"):
         files.write_atomically(path, b"data")
+
+
+def test_a_file_system_that_cannot_flush(tmp_path, monkeypatch):
+    def fail(number):
+        def fsync(descriptor):
+            raise OSError(number, os.strerror(number))
+
+        monkeypatch.setattr(os, "fsync", fsync)
+
+    fail(errno.EINVAL)
+    files.write_atomically(tmp_path / "file", b"data")
+    assert (tmp_path / "file").read_bytes() == b"data"
+    fail(errno.EIO)
+    with pytest.raises(OSError, match="must be writable"):
+        files.write_atomically(tmp_path / "file", b"other")
+    assert (tmp_path / "file").read_bytes() == b"data"
 
 
 def test_only_leftovers_are_removed(tmp_path):

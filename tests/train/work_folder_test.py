@@ -1,3 +1,5 @@
+import errno
+import fcntl
 import multiprocessing
 import os
 import random
@@ -81,6 +83,34 @@ def test_two_runs_cannot_own_a_folder(folder):
         WorkFolder(folder.path).owned(),
     ):
         pass
+
+
+@pytest.mark.parametrize(
+    "number", [errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP]
+)
+def test_without_locks_it_goes_on_with_a_warning(
+    tmp_path, monkeypatch, capsys, number
+):
+    monkeypatch.setattr(fcntl, "flock", failing(number))
+    with WorkFolder(tmp_path).owned():
+        pass
+    warning = f"has no locks ({os.strerror(number)}); see to it that no other"
+    assert warning in capsys.readouterr().err
+
+
+def test_a_lock_that_fails_otherwise_is_an_error(tmp_path, monkeypatch):
+    monkeypatch.setattr(fcntl, "flock", failing(errno.EIO))
+    with pytest.raises(OSError), WorkFolder(tmp_path).owned():
+        pass
+
+
+def failing(number):
+    """A call that ends in an error."""
+
+    def fail(*arguments):
+        raise OSError(number, os.strerror(number))
+
+    return fail
 
 
 def own_until_killed(path, owned):
