@@ -33,7 +33,7 @@ class InterruptionError(StopError):
 
 
 class Interruption:
-    """Receives signals while it is entered.
+    """Receives signals while it is entered, or from `start` on.
 
     At first a signal raises InterruptionError where the program is; after
     `postpone` it is only remembered.
@@ -58,6 +58,18 @@ class Interruption:
 
     def __enter__(self) -> Self:
         """Takes over the signals."""
+        self.start()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        """Gives the signals back."""
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)
+        signal.set_wakeup_fd(self._previous_writer)
+        os.close(self._writer)
+
+    def start(self) -> None:
+        """Takes over the signals for good."""
         self._pipe, writer = os.pipe()
         os.set_blocking(writer, False)
         # Python runs handlers between two steps of its own, which a process
@@ -70,14 +82,6 @@ class Interruption:
         for number in stop_signals.ALL:
             if not stop_signals.is_ignored(number):
                 self._previous[number] = signal.signal(number, self._receive)
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        """Gives the signals back."""
-        for number, handler in self._previous.items():
-            signal.signal(number, handler)
-        signal.set_wakeup_fd(self._previous_writer)
-        os.close(self._writer)
 
     def postpone(self) -> None:
         """From now on there is something to save: signals have to wait."""

@@ -105,12 +105,10 @@ def _train() -> None:
     data_dir = _SHARED.data_dir.value and config.user_path(
         _SHARED.data_dir.value
     )
-    with (
-        Interruption(
-            ranks.find().rank == 0, _STOP_SECONDS.value
-        ) as interruption,
-        processes.process_group(_REMEDY) as process,
-    ):
+    interruption = Interruption(ranks.find().rank == 0, _STOP_SECONDS.value)
+    # For good: launchers send more signals while the process is ending.
+    interruption.start()
+    with processes.process_group(_REMEDY) as process:
         trainer.train(
             _work_folder(), data_dir, _RESUME.value, process, interruption
         )

@@ -7,7 +7,8 @@ to process 0, which the kernel closes with the process, however it ends:
     a process -> 0    {"rank": 1, "key": ...}     here I am
                       {"cause": ..., "code": 1}   I end, this is why
                       {"done": true}              I am done
-    0 -> a process    {"end": 1}                  end, with this exit code
+    0 -> a process    {"come": true}              I have come where you wait
+                      {"end": 1}                  end, with this exit code
                       {"done": true}              I am done
 
 Process 0 prints the cause, once; the others end without a word. A thread does
@@ -59,7 +60,7 @@ class Store(Protocol):
 @contextlib.contextmanager
 def watched(
     store: Store, rank: int, world_size: int, host: str, remedy: str
-) -> Iterator[None]:
+) -> Iterator["Watch"]:
     """Watches the other processes, and tells them if this one fails.
 
     When one ends before all are done, process 0 prints why, and all end.
@@ -70,25 +71,32 @@ def watched(
       world_size: the number of processes.
       host: the machine of process 0.
       remedy: what to do about a process that was killed.
+
+    Yields:
+      What the processes can wait by.
     """
     if rank == 0:
-        watch: _Watch = _First(store, world_size, remedy)
+        watch: Watch = _First(store, world_size, remedy)
     else:
         watch = _Other(store, rank, host, remedy)
     threading.Thread(target=watch.run, daemon=True).start()
     try:
-        yield
+        yield watch
     except BaseException as error:
         watch.fail(error)
         raise
     watch.finish()
 
 
-class _Watch:
+class Watch:
+    """This process's part in it; one kind is process 0's."""
+
     def __init__(self, remedy: str) -> None:
+        """Keeps what to do about a process that was killed."""
         self._remedy = remedy
 
     def gone(self, rank: int) -> str:
+        """What to print about a process that was killed."""
         return (
             f"error: process {rank} is gone without a word, as by kill -9 or"
             f" for want of memory; {self._remedy}"
@@ -96,6 +104,14 @@ class _Watch:
 
     def run(self) -> None:
         """Listens until all is over."""
+        raise NotImplementedError
+
+    def wait_for_first(self) -> None:
+        """Waits until process 0 comes here too, however long that takes.
+
+        In no operation of torch's, which would have a time-out and not let
+        Python handle signals.
+        """
         raise NotImplementedError
 
     def fail(self, error: BaseException) -> None:
@@ -107,7 +123,7 @@ class _Watch:
         raise NotImplementedError
 
 
-class _First(_Watch):
+class _First(Watch):
     """Process 0: hears the others and decides."""
 
     def __init__(self, store: Store, world_size: int, remedy: str) -> None:
@@ -169,6 +185,10 @@ class _First(_Watch):
             self._tell({"end": code})
             os._exit(code)
 
+    def wait_for_first(self) -> None:
+        self._everyone.wait()
+        self._tell({"come": True})
+
     def fail(self, error: BaseException) -> None:
         if is_about_peers(error):
             # Somebody else's end: the other thread is about to say whose.
@@ -194,12 +214,13 @@ class _First(_Watch):
             connection.send(message)
 
 
-class _Other(_Watch):
+class _Other(Watch):
     """Any other process: tells process 0, and does as it says."""
 
     def __init__(self, store: Store, rank: int, host: str, remedy: str) -> None:
         super().__init__(remedy)
         self._rank = rank
+        self._arrivals = threading.Semaphore(0)
         first = json.loads(store.get("peers"))
         self._first = _Connection(
             socket.create_connection((host, first["port"]))
@@ -207,7 +228,8 @@ class _Other(_Watch):
         self._first.send({"rank": rank, "key": first["key"]})
 
     def run(self) -> None:
-        message = self._first.wait()
+        while "come" in (message := self._first.wait()):
+            self._arrivals.release()
         if "end" in message:
             os._exit(message["end"])
         if "done" in message or self._first.is_done:
@@ -216,6 +238,9 @@ class _Other(_Watch):
         if self._rank == 1 or os.environ.get("LOCAL_RANK") == "0":
             print(self.gone(0), file=sys.stderr, flush=True)
         os._exit(entry.FAILED)
+
+    def wait_for_first(self) -> None:
+        self._arrivals.acquire()
 
     def fail(self, error: BaseException) -> None:
         if not is_about_peers(error):

@@ -8,9 +8,7 @@ processes is in san/norms.py; DistributedDataParallel is torch's own.
 import contextlib
 import dataclasses
 import datetime
-import itertools
 import os
-import time
 from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
@@ -25,12 +23,8 @@ T = TypeVar("T")
 # For processes to come together; nodes of a cluster may start late.
 _MEETING = datetime.timedelta(minutes=10)
 
-_POLL_SECONDS = 0.02
-
-# What the processes share while they are a group, and how often they have
-# waited for process 0.
-_store: dist.Store | None = None
-_waits = itertools.count()
+# While there is a group.
+_watch: peers.Watch | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,10 +76,11 @@ def process_group(
         return
     store = _rendezvous(found, device)
     host = os.environ["MASTER_ADDR"]
-    global _store
-    _store = store
+    global _watch
     try:
-        with peers.watched(store, found.rank, found.world_size, host, remedy):
+        with peers.watched(
+            store, found.rank, found.world_size, host, remedy
+        ) as _watch:
             yield Process(found.rank, found.world_size, device)
     finally:
         dist.destroy_process_group()
@@ -159,26 +154,13 @@ def on_first_process(function: Callable[[], T]) -> T:
             message[0] = function()
         except (ValueError, OSError) as error:
             message[1] = error
-    _wait_for_first_process()
+    assert _watch is not None
+    _watch.wait_for_first()
     dist.broadcast_object_list(message, device=torch.device("cpu"))
     result, mistake = message
     if mistake is not None:
         raise mistake
     return result
-
-
-def _wait_for_first_process() -> None:
-    """Waits until process 0 comes here too.
-
-    In no operation of the group, which would have its time-out and not let
-    Python handle signals.
-    """
-    assert _store is not None
-    key = f"process 0 came {next(_waits)}"
-    if dist.get_rank() == 0:
-        _store.set(key, "")
-    while not _store.check([key]):
-        time.sleep(_POLL_SECONDS)
 
 
 def share_buffers(model: nn.Module) -> None:

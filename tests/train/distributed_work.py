@@ -10,7 +10,7 @@ import torch
 from torch.nn.parallel import DistributedDataParallel
 
 import san
-from san.jobs import processes
+from san.jobs import entry, processes
 from san.norms import synchronize_batch_norm
 from san.recipe import Recipe
 from train import optimization
@@ -58,3 +58,4 @@ def train(process):
 
 if __name__ == "__main__":
     main()
+    entry.leave(0)

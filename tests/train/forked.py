@@ -62,8 +62,11 @@ class Job:
         return self.log.read_text() if self.log.exists() else ""
 
 
-def start_together(count, log, *arguments):
-    """Starts a job in several processes, as torchrun does."""
+def start_together(count, log, *arguments, last=()):
+    """Starts a job in several processes, as torchrun does.
+
+    The last one gets more arguments.
+    """
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -71,6 +74,7 @@ def start_together(count, log, *arguments):
         Job(
             log.with_name(f"{log.name}{rank}"),
             *arguments,
+            *(last if rank == count - 1 else ()),
             RANK=str(rank),
             LOCAL_RANK=str(rank),
             WORLD_SIZE=str(count),

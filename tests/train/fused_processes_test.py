@@ -12,7 +12,7 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 import san
-from san.jobs import processes
+from san.jobs import entry, processes
 from san.networks.san import Bottleneck
 from san.norms import synchronize_batch_norm
 from san.ops import norm_relu
@@ -136,3 +136,4 @@ def test_no_process_drifts_away(seen, case):
 
 if __name__ == "__main__":
     main()
+    entry.leave(0)
