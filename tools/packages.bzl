@@ -17,6 +17,7 @@ PACKAGES = [
     "tests/lint",
     "tests/networks",
     "tests/ops",
+    "tests/slurm",
     "tests/tools",
     "tests/train",
     "third_party",
@@ -25,5 +26,6 @@ PACKAGES = [
     "tools/benchmark",
     "tools/data_doctor",
     "tools/paper_tables",
+    "tools/slurm",
     "train",
 ]
