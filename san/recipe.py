@@ -27,6 +27,9 @@ class Recipe:
     Attributes:
       epochs: passes over the training images.
       batch_size: images per optimiser step, over all processes together.
+      accumulation: parts that a process's images of a step are computed in,
+        one after the other, where all do not fit in memory. The gradient is
+        that of the whole; batch statistics are those of a part.
       learning_rate: the rate before the schedule's factor.
       schedule: "cosine" falls to zero over the epochs; "step" multiplies by
         `step_factor` at each of `step_epochs`. Both change once per epoch.
@@ -43,11 +46,12 @@ class Recipe:
       sync_batch_norm: statistics over the images of all processes.
       log_every_steps: steps between two logs of the loss.
       save_every_steps: steps between two checkpoints within an epoch; 0
-        saves after each epoch only.
+        saves at the end of each epoch only.
     """
 
     epochs: int = 100
     batch_size: int = 256
+    accumulation: int = 1
     learning_rate: float = 0.1
     schedule: str = "cosine"
     step_epochs: tuple[int, ...] = (30, 60, 90)
@@ -69,7 +73,12 @@ class Recipe:
         Raises:
           ValueError: naming the first value that is not allowed.
         """
-        for name in ("epochs", "batch_size", "log_every_steps"):
+        for name in (
+            "epochs",
+            "batch_size",
+            "accumulation",
+            "log_every_steps",
+        ):
             self._check_integer(name, 1)
         for name in ("warmup_epochs", "save_every_steps", "seed"):
             self._check_integer(name, 0)

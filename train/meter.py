@@ -49,18 +49,28 @@ class Meter:
     def __init__(self) -> None:
         self._rows: list[Tensor] = []
 
-    def add(self, loss: Tensor, logits: Tensor, labels: Tensor) -> None:
-        """Adds a step of this process.
+    def add(
+        self,
+        loss: Tensor,
+        logits: Tensor,
+        labels: Tensor,
+        continues: bool = False,
+    ) -> None:
+        """Adds a step of this process, or more of the latest one.
 
         Args:
           loss: mean over its images.
           logits: [N, K].
           labels: [N].
+          continues: whether these images belong to the step before.
         """
         num_images = torch.full_like(loss, len(labels))
         correct = (logits.detach().argmax(1) == labels).sum()
         row = torch.stack([loss.detach() * num_images, correct, num_images])
-        self._rows.append(row.double())
+        if continues:
+            self._rows[-1] += row
+        else:
+            self._rows.append(row.double())
 
     def read(self) -> list[Figures]:
         """The figures of each step since the last reading, of all processes."""

@@ -61,6 +61,25 @@ def set_hyperparameters(
     return rate
 
 
+def parts(count: int, accumulation: int) -> list[slice]:
+    """Parts of so many images, as many as asked for; mixup's pairs stay whole.
+
+    Raises:
+      ValueError: if there are fewer pairs of images than parts.
+    """
+    pairs = -(-count // 2)
+    if accumulation > pairs:
+        raise ValueError(
+            "Recipe: accumulation must be at most half the images that a"
+            f" process has in a step, {count}, got {accumulation}"
+        )
+    ends = [2 * (part * pairs // accumulation) for part in range(accumulation)]
+    return [
+        slice(start, end)
+        for start, end in zip(ends, [*ends[1:], count], strict=True)
+    ]
+
+
 def smoothed_cross_entropy(
     logits: Tensor, labels: Tensor, smoothing: float
 ) -> Tensor:

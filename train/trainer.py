@@ -13,6 +13,7 @@ import pathlib
 import signal
 import time
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 
 import torch
 from torch import Tensor, nn
@@ -242,6 +243,22 @@ class Trainer:
                 raise self._interrupted(stop)
 
     def _train_step(self, images: Tensor, labels: Tensor) -> None:
+        parts = optimization.parts(len(images), self._recipe.accumulation)
+        self._run.optimizer.zero_grad()
+        for part in parts:
+            with self._sharing_gradients(part == parts[-1]):
+                self._add_gradients(images[part], labels[part], part.start > 0)
+        self._run.optimizer.step()
+
+    def _sharing_gradients(self, now: bool) -> AbstractContextManager[None]:
+        """Within it gradients are averaged over processes, or are not yet."""
+        if now or not isinstance(self._network, DistributedDataParallel):
+            return contextlib.nullcontext()
+        return self._network.no_sync()
+
+    def _add_gradients(
+        self, images: Tensor, labels: Tensor, continues: bool
+    ) -> None:
         recipe, process = self._recipe, self._process
         weight = optimization.mixup_weight(
             recipe, self.state.epoch, self.state.step
@@ -251,13 +268,11 @@ class Trainer:
         loss = optimization.mixed_loss(
             logits.float(), labels, recipe.label_smoothing, weight
         )
-        self._run.optimizer.zero_grad()
         # Gradients are averaged over processes, which may hold different
         # numbers of images: each loss counts by its part of the batch.
         part = len(images) * process.world_size / recipe.batch_size
         (loss * part).backward()
-        self._run.optimizer.step()
-        self._meter.add(loss, logits, labels)
+        self._meter.add(loss, logits, labels, continues)
 
     def _validate(self) -> None:
         state, model = self.state, self._run.model

@@ -11,6 +11,7 @@ import gin
 import numpy as np
 import torch
 from PIL import Image
+from torch import nn
 
 import san
 from san.jobs import config
@@ -123,6 +124,14 @@ def slow_validation(num_classes):
 
     model.register_forward_hook(wait)
     return model
+
+
+@gin.configurable(module="tests")
+def without_norms(num_classes):
+    """A network whose images do not know of each other."""
+    return nn.Sequential(
+        nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Flatten(), nn.Linear(800, num_classes)
+    )
 
 
 def weights(work_folder):

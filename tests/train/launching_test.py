@@ -191,6 +191,33 @@ def test_a_scan_may_take_longer_than_the_group_waits(
     assert [code for code, _ in results] == [0, 0], results
 
 
+def test_parts_of_a_step_in_two_processes(tmp_path, arguments):
+    """Odd numbers of images, an even one in each part but the last."""
+    small = [
+        *arguments[:2],
+        "--epochs=1",
+        "--batch_size=7",
+        "--gin_param=create_model.name = @without_norms",
+    ]
+    one = forked.Job(tmp_path / "log", *small, f"--workdir={tmp_path / 'one'}")
+    two = forked.start_together(
+        2,
+        tmp_path / "log",
+        *small,
+        f"--workdir={tmp_path / 'two'}",
+        "--gin_param=Recipe.accumulation = 2",
+    )
+    for job in (one, *two):
+        code, output = job.finish()
+        assert code == 0, output
+    torch.testing.assert_close(
+        *(
+            jobs.weights(jobs.WorkFolder(tmp_path / name))
+            for name in ("one", "two")
+        )
+    )
+
+
 def test_tasks_that_are_not_joined(tmp_path, arguments):
     job = forked.Job(
         tmp_path / "log", *arguments, SLURM_NTASKS="3", SLURM_PROCID="1"

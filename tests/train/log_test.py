@@ -1,13 +1,17 @@
 """Whatever becomes of the log and the curves, training goes on."""
 
+import errno
 import os
 import subprocess
 import sys
 
 import pytest
 import torch
+from tensorboard.backend.event_processing import event_accumulator
+from torch.utils import tensorboard
 
 from tests.train import forked, jobs
+from train import curves
 
 
 @pytest.fixture(scope="module")
@@ -65,6 +69,27 @@ def test_curves_that_cannot_be_written(tmp_path, arguments):
     assert code == 0, output
     assert output.count("warning: no curves are written to") == 1
     assert_finished(tmp_path)
+
+
+def test_curves_are_tried_again(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(curves, "_RETRY_SECONDS", 0.0)
+    drawn = curves.Curves(tmp_path, 1)
+    drawn.draw(1, {"loss": 1.0})
+    write = tensorboard.SummaryWriter.add_scalar
+
+    def fail(writer, name, value, step):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(tensorboard.SummaryWriter, "add_scalar", fail)
+    for step in (2, 3):
+        drawn.draw(step, {"loss": 1.0})
+    monkeypatch.setattr(tensorboard.SummaryWriter, "add_scalar", write)
+    drawn.draw(4, {"loss": 1.0})
+    drawn.close()
+    events = event_accumulator.EventAccumulator(str(tmp_path)).Reload()
+    assert [event.step for event in events.Scalars("loss")] == [1, 4]
+    said = capsys.readouterr().err
+    assert said.count("no curves are written") == 1 and "No space left" in said
 
 
 def test_a_log_that_is_slow_to_be_read(tmp_path, arguments):

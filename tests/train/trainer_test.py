@@ -268,6 +268,33 @@ def test_bfloat16_and_no_smoothing_train(tmp_path, images):
     )
 
 
+@pytest.mark.parametrize("accumulation", [2, 3])
+def test_a_batch_in_parts_is_the_batch(tmp_path, images, accumulation):
+    settings = [
+        "create_model.name = @without_norms",
+        "Recipe.mixup_alpha = 0.5",
+        "Recipe.batch_size = 7",
+        "Recipe.log_every_steps = 1",
+    ]
+    whole = train(tmp_path / "whole", images, *settings)
+    parts = train(
+        tmp_path / "parts",
+        images,
+        *settings,
+        f"Recipe.accumulation = {accumulation}",
+    )
+    torch.testing.assert_close(jobs.weights(parts), jobs.weights(whole))
+    for (_, expected), (_, found) in zip(
+        curves(whole)["train/loss"], curves(parts)["train/loss"], strict=True
+    ):
+        assert found == pytest.approx(expected, rel=1e-5)
+
+
+def test_more_parts_than_pairs_of_images(tmp_path, images):
+    with pytest.raises(ValueError, match=r"half the images .* 6, got 4"):
+        train(tmp_path / "run", images, "Recipe.accumulation = 4")
+
+
 def test_without_images_it_says_how_to_get_some(tmp_path):
     with pytest.raises(ValueError) as error:
         train(tmp_path / "run", None)
