@@ -171,7 +171,7 @@ def test_each_its_own_work_folder(tmp_path, arguments):
 def test_a_scan_may_take_longer_than_the_group_waits(
     tmp_path, arguments, monkeypatch
 ):
-    def slow(path):
+    def slow(root, file):
         time.sleep(0.2)
         return 16, 18
 

@@ -111,7 +111,7 @@ def test_in_a_long_validation_nothing_trained_is_lost(
 def test_while_the_images_are_looked_at(
     tmp_path, arguments, monkeypatch, number
 ):
-    def slow(path):
+    def slow(root, file):
         time.sleep(0.2)
         return 16, 18
 
