@@ -43,7 +43,9 @@ def is_ignored(number: signal.Signals) -> bool:
 
 
 def _end(number: int, frame: types.FrameType | None) -> None:
-    write_line("interrupted while starting")
+    if os.environ.get("RANK", os.environ.get("SLURM_PROCID", "0")) == "0":
+        # One of several processes says so.
+        write_line("interrupted while starting")
     os._exit(exit_code(signal.Signals(number)))
 
 

@@ -20,6 +20,10 @@ from third_party.stop_signals import write_line
 
 # Before training starts nothing has to be saved.
 _STARTING_SECONDS = 5.0
+_NOTHING_LOST = (
+    "stopped before training went on; nothing is lost, start the same command"
+    " again"
+)
 
 # What a terminal and a launcher make of one Ctrl-C comes closer together.
 _SECOND_PRESS_SECONDS = 0.7
@@ -102,11 +106,7 @@ class Interruption:
         if self._postponed:
             self._announce()
         else:
-            raise InterruptionError(
-                "stopped before training went on; nothing is lost, start the"
-                " same command again",
-                self.received,
-            )
+            raise InterruptionError(_NOTHING_LOST, self.received)
 
     def _watch(self) -> None:
         """Does what cannot wait for the main thread, in a thread beside it."""
@@ -156,6 +156,8 @@ class Interruption:
                 " checkpoint"
             )
             os._exit(128 + self._first)
+        if not self._is_announced:
+            write_line(_NOTHING_LOST)
         os._exit(stop_signals.exit_code(self._first))
 
 

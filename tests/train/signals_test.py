@@ -1,6 +1,7 @@
 """Every way to ask training for a stop."""
 
 import os
+import pathlib
 import pty
 import signal
 import subprocess
@@ -232,6 +233,19 @@ def stuck_after_signal(num_classes):
     model.register_forward_hook(stick)
     return model
 """
+
+
+def test_two_processes_say_once_that_they_were_starting(tmp_path, arguments):
+    process = jobs.start("train.main", *arguments, "--num_processes=2")
+    children = pathlib.Path(f"/proc/{process.pid}/task/{process.pid}/children")
+    while not len(children.read_text().split()) == 2:
+        assert process.poll() is None
+        time.sleep(0.01)
+    time.sleep(1)
+    process.send_signal(signal.SIGUSR1)
+    code, _, stderr = jobs.finish(process)
+    assert code == 75
+    assert stderr.count("\n") <= 1 and "Traceback" not in stderr
 
 
 @pytest.mark.parametrize("module", ["train.main", "eval.imagenet"])
