@@ -7,6 +7,7 @@ is train/work_folder.py's affair.
 """
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -14,10 +15,19 @@ from torch import nn
 
 from eval.validation import Result
 from san import checkpoints, data
+from san.jobs import config
 from san.recipe import Recipe
 from train import optimization
 from train.meter import NO_FIGURES, Figures
 
+# Of what settings may change between two runs of one training.
+_CHANGEABLE = (
+    "Data",
+    "Recipe",
+    "digits",
+    "set_attention_backend",
+    "write_digits",
+)
 _START_AGAIN = "; give another --workdir, or --resume=false to start again here"
 
 
@@ -121,6 +131,7 @@ def make_checkpoint(run: Run, state: State) -> dict[str, Any]:
         "images": run.index.digest(),
         "data_dir": run.index.root,
         "recipe": dataclasses.asdict(run.recipe),
+        "settings": config.bindings(),
         "state": dataclasses.asdict(state),
     }
 
@@ -138,6 +149,7 @@ def restore(checkpoint: dict[str, Any], run: Run) -> State:
             f" got one that holds {', '.join(map(str, checkpoint))}"
         )
     state = _state(checkpoint["state"])
+    _check_same_network(_changed_settings(checkpoint))
     _check_same_classes(checkpoint["classes"], list(run.index.classes))
     if state.step:
         _check_same_order(checkpoint, run)
@@ -160,6 +172,11 @@ def changed_values(
         f"Recipe.{name}": (old[name], new[name])
         for name in sorted(old.keys() & new.keys())
     }
+    pairs |= {
+        name: pair
+        for name, pair in _changed_settings(checkpoint).items()
+        if not name.startswith("Recipe.")
+    }
     pairs["--data_dir"] = (checkpoint["data_dir"], run.index.root)
     pairs["number of images"] = (checkpoint["num_images"], len(run.index))
     pairs["digest of the list of images"] = (
@@ -167,6 +184,35 @@ def changed_values(
         run.index.digest(),
     )
     return {name: pair for name, pair in pairs.items() if pair[0] != pair[1]}
+
+
+def _changed_settings(
+    checkpoint: dict[str, Any],
+) -> dict[str, tuple[str | None, str | None]]:
+    """What gin binds otherwise than it did: (old, new), None where unbound.
+
+    Older checkpoints have no settings, and nothing is said of them.
+    """
+    new = config.bindings()
+    old = checkpoint.get("settings", new)
+    return {
+        name: (old.get(name), new.get(name))
+        for name in sorted(old.keys() | new.keys())
+        if old.get(name) != new.get(name)
+    }
+
+
+def _check_same_network(
+    changed: Mapping[str, tuple[str | None, str | None]],
+) -> None:
+    """Raises ValueError if another network would get the weights.
+
+    Weights of the same shapes fit networks that compute something else: other
+    footprints, other relations.
+    """
+    for name, (old, new) in changed.items():
+        if name.split(".")[0] not in _CHANGEABLE:
+            _check_same(name, old or "unbound", new or "unbound")
 
 
 def _images(checkpoint: dict[str, Any], run: Run) -> str:

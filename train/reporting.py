@@ -219,18 +219,25 @@ def _unfused(model: nn.Module) -> str:
     )
 
 
-def print_finished(state: State) -> None:
-    """Prints why nothing is trained."""
+Changes = Mapping[str, tuple[Any, Any]]
+
+
+def print_finished(state: State, changes: Changes) -> None:
+    """Prints why nothing is trained, and that other settings change nothing."""
     print(
         f"nothing left to train: {state.epoch} epochs are done; --epochs asks"
         " for more",
         file=sys.stderr,
     )
+    for name, (old, new) in changes.items():
+        print(
+            f"warning: {name} was {old!r} in what is done, and stays so; not"
+            f" {new!r}",
+            file=sys.stderr,
+        )
 
 
-def print_resumed(
-    folder: WorkFolder, state: State, changes: Mapping[str, tuple[Any, Any]]
-) -> None:
+def print_resumed(folder: WorkFolder, state: State, changes: Changes) -> None:
     """Prints where training goes on, and what the recipe has changed."""
     print(
         f"going on after {state.epoch} epochs and {state.step} steps, from"

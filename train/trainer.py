@@ -76,9 +76,10 @@ def train(
         same_folder.check(folder.path, process)
         root = processes.on_first_process(lambda: make_images(str(folder.path)))
         trainer = Trainer(recipe, folder, root, resume, process, interruption)
-        _write_text(folder.config, config.resolved_text())
-        trainer.run()
-        _write_text(folder.operative, config.operative_text())
+        if not trainer.is_finished():
+            _write_text(folder.config, config.resolved_text())
+            trainer.run()
+            _write_text(folder.operative, config.operative_text())
         if process.is_first:
             print(reporting.results(folder, trainer.state))
 
@@ -180,9 +181,12 @@ class Trainer:
         if checkpoint is None:
             return
         self.state = checkpointing.restore(checkpoint, self._run)
-        if self._process.is_first and not self._is_finished():
+        if self._process.is_first:
             changes = checkpointing.changed_values(checkpoint, self._run)
-            reporting.print_resumed(self._folder, self.state, changes)
+            if self.is_finished():
+                reporting.print_finished(self.state, changes)
+            else:
+                reporting.print_resumed(self._folder, self.state, changes)
 
     def _save(self, is_best: bool = False) -> None:
         now = time.monotonic()
@@ -198,10 +202,6 @@ class Trainer:
     def run(self) -> None:
         """Trains the epochs that are left; see train."""
         recipe, is_first = self._recipe, self._process.is_first
-        if self._is_finished():
-            if is_first:
-                reporting.print_finished(self.state)
-            return
         if is_first:
             reporting.print_network(self._run.model, self._process.device)
         length = reporting.Length(
@@ -212,13 +212,14 @@ class Trainer:
         self._reporter = report(self._folder.tensorboard, length, self.state)
         self._interruption.postpone()
         with self._reporter:
-            while not self._is_finished():
+            while not self.is_finished():
                 self._train_epoch()
                 self._validate()
-                if not self._is_finished():
+                if not self.is_finished():
                     self._stop_if_asked()
 
-    def _is_finished(self) -> bool:
+    def is_finished(self) -> bool:
+        """Whether all epochs are trained."""
         return self.state.epoch >= self._recipe.epochs
 
     def _train_epoch(self) -> None:

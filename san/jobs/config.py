@@ -88,6 +88,7 @@ def parse(gin_files: Sequence[str], gin_params: Sequence[str] = ()) -> None:
             gin.parse_config(param)
         source = ""
         gin.finalize()
+        _check_macros_are_read(files, gin_params)
     except Exception as error:
         # gin raises ValueError, SyntaxError, KeyError and more, and its
         # import statements whatever the imported module raises.
@@ -112,6 +113,26 @@ def without_place(error: BaseException) -> str:
 def resolved_text() -> str:
     """Everything that is bound, as a gin file."""
     return gin.config_str()
+
+
+def bindings() -> dict[str, str]:
+    """Everything that is bound: the text of each value, by name.
+
+    Macros stand in it as what they are, where they are read.
+    """
+    bound = gin.config._CONFIG
+    macros = {
+        name: repr(bound[name, "gin.macro"]["value"]) for name in _macros()
+    }
+    return {
+        f"{f'{scope}/' if scope else ''}{selector.removeprefix('san.')}"
+        f".{parameter}": re.sub(
+            r"%([\w./]+)", lambda m: macros.get(m[1], m[0]), repr(value)
+        )
+        for (scope, selector), values in bound.items()
+        if selector != "gin.macro"
+        for parameter, value in values.items()
+    }
 
 
 def operative_text() -> str:
@@ -234,25 +255,55 @@ def _cause(error: Exception, text: str) -> str:
     return " ".join(text.split())
 
 
+def _check_macros_are_read(files: list[str], params: Sequence[str]) -> None:
+    """Raises ConfigError if a value has a name that stands nowhere else."""
+    read = set(map(repr, gin.config.iterate_references(gin.config._CONFIG)))
+    for name in _macros():
+        if f"%{name}" in read:
+            continue
+        owners = [
+            f"{selector.split('.')[-1]}.{name}"
+            for selector, configurable in gin.config._REGISTRY.items()
+            if selector.startswith("san.")
+            and name in inspect.signature(configurable.wrapper).parameters
+        ]
+        meant = f"; did you mean {' or '.join(owners)}?" if owners else ""
+        place = _place(rf"^\s*{re.escape(name)}\s*=", files, params)
+        raise ConfigError(
+            f"{place}nothing reads {name!r}: a name without an owner is a macro"
+            f" for use as %{name}{meant}"
+        )
+
+
 def _describe_macro(name: str, files: list[str], params: Sequence[str]) -> str:
     """One line for an undefined macro, of which gin does not say the place."""
-    places = [
-        f"--gin_param={param!r}" for param in params if f"%{name}" in param
-    ]
-    for file in files:
-        with open(file, encoding="utf-8") as lines:
-            places += [
-                f"{file}, line {number}"
-                for number, line in enumerate(lines, 1)
-                if re.search(rf"%{re.escape(name)}\b", line)
-            ]
-    defined = [
+    place = _place(rf"%{re.escape(name)}\b", files, params)
+    return f"{place}macro %{name} is not defined{_suggest(name, _macros())}"
+
+
+def _macros() -> list[str]:
+    return [
         scope
         for scope, selector in gin.config._CONFIG
         if selector == "gin.macro"
     ]
-    where = f"{places[0]}: " if places else ""
-    return f"{where}macro %{name} is not defined{_suggest(name, defined)}"
+
+
+def _place(pattern: str, files: list[str], params: Sequence[str]) -> str:
+    """Where something stands: "my.gin, line 3: ", or "" if it is not found."""
+    places = [
+        f"--gin_param={param!r}: "
+        for param in params
+        if re.search(pattern, param, re.MULTILINE)
+    ]
+    for file in files:
+        with open(file, encoding="utf-8") as lines:
+            places += [
+                f"{file}, line {number}: "
+                for number, line in enumerate(lines, 1)
+                if re.search(pattern, line)
+            ]
+    return places[0] if places else ""
 
 
 def _suggest(

@@ -233,6 +233,20 @@ def test_mistakes_on_the_command_line(param, message):
     assert error_of([], [param]).startswith(f"--gin_param={param!r}: {message}")
 
 
+def test_a_setting_that_nothing_reads(user_folder):
+    message = error_of([], ["Recipe.seed = 2", "epochs=1"])
+    assert message == (
+        "--gin_param='epochs=1': nothing reads 'epochs': a name without an"
+        " owner is a macro for use as %epochs; did you mean Recipe.epochs?"
+    )
+    (user_folder / "a.gin").write_text("side = 32\n\nimage_size = 32")
+    message = error_of(["a.gin"], ["Data.resize_size = %side"])
+    assert message.startswith(f"{user_folder}/a.gin, line 3: nothing reads 'im")
+    assert message.endswith("did you mean Data.image_size?")
+    config.parse([], ["side = 32", "Data.mean = (%side, 1.0, 1.0)"])
+    assert Data().mean == (32, 1.0, 1.0)
+
+
 def test_syntax_mistakes_on_the_command_line():
     assert error_of([], ["epochs"]).startswith("--gin_param='epochs', line 1:")
     message = error_of([], ["Recipe.seed=1", "Data.source=x"])

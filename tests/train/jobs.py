@@ -1,11 +1,12 @@
 """A small network, real images and real processes for the job tests."""
 
+import contextlib
 import os
 import signal
 import socket
 import subprocess
 import sys
-import time
+from unittest import mock
 
 import gin
 import numpy as np
@@ -13,7 +14,6 @@ import torch
 from PIL import Image
 from torch import nn
 
-import san
 from san.jobs import config
 from san.jobs.processes import Process
 from train import trainer
@@ -62,35 +62,26 @@ def configure(folder, *params):
     config.parse([str(write_settings(folder))], params)
 
 
-@gin.configurable(module="tests")
-def interrupted_san(num_classes, step, signals):
-    """A SAN during whose n-th training step this process gets signals.
+@contextlib.contextmanager
+def interruption(step, signals=(signal.SIGTERM,)):
+    """This process gets signals in the n-th training step from now on.
 
     Without any, the step fails.
     """
-    model = san.SAN(num_classes=num_classes)
     steps = []
+    take = trainer.Trainer._train_step
 
-    def count(module, inputs, output):
-        if module.training:
-            steps.append(None)
-            if len(steps) == step:
-                if not signals:
-                    raise RuntimeError("failed as asked")
-                for number in signals:
-                    os.kill(os.getpid(), number)
+    def take_and_count(*arguments):
+        steps.append(None)
+        if len(steps) == step:
+            if not signals:
+                raise RuntimeError("failed as asked")
+            for number in signals:
+                os.kill(os.getpid(), number)
+        take(*arguments)
 
-    model.register_forward_hook(count)
-    return model
-
-
-def interruption(step, signals=(signal.SIGTERM,)):
-    """Settings: signals during a step, counted from one."""
-    return [
-        "create_model.name = @interrupted_san",
-        f"interrupted_san.step = {step}",
-        f"interrupted_san.signals = {[int(number) for number in signals]}",
-    ]
+    with mock.patch.object(trainer.Trainer, "_train_step", take_and_count):
+        yield
 
 
 def train(folder, data_dir, resume=True):
@@ -111,19 +102,6 @@ def train_alone(folder, data_dir, epochs):
     """Trains the settings above for some epochs, in this process."""
     configure(folder.parent, f"Recipe.epochs = {epochs}")
     return train(folder, data_dir)
-
-
-@gin.configurable(module="tests")
-def slow_validation(num_classes):
-    """A SAN that takes seconds for a batch of validation images."""
-    model = san.SAN(num_classes=num_classes)
-
-    def wait(module, inputs, output):
-        if not module.training and not output.is_meta:
-            time.sleep(2)
-
-    model.register_forward_hook(wait)
-    return model
 
 
 @gin.configurable(module="tests")

@@ -7,10 +7,12 @@ import signal
 import subprocess
 import sys
 import time
+from unittest import mock
 
 import pytest
 import torch
 
+from eval import validation
 from san.data import scan
 from tests.train import forked, jobs
 
@@ -86,11 +88,14 @@ def test_two_processes_stop_together(tmp_path, arguments, numbers, code):
 def test_in_a_long_validation_nothing_trained_is_lost(
     tmp_path, images, arguments
 ):
-    job = forked.Job(
-        tmp_path / "log",
-        *arguments,
-        "--gin_param=create_model.name = @slow_validation",
-    )
+    count = validation._count
+
+    def count_slowly(*batch):
+        time.sleep(2)
+        count(*batch)
+
+    with mock.patch.object(validation, "_count", count_slowly):
+        job = forked.Job(tmp_path / "log", *arguments)
     job.wait_for(checkpoint(tmp_path).exists)
     start = time.monotonic()
     job.send(signal.SIGTERM)

@@ -1,3 +1,4 @@
+import re
 import signal
 
 import pytest
@@ -78,10 +79,13 @@ def test_two_runs_give_the_same_bits(tmp_path, images):
 def test_resumed_is_uninterrupted(tmp_path, images, expected, step):
     """Stopped within, at the end of and between two epochs of 4 steps."""
     folder = tmp_path / "run"
-    with pytest.raises(
-        InterruptionError, match=r"same command .*last\.pth"
-    ) as stop:
-        train(folder, images, *jobs.interruption(step))
+    with (
+        jobs.interruption(step),
+        pytest.raises(
+            InterruptionError, match=r"same command .*last\.pth"
+        ) as stop,
+    ):
+        train(folder, images)
     assert stop.value.exit_code == 128 + signal.SIGTERM
     checkpoint = torch.load(folder / "checkpoints/last.pth", weights_only=True)
     stopped = 4 * checkpoint["epoch"] + checkpoint["state"]["step"]
@@ -107,16 +111,16 @@ def test_resumed_twice_with_mixup_and_checkpoints(tmp_path, images):
     settings = ["Recipe.mixup_alpha = 0.5", "Recipe.save_every_steps = 2"]
     whole = train(tmp_path / "whole", images, *settings)
     for step in (3, 3):
-        with pytest.raises(InterruptionError):
-            train(tmp_path / "run", images, *settings, *jobs.interruption(step))
+        with jobs.interruption(step), pytest.raises(InterruptionError):
+            train(tmp_path / "run", images, *settings)
     resumed = train(tmp_path / "run", images, *settings)
     jobs.assert_same_bits(jobs.weights(whole), jobs.weights(resumed))
 
 
 def test_signals_act_as_before_afterwards(tmp_path, images):
     before = [signal.getsignal(s) for s in (signal.SIGINT, signal.SIGTERM)]
-    with pytest.raises(InterruptionError):
-        train(tmp_path / "run", images, *jobs.interruption(1))
+    with jobs.interruption(1), pytest.raises(InterruptionError):
+        train(tmp_path / "run", images)
     after = [signal.getsignal(s) for s in (signal.SIGINT, signal.SIGTERM)]
     assert before == after
 
@@ -125,8 +129,9 @@ def test_curves_of_a_resumed_run_have_no_doubles(tmp_path, images):
     folder = tmp_path / "run"
     settings = ["Recipe.log_every_steps = 1"]
     # Fails after 6 steps; its checkpoint is from after 4.
-    with pytest.raises(RuntimeError, match="failed as asked"):
-        train(folder, images, *settings, *jobs.interruption(6, []))
+    failure = pytest.raises(RuntimeError, match="failed as asked")
+    with jobs.interruption(6, []), failure:
+        train(folder, images, *settings)
     resumed = train(folder, images, *settings)
     assert [step for step, _ in curves(resumed)["train/loss"]] == [*range(1, 9)]
 
@@ -138,6 +143,49 @@ def test_a_finished_run_prints_its_table_again(tmp_path, images, capsys):
     train(tmp_path / "run", images)
     assert capsys.readouterr().out == table
     assert folder.last.stat().st_mtime_ns == written
+
+
+def test_a_finished_run_keeps_its_configuration(tmp_path, images, capsys):
+    folder = train(tmp_path / "run", images)
+    before = folder.config.read_text(), folder.operative.read_text()
+    train(tmp_path / "run", images, "Data.image_size = 14")
+    assert (folder.config.read_text(), folder.operative.read_text()) == before
+    said = capsys.readouterr().err
+    assert "nothing left to train: 2 epochs are done" in said
+    assert (
+        "warning: Data.image_size was '12' in what is done, and stays so; not"
+        " '14'" in said
+    )
+
+
+def test_other_data_settings_go_on_and_say_so(tmp_path, images, capsys):
+    train(tmp_path / "run", images)
+    settings = ["Recipe.epochs = 3", "side = 14", "Data.image_size = %side"]
+    train(tmp_path / "run", images, *settings)
+    said = capsys.readouterr().err
+    assert "warning: Data.image_size was '12' so far and is '14' now" in said
+    assert said.count("warning") == 2  # And the epochs, once.
+
+
+@pytest.mark.parametrize(
+    ("params", "old", "new"),
+    [
+        (["SAN.kernel_sizes = (3, 5)"], "(3, 3)", "(3, 5)"),
+        (["SAN.kernel_sizes = (3, %k)", "k = 7"], "(3, 3)", "(3, 7)"),
+    ],
+)
+def test_a_network_with_the_same_weights_is_another(
+    tmp_path, images, params, old, new
+):
+    """Footprints change no shape of pairwise attention's weights."""
+    pairwise = "SAN.attention = @PairwiseAttention"
+    train(tmp_path / "run", images, pairwise)
+    expected = f"resume: SAN.kernel_sizes must be the checkpoint's, {old}, got "
+    with pytest.raises(ValueError, match=re.escape(expected + new)):
+        train(tmp_path / "run", images, pairwise, *params)
+    other = "PairwiseAttention.relation = 'summation'"
+    with pytest.raises(ValueError, match="unbound, got 'summation'; give anot"):
+        train(tmp_path / "run", images, pairwise, other)
 
 
 def test_more_epochs_go_on_and_say_so(tmp_path, images, capsys):
@@ -162,7 +210,7 @@ def test_resume_false_starts_again(tmp_path, images):
 def test_another_network_cannot_resume(tmp_path, images):
     train(tmp_path / "run", images)
     with pytest.raises(
-        ValueError, match=r"misshapen: conv_in\.weight.*last\.pth"
+        ValueError, match=r"SAN\.widths must be the checkpoint's, \(32, 32\)"
     ):
         train(tmp_path / "run", images, "SAN.widths = (64, 32)")
 
@@ -198,8 +246,8 @@ def test_excluded_images_are_said_and_are_part_of_the_run(
     params = [f"Data.exclude = {str(path)!r}" for path in lists]
     for number, path in enumerate(lists):
         path.write_text(f"train/a/{number}.jpg\nval/b/0.jpg\n")
-    with pytest.raises(InterruptionError):
-        train(tmp_path / "run", images, params[0], *jobs.interruption(2))
+    with jobs.interruption(2), pytest.raises(InterruptionError):
+        train(tmp_path / "run", images, params[0])
     said = capfd.readouterr().err
     for split in ("train", "val"):
         assert f"1 image of {split} excluded by {params[0]}" in said
@@ -214,8 +262,8 @@ def test_excluded_images_are_said_and_are_part_of_the_run(
 
 @pytest.mark.parametrize("param", ["Recipe.batch_size = 5", "Recipe.seed = 3"])
 def test_within_an_epoch_the_order_cannot_change(tmp_path, images, param):
-    with pytest.raises(InterruptionError):
-        train(tmp_path / "run", images, *jobs.interruption(2))
+    with jobs.interruption(2), pytest.raises(InterruptionError):
+        train(tmp_path / "run", images)
     with pytest.raises(
         ValueError, match=r"within an epoch, Recipe\.\w+ must be"
     ):
