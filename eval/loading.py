@@ -7,6 +7,7 @@ import contextlib
 import dataclasses
 import os
 import pathlib
+import sys
 import tempfile
 from collections.abc import Iterator
 from typing import Any
@@ -18,7 +19,7 @@ from torch import nn
 import san
 from eval import class_order
 from san import checkpoints, data
-from san.jobs import network, processes
+from san.jobs import config, network, processes
 from san.recipe import Recipe
 
 
@@ -99,6 +100,8 @@ def load(
     num_classes = _num_classes(state_dict, path)
     model = san.create_model(num_classes=num_classes)
     checkpoints.load_state_dict(model, state_dict, source=str(path))
+    if process.is_first:
+        _announce_changes(checkpoint)
     recipe = Recipe()
     san.set_attention_backend()  # The configured one.
     network.try_network()
@@ -120,6 +123,17 @@ def load(
             recipe,
             process,
         )
+
+
+def _announce_changes(checkpoint: dict[str, Any]) -> None:
+    """Says which settings are not those that the network was trained with."""
+    settings = checkpoint.get("settings", config.bindings())
+    for name, (old, new) in config.changed_bindings(settings).items():
+        if not name.startswith("Recipe."):
+            print(
+                f"warning: {name} is {new}; the network was trained with {old}",
+                file=sys.stderr,
+            )
 
 
 def _load_images(root: str, workdir: pathlib.Path | None) -> data.ImageIndex:

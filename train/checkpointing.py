@@ -188,22 +188,18 @@ def changed_values(
 
 def _changed_settings(
     checkpoint: dict[str, Any],
-) -> dict[str, tuple[str | None, str | None]]:
-    """What gin binds otherwise than it did: (old, new), None where unbound.
+) -> dict[str, tuple[str, str]]:
+    """What gin binds otherwise than it did: (old, new).
 
     Older checkpoints have no settings, and nothing is said of them.
     """
-    new = config.bindings()
-    old = checkpoint.get("settings", new)
-    return {
-        name: (old.get(name), new.get(name))
-        for name in sorted(old.keys() | new.keys())
-        if old.get(name) != new.get(name)
-    }
+    return config.changed_bindings(
+        checkpoint.get("settings", config.bindings())
+    )
 
 
 def _check_same_network(
-    changed: Mapping[str, tuple[str | None, str | None]],
+    changed: Mapping[str, tuple[str, str]],
 ) -> None:
     """Raises ValueError if another network would get the weights.
 
@@ -212,7 +208,7 @@ def _check_same_network(
     """
     for name, (old, new) in changed.items():
         if name.split(".")[0] not in _CHANGEABLE:
-            _check_same(name, old or "unbound", new or "unbound")
+            _check_same(name, old, new)
 
 
 def _images(checkpoint: dict[str, Any], run: Run) -> str:

@@ -13,7 +13,7 @@ import pathlib
 import re
 import sys
 import tokenize
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TextIO
 
 import gin
@@ -133,6 +133,22 @@ def bindings() -> dict[str, str]:
         if selector != "gin.macro"
         for parameter, value in values.items()
     }
+
+
+def changed_bindings(
+    before: Mapping[str, str],
+) -> dict[str, tuple[str, str]]:
+    """What is bound otherwise than it was: (old, new), "unbound" for none.
+
+    Args:
+      before: what bindings() gave then.
+    """
+    now = bindings()
+    pairs = {
+        name: (before.get(name, "unbound"), now.get(name, "unbound"))
+        for name in sorted(before.keys() | now.keys())
+    }
+    return {name: pair for name, pair in pairs.items() if pair[0] != pair[1]}
 
 
 def operative_text() -> str:

@@ -53,6 +53,16 @@ def test_batch_size_changes_nothing(run, batch_size):
     assert_figures(found, latest(run))
 
 
+def test_other_settings_are_announced(tmp_path, run, capsys):
+    evaluation.evaluate(run.last, None, None, None, ALONE)
+    assert "warning" not in capsys.readouterr().err
+    jobs.configure(tmp_path, "Data.resize_size = 16", "Recipe.epochs = 9")
+    evaluation.evaluate(run.last, None, None, None, ALONE)
+    assert capsys.readouterr().err == (
+        "warning: Data.resize_size is 16; the network was trained with 14\n"
+    )
+
+
 def test_published_checkpoint_equals_training(tmp_path, run, images):
     state_dict = jobs.weights(run)
     published = {
