@@ -1,5 +1,6 @@
 """TensorBoard curves, without which training goes on."""
 
+import contextlib
 import pathlib
 import sys
 import time
@@ -58,6 +59,9 @@ class Curves:
                 self._first_step = None
             action(self._writer)
         except OSError as error:
+            with contextlib.suppress(OSError):
+                if self._writer is not None:
+                    self._writer.close()  # What can be saved of it.
             self._writer = None
             self._next_attempt = time.monotonic() + _RETRY_SECONDS
             if not self._has_warned:

@@ -125,14 +125,14 @@ def test_the_batch_script_itself_is_no_task(tmp_path, training):
 
 
 def test_before_its_time_is_over_it_saves_and_starts_again(tmp_path, training):
-    job = training("--time=1", "--signal=USR1@40")
+    job = training("--time=60", "--signal=USR1@100")
+    last = wait_for_checkpoint(tmp_path)
+    cluster.let_time_run_out(job)
     cluster.wait_for(job, is_requeued)
-    text = log(tmp_path)
-    assert "training ended with exit code 75" in text
-    saved = wait_for_checkpoint(tmp_path).stat().st_mtime_ns
+    assert "training ended with exit code 75" in log(tmp_path)
+    saved = last.stat().st_mtime_ns
     cluster.start_now(job)
     wait_until(lambda: "going on after" in log(tmp_path), tmp_path)
-    last = wait_for_checkpoint(tmp_path)
     wait_until(lambda: last.stat().st_mtime_ns > saved, tmp_path)
 
 
