@@ -75,7 +75,8 @@ def launch(count: int, command: Sequence[str]) -> int:
       command: what each of them runs, by this Python.
 
     Returns:
-      The exit code: that of the first process that failed, or 0.
+      The exit code: that of the process that failed first, or 0. Of several
+      that ended at once it is one that was killed: the others notice.
     """
     # Its port is free because it is the one that is open.
     store = dist.TCPStore(
@@ -101,7 +102,9 @@ def launch(count: int, command: Sequence[str]) -> int:
         forwarding.to(context.pids().values())
         while (result := context.wait(timeout=0)) is None:
             time.sleep(_POLL_SECONDS)
-    codes = [failure.exitcode for failure in _by_time(result.failures.values())]
+    codes = [
+        failure.exitcode for failure in _in_order(result.failures.values())
+    ]
     if codes and all(code < 0 for code in codes):
         # None of them was left to say so.
         name = signal.Signals(-codes[0]).name
@@ -109,10 +112,11 @@ def launch(count: int, command: Sequence[str]) -> int:
     return _exit_code(codes[0]) if codes else 0
 
 
-def _by_time(
+def _in_order(
     failures: Iterable[multiprocessing.errors.ProcessFailure],
 ) -> list[multiprocessing.errors.ProcessFailure]:
-    return sorted(failures, key=lambda failure: failure.timestamp)
+    # Times are in seconds, and others notice a dead process sooner.
+    return sorted(failures, key=lambda f: (f.exitcode >= 0, f.timestamp))
 
 
 def _exit_code(code: int) -> int:
