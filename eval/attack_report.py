@@ -1,7 +1,6 @@
 """Outcomes of attacks, as text and as JSON."""
 
 import dataclasses
-import json
 from collections.abc import Sequence
 from typing import Any
 
@@ -9,6 +8,7 @@ from eval import published
 from eval.attacked_batch import Attack
 from eval.attacks import PROTOCOL, PUBLISHED, Outcome
 from eval.subject import Subject
+from san.jobs import valid_json
 
 
 def as_text(subject: Subject, outcomes: Sequence[Outcome]) -> str:
@@ -47,7 +47,7 @@ def as_json(
     ]
     protocol = " ".join(PROTOCOL.split())
     figures = {"protocol": protocol, "seed": seed, "networks": networks}
-    return json.dumps(figures, indent=2) + "\n"
+    return valid_json.text_of(figures)
 
 
 def _published(

@@ -1,9 +1,9 @@
 """An evaluation as text and as JSON."""
 
-import json
 from typing import Any
 
 from eval.evaluation import Evaluation
+from san.jobs import valid_json
 
 # With more classes than this, only the worst and the best are printed.
 _MAX_LISTED = 20
@@ -42,7 +42,7 @@ def as_json(evaluation: Evaluation) -> str:
         "images_per_second": result.images_per_second,
         "per_class": _per_class(evaluation),
     }
-    return json.dumps(figures, indent=2) + "\n"
+    return valid_json.text_of(figures)
 
 
 def _per_class(evaluation: Evaluation) -> dict[str, dict[str, Any]]:

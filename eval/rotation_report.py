@@ -1,12 +1,12 @@
 """Accuracies on rotated images, as text and as JSON."""
 
-import json
 from collections.abc import Sequence
 
 from eval import published
 from eval.rotations import Accuracies
 from eval.subject import Subject
 from eval.validation import Result
+from san.jobs import valid_json
 
 
 def as_text(subject: Subject, found: Accuracies) -> str:
@@ -45,7 +45,7 @@ def as_json(found: Sequence[tuple[Subject, Accuracies]], fill: str) -> str:
         }
         for subject, accuracies in found
     ]
-    return json.dumps({"fill": fill, "networks": networks}, indent=2) + "\n"
+    return valid_json.text_of({"fill": fill, "networks": networks})
 
 
 def _line(name: str, result: Result) -> str:

@@ -1,9 +1,9 @@
 """What was found, as a table for people and as JSON for programs."""
 
-import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from san.jobs import valid_json
 from tools.data_doctor.kinds import KINDS, Finding
 
 _MAX_LISTED = 20  # Problems of one kind, on the screen.
@@ -82,7 +82,7 @@ def as_json(
             for found in findings
         ],
     }
-    return json.dumps(content, indent=2) + "\n"
+    return valid_json.text_of(content)
 
 
 def _of_kind(findings: Sequence[Finding], name: str) -> list[Finding]:

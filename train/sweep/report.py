@@ -1,12 +1,12 @@
 """An ablation's progress, table and JSON: published figures beside measured."""
 
 import dataclasses
-import json
 import sys
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from san.jobs import valid_json
 from train import reporting
 from train.sweep.figures import Measured
 from train.sweep.job import Job
@@ -111,7 +111,7 @@ def _measured_cells(measured: Measured | None) -> str:
 
 def as_json(outcome: Outcome) -> str:
     """All figures; accuracies in percent."""
-    return json.dumps(_figures(outcome), indent=2) + "\n"
+    return valid_json.text_of(_figures(outcome))
 
 
 def _figures(outcome: Outcome) -> dict[str, Any]:
