@@ -166,8 +166,10 @@ RUN = runs.Run(
     row="table3/pair/san10",
     data="digits",
     fold="digits_fold0",
+    seed=0,
     size="",
     epochs=20,
+    settings=frozenset(),
     top1=90.0,
     top5=99.0,
     num_images=100,
@@ -178,7 +180,7 @@ ROWS = {row.row: row for row in san.paper_rows()}
 def test_folds_and_seeds_are_one_figure():
     found = [
         RUN,
-        dataclasses.replace(RUN, top1=92.0),
+        dataclasses.replace(RUN, seed=1, top1=92.0),
         dataclasses.replace(RUN, fold="digits_fold1", num_images=50, top1=97.0),
     ]
     measured = runs.measured(ROWS["table3/pair/san10"], found)
@@ -205,19 +207,40 @@ def test_a_rows_own_runs_come_before_those_of_its_network():
 
 @pytest.mark.parametrize(
     "change",
-    [{"data": "flowers"}, {"epochs": 30}, {"size": "RowSize: widths = (32,)"}],
+    [
+        {"fold": "/flowers/images_fold0"},
+        {"epochs": 30},
+        {"size": "RowSize: widths = (32,)"},
+        {"fold": "digits"},  # Some of the folds' images again.
+    ],
 )
 def test_runs_that_cannot_be_compared(change):
     other = dataclasses.replace(RUN, folder=pathlib.Path("runs/b"), **change)
     with pytest.raises(
         ValueError,
         match=r"^paper_tables: --runs must have runs of table3/pair/san10 on"
-        r" the same data.* got runs/a \(digits, 20 epochs\) and runs/b \(",
+        r" the same data.* got runs/a \(digits in folds, 20 epochs\) and runs/b ",
     ):
         runs.measured(ROWS["table3/pair/san10"], [RUN, other])
 
 
-def test_robustness_of_ours_stands_below_the_published(tmp_path):
+def test_runs_with_other_settings_and_the_same_run_again():
+    other = dataclasses.replace(
+        RUN,
+        folder=pathlib.Path("runs/b"),
+        seed=1,
+        settings=frozenset([("Recipe.batch_size", "8")]),
+    )
+    with pytest.raises(
+        ValueError, match=r"runs/b with other Recipe\.batch_size"
+    ):
+        runs.measured(ROWS["table3/pair/san10"], [RUN, other])
+    again = dataclasses.replace(RUN, folder=pathlib.Path("runs/copy"))
+    with pytest.raises(ValueError, match=r"once, .* in runs/a and runs/c"):
+        runs.measured(ROWS["table3/pair/san10"], [RUN, again])
+
+
+def test_robustness_of_ours_stands_below_the_published(tmp_path, capsys):
     accuracy = {"top1": 50.0, "top5": 75.0, "loss": 1.0}
     subject = {
         "label": "run",
@@ -263,9 +286,17 @@ def test_robustness_of_ours_stands_below_the_published(tmp_path):
     )
     table = robustness.attacks(networks)
     assert table.rows[-1] == ["measured: run", "20.00 / 60.00", ""]
-    path.write_text("[]")
-    with pytest.raises(ValueError, match=f"paper_tables: {path} must be a fi"):
-        robustness.read_reports(tmp_path)
+    for text in (
+        "",
+        "[]",
+        '{"networks": [{"orientations": {}}]}',
+        '{"networks": [{"network": "a", "orientations": {"none": {}}}]}',
+        '{"networks": [{"outcomes": null}]}',
+    ):
+        path.write_text(text)
+        assert robustness.read_reports(tmp_path) == []
+        said = capsys.readouterr().err
+        assert said.startswith(f"left out: {path}: not of //eval:robustness (")
 
 
 def test_robustness_as_it_is_written(trained, tmp_path):

@@ -29,7 +29,8 @@ POINTS = (
     "Section 5.3, scalar attention: no number of groups and no form of the"
     " position is given. Here a group is the 8 channels that share a weight,"
     " the scores are not scaled, and the position is an embedding of the row"
-    " and one of the column; others fit the figures as well.",
+    " and one of the column; others fit the figures as well. Honest MACs"
+    " count the product of phi and psi + r once, as it is defined.",
     "Tables 4 to 8: which 50 images of each class were held out is not"
     " published; nobody can repeat these accuracies on the same images.",
     "Table 9: images are turned after they are resized and cut; before, the cut"

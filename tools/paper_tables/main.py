@@ -19,7 +19,6 @@ error.
 """
 
 import functools
-import json
 import pathlib
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -27,7 +26,7 @@ from typing import Any
 from absl import app, flags
 
 import san
-from san.jobs import config, entry, files
+from san.jobs import config, entry, files, valid_json
 from tools.paper_tables import layout, left_open, robustness
 from tools.paper_tables.architectures import architectures
 from tools.paper_tables.counted import TITLES, counted
@@ -68,7 +67,7 @@ def _print_tables(arguments: Sequence[str]) -> None:
             "robustness": reports,
             "left_open": left_open.POINTS,
         }
-        text = json.dumps(content, indent=2) + "\n"
+        text = valid_json.text_of(content)
         files.write_atomically(json_file, text.encode())
 
 

@@ -2,6 +2,7 @@
 
 import json
 import pathlib
+import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -22,21 +23,24 @@ _PATTERN = "robustness*.json"
 def read_reports(folder: pathlib.Path) -> list[dict[str, Any]]:
     """The networks in the files robustness*.json of a folder and below.
 
-    Each gets `report`, the file's path.
-
-    Raises:
-      ValueError: if a file is not what //eval:robustness writes.
+    Each gets `report`, the file's path. What //eval:robustness has not written
+    is named on stderr.
     """
     networks = []
     for path in sorted(folder.rglob(_PATTERN)):
         try:
             found = json.loads(path.read_text())["networks"]
-            networks += [{**network, "report": str(path)} for network in found]
-        except (ValueError, KeyError, TypeError) as error:
-            raise ValueError(
-                f"paper_tables: {path} must be a file of //eval:robustness,"
-                f" got {type(error).__name__}: {error}"
-            ) from error
+            found = [{**network, "report": str(path)} for network in found]
+            rotations(found)
+            attacks(found)
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            print(
+                f"left out: {path}: not of //eval:robustness"
+                f" ({type(error).__name__}: {error})",
+                file=sys.stderr,
+            )
+        else:
+            networks += found
     return networks
 
 
@@ -49,6 +53,8 @@ def rotations(networks: Sequence[dict[str, Any]]) -> Table:
     ours = [network for network in networks if "orientations" in network]
     for network in ours:
         results = list(network["orientations"].values())
+        if len(results) != len(_ORIENTATIONS):
+            raise ValueError(f"{len(results)} orientations")
         cells = [f"{r['top1']:.2f} ({r['top5']:.2f})" for r in results]
         rows.append([_name(network), *cells])
     return Table(_TITLES["9"], ("network", *_ORIENTATIONS), rows, _notes(ours))

@@ -6,6 +6,7 @@ would be chosen on the images that it is measured on.
 """
 
 import dataclasses
+import math
 import pathlib
 import re
 import statistics
@@ -21,7 +22,11 @@ from san.jobs import config
 from san.networks.bindings import bound, is_bound
 from san.networks.row_networks import STRUCTURE, RowNetwork
 
+# Of the digits, which every run may have written for itself.
 _FOLD = re.compile(r"_fold\d+$")
+_OWN_IMAGES = "digits_"
+# Settings in which runs of a row may differ.
+_OF_A_RUN = ("create_model.name", "Recipe.seed", "digits.fold")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,9 +37,11 @@ class Run:
       folder: its work folder.
       row: of the paper; the one of table 3 for "san10_pair" and the like.
       data: name of the data set, folds left out.
-      fold: name of the folder of images.
+      fold: the folder of images; of the digits its name.
+      seed: the recipe's.
       size: what it says of RowSize, or "" for the paper's size.
       epochs: it was trained for.
+      settings: everything else that gin was told.
       top1: percent, after the last epoch.
       top5: likewise.
       num_images: it was validated on.
@@ -44,8 +51,10 @@ class Run:
     row: str
     data: str
     fold: str
+    seed: int
     size: str
     epochs: int
+    settings: frozenset[tuple[str, str]]
     top1: float
     top5: float
     num_images: int
@@ -86,7 +95,7 @@ class Measured:
 def find_runs(folder: pathlib.Path) -> list[Run]:
     """The finished runs of rows in a folder and the folders below it.
 
-    What is no such run is named on stderr, with the reason.
+    What is no such run is named on stderr, with the reason, whatever it is.
 
     Raises:
       ValueError: if there is no such folder.
@@ -101,6 +110,12 @@ def find_runs(folder: pathlib.Path) -> list[Run]:
             runs.append(_read(path.parent))
         except (ValueError, OSError) as error:
             print(f"left out: {path.parent}: {error}", file=sys.stderr)
+        except (KeyError, TypeError, AttributeError) as error:
+            print(
+                f"left out: {path.parent}: last.pth is not of //train:main"
+                f" ({type(error).__name__}: {error})",
+                file=sys.stderr,
+            )
     config.parse([])  # What the last one says is not said of what follows.
     return runs
 
@@ -109,8 +124,8 @@ def measured(row: san.PaperRow, runs: Sequence[Run]) -> Measured | None:
     """What was measured of a row, or else of another row of its network.
 
     Raises:
-      ValueError: if its runs are on other data, of another size or longer
-        than each other.
+      ValueError: if its runs have not the same settings, or one is there
+        twice.
     """
     own = [run for run in runs if run.row == row.row]
     network = RowNetwork.of(row.row)
@@ -131,6 +146,14 @@ def measured(row: san.PaperRow, runs: Sequence[Run]) -> Measured | None:
                 f" ({_conditions(first)}) and {run.folder}"
                 f" ({_conditions(run)})"
             )
+        if run.settings != first.settings:
+            names = sorted(dict(run.settings ^ first.settings))
+            raise ValueError(
+                f"paper_tables: --runs must have runs of {row.row} with the"
+                f" same settings, got {first.folder} and {run.folder} with"
+                f" other {', '.join(names)}"
+            )
+    _check_that_none_is_there_twice(found)
     images = {run.fold: run.num_images for run in found}
     weights = [run.num_images for run in found]
     return Measured(
@@ -144,9 +167,21 @@ def measured(row: san.PaperRow, runs: Sequence[Run]) -> Measured | None:
     )
 
 
+def _check_that_none_is_there_twice(found: Sequence[Run]) -> None:
+    seen: dict[Any, Run] = {}
+    for run in found:
+        other = seen.setdefault((run.row, run.seed, run.fold), run)
+        if other is not run:
+            raise ValueError(
+                f"paper_tables: --runs must have a run once, got {run.row} with"
+                f" seed {run.seed} in {other.folder} and {run.folder}"
+            )
+
+
 def _conditions(run: Run) -> str:
     size = f", {run.size}" if run.size else ""
-    return f"{run.data}, {run.epochs} epochs{size}"
+    images = _FOLD.sub(" in folds", run.fold)
+    return f"{images}, {run.epochs} epochs{size}"
 
 
 def _read(folder: pathlib.Path) -> Run:
@@ -154,17 +189,29 @@ def _read(folder: pathlib.Path) -> Run:
     row = _row()
     checkpoint = checkpoints.read_checkpoint(folder / "checkpoints/last.pth")
     epochs, latest = _last_epoch(checkpoint)
-    fold = pathlib.PurePath(checkpoint["data_dir"]).name
+    fold = checkpoint["data_dir"]
+    name = pathlib.PurePath(fold).name
+    if name.startswith(_OWN_IMAGES):
+        fold = name
+    top1, top5 = float(latest["top1"]), float(latest["top5"])
+    if not (math.isfinite(top1) and math.isfinite(top5)):
+        raise ValueError(f"top-1 is {top1}, top-5 {top5}")
     return Run(
         folder,
         row,
-        _FOLD.sub("", fold),
+        _FOLD.sub("", name),
         fold,
+        checkpoint["recipe"]["seed"],
         _size(row),
         epochs,
-        latest["top1"],
-        latest["top5"],
-        latest["num_images"],
+        frozenset(
+            (name, text)
+            for name, text in config.bindings().items()
+            if name not in _OF_A_RUN
+        ),
+        top1,
+        top5,
+        int(latest["num_images"]),
     )
 
 
@@ -183,7 +230,7 @@ def _last_epoch(checkpoint: dict[str, Any]) -> tuple[int, dict[str, Any]]:
 
 def _row() -> str:
     """The row of what is configured."""
-    name = gin.query_parameter("create_model.name")
+    name = str(gin.query_parameter("create_model.name"))
     rows = _names()
     changed = bound(STRUCTURE)
     if name not in rows or changed:
