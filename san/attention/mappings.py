@@ -5,10 +5,11 @@ Source: "Exploring Self-attention for Image Recognition", CVPR 2020, section
 """
 
 import itertools
+import operator
 from collections.abc import Sequence
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from san.ops.mapping import layers_by_kind
 
@@ -38,9 +39,10 @@ class Mapping(nn.Sequential):
 
 def check_num_layers(block: str, num_layers: Any) -> int:
     """Raises ValueError unless this is a depth of the paper's table 5."""
-    if isinstance(num_layers, int) and not isinstance(num_layers, bool):
-        if num_layers in (1, 2, 3):
-            return num_layers
+    is_integer = hasattr(num_layers, "__index__")
+    if is_integer and not isinstance(num_layers, bool | Tensor):
+        if operator.index(num_layers) in (1, 2, 3):
+            return operator.index(num_layers)
     raise ValueError(
         f"{block}: num_layers must be 1, 2 or 3, got {num_layers!r}"
     )

@@ -75,7 +75,7 @@ class PatchwiseAttention(Attention):
             channels_per_weight,
         )
         num_layers = check_num_layers(type(self).__name__, num_layers)
-        if position != "none":
+        if not isinstance(position, str) or position != "none":
             raise ValueError(
                 f"{type(self).__name__}: position must be 'none', since the "
                 f"order of the taps says where they lie, got {position!r}"

@@ -20,6 +20,7 @@ from san.attention.window_ops import (
     taps,
     window_ops,
 )
+from san.ops.window import check_tensor
 
 
 class Relation(nn.Module):
@@ -96,7 +97,7 @@ class HadamardProduct(Relation):
         return _products(phi, psi, phi.shape[1], kernel_size)
 
 
-@gin.configurable(module="san")
+@gin.configurable(module="san", denylist=["num_groups"])
 class DotProduct(Relation):
     """The scalar product of phi_i and psi_j, at each tap.
 
@@ -155,6 +156,7 @@ class CliqueProduct(Relation):
 
     def forward(self, phi: Tensor, psi: Tensor, kernel_size: int) -> Tensor:
         """Maps two images [N, R, H, W] to [N, K * K, 1, P]."""
+        check_tensor("correlation", "phi", phi)
         batch, features, height, width = phi.shape
         num_taps = kernel_size**2
         # Phi at each tap as an image of its own, beside the same psi.

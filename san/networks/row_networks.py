@@ -90,7 +90,9 @@ class RowSize:
       conv_widths: channels inside the bottlenecks of each of them.
 
     Raises:
-      ValueError: if num_blocks and widths differ in length.
+      ValueError: if a length is wrong, something is no positive integer (or
+        0 blocks), or only the first stage has blocks, in which all rows have
+        the same footprint.
     """
 
     num_blocks: Sequence[int] = SAN_BLOCKS["san10"]
@@ -99,6 +101,13 @@ class RowSize:
     conv_widths: Sequence[int] = RESNET_WIDTHS
 
     def __post_init__(self) -> None:
+        for field in dataclasses.fields(self):
+            _check_integers(field.name, getattr(self, field.name))
+        if not any(self.num_blocks[1:]):
+            raise ValueError(
+                "RowSize: num_blocks must have a block behind the first stage, "
+                f"which is alike in all rows, got {self.num_blocks}"
+            )
         if len(self.num_blocks) != len(self.widths):
             raise ValueError(
                 "RowSize: num_blocks and widths must have one entry per "
@@ -177,6 +186,18 @@ class RowNetwork:
             num_blocks=blocks,
             kernel_size=self.kernel_size,
             widths=widths,
+        )
+
+
+def _check_integers(name: str, sizes: Any) -> None:
+    least = 0 if name == "num_blocks" else 1
+    if not isinstance(sizes, list | tuple) or not all(
+        isinstance(size, int) and not isinstance(size, bool) and size >= least
+        for size in sizes
+    ):
+        raise ValueError(
+            f"RowSize: {name} must be a tuple of integers of at least {least}, "
+            f"got {sizes!r}"
         )
 
 

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 import gin
+import numpy as np
 from torch import nn
 
 from san.networks.bindings import bound, is_bound
@@ -72,7 +73,10 @@ def create_model(
       ValueError: if the name is unknown, gin binds what the name says or a
         RowSize that it does not read, or num_classes is no positive integer.
     """
-    if not isinstance(num_classes, int) or num_classes < 1:
+    if isinstance(num_classes, np.integer):
+        num_classes = int(num_classes)
+    is_integer = isinstance(num_classes, int)
+    if not is_integer or isinstance(num_classes, bool) or num_classes < 1:
         raise ValueError(
             "create_model: num_classes must be a positive integer, "
             f"got {num_classes!r}"
@@ -84,7 +88,7 @@ def _factory(name: str | NetworkFactory) -> NetworkFactory:
     if callable(name):
         _check_size_is_read(f"@{getattr(name, '__name__', name)}", ())
         return name
-    if name in ROWS:
+    if isinstance(name, str) and name in ROWS:
         row = RowNetwork.of(name)
         _check_size_is_read(repr(name), row.sizes)
         factory = row.factory()

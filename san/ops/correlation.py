@@ -8,6 +8,7 @@ Shape letters: N batch, C channels, G groups, H W image, K taps of the
 footprint, P output pixels.
 """
 
+from operator import index
 from typing import Any
 
 import torch
@@ -90,11 +91,12 @@ def _check_centres(a: Any, b: torch.Tensor, window: Window) -> None:
 
 
 def _checked_groups(num_groups: Any, channels: int) -> int:
-    is_integer = hasattr(num_groups, "__index__")
-    if is_integer and not isinstance(num_groups, bool):
-        groups = int(num_groups)
-        if groups >= 1 and channels % groups == 0:
-            return groups
+    try:
+        groups = 0 if isinstance(num_groups, bool) else index(num_groups)
+    except TypeError:
+        groups = 0
+    if groups >= 1 and channels % groups == 0:
+        return groups
     raise ValueError(
         "correlation: num_groups must be an integer that divides the "
         f"{channels} channels of b, got {num_groups!r}"

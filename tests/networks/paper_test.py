@@ -200,11 +200,6 @@ def test_rows_are_smaller_where_it_is_said(bind):
             "/hadamard', which says it; bind create_model.name = @SAN and",
         ),
         (
-            "table4/pair/dot",
-            "DotProduct.num_groups = 2",
-            "DotProduct.num_groups must not be bound .* = @SAN and all",
-        ),
-        (
             "table4/pair/hadamard",
             "SAN.kernel_sizes = (3, 3, 3, 3, 3)",
             "SAN.kernel_sizes must not be bound",

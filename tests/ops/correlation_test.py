@@ -1,3 +1,4 @@
+import numpy as np
 import pytest
 import torch
 
@@ -166,6 +167,8 @@ def image(*shape, dtype=torch.float32, device="cpu"):
         ({"num_groups": 3}, "num_groups must be an integer that divides the 4"),
         ({"num_groups": 0}, "num_groups must be an integer .* got 0"),
         ({"num_groups": True}, "num_groups must be an integer .* got True"),
+        ({"num_groups": torch.tensor(2.5)}, "num_groups must be an integer"),
+        ({"num_groups": np.array([2])}, "num_groups must be an integer"),
         ({"num_groups": 2.0}, "num_groups must be an integer .* got 2.0"),
         ({"kernel_size": 0}, "kernel_size must be an integer from 1 to"),
         ({"padding_mode": "wrap"}, "padding_mode must be one of reflect, ze"),
