@@ -28,6 +28,7 @@ are complete, 1 if one failed or a file could not be written, 2 if a setting or
 the data was wrong, 130 or 143 after Ctrl-C or SIGTERM, when all is saved.
 """
 
+import logging
 import os
 import pathlib
 
@@ -42,7 +43,7 @@ import torch
 from san import data
 from san.jobs import config, entry, files
 from san.jobs.flags import define
-from train.sweep import figures, plan, plot, report, schedule
+from train.sweep import figures, plan, report, schedule
 from train.sweep.job import Settings, prepare
 from train.work_folder import owned_folder
 
@@ -97,6 +98,10 @@ def _run(arguments: list[str]) -> list[str]:
         files.remove_temporaries(settings.workdir)
         files.remove_temporaries(settings.workdir / "data")
         outcome = _outcome(settings, runs)
+        # Not that it lists the fonts.
+        logging.getLogger("matplotlib").setLevel(logging.WARNING)
+        from train.sweep import plot  # Slow to import.
+
         for name, content in (
             ("ablation.json", report.as_json(outcome).encode()),
             ("ablation.png", plot.as_png(outcome)),

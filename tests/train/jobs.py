@@ -6,6 +6,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 from unittest import mock
 
 import gin
@@ -132,7 +133,12 @@ def start(module, *arguments, **environment):
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        env={**os.environ, **environment},
+        # Where matplotlib may write, lest it says that it cannot elsewhere.
+        env={
+            "MPLCONFIGDIR": tempfile.gettempdir(),
+            **os.environ,
+            **environment,
+        },
     )
 
 

@@ -6,6 +6,7 @@ figures of different settings do not belong into one table.
 
 import dataclasses
 import difflib
+import os
 import pathlib
 from collections.abc import Sequence
 from typing import Any
@@ -19,6 +20,13 @@ from train.sweep.plan import Run
 from train.work_folder import WorkFolder
 
 _MAX_DIFFERENCES = 3
+
+# What distinguishes the runs, and the flag that it follows from.
+_SAID_BY = {
+    "create_model.name": "--table",
+    "Recipe.seed": "--seeds",
+    "digits.fold": "--folds",
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,8 +46,24 @@ class Settings:
     workdir: pathlib.Path
 
     def has_folds(self) -> bool:
-        """Whether the images are the digits, which come in folds."""
+        """Whether the images are the digits, which come in folds.
+
+        Raises:
+          ValueError: if a setting is wrong, or is what tells runs apart, or
+            the folder of images is none.
+        """
         config.parse(self.gin_files, self.gin_params)
+        for name, flag in _SAID_BY.items():
+            if name in config.bindings():
+                raise ValueError(
+                    f"ablation: {name} must not be bound, {flag} says it"
+                )
+        Recipe()
+        if self.data_dir and not os.path.isdir(self.data_dir):
+            raise ValueError(
+                "ablation: --data_dir must be a folder of images, got"
+                f" {self.data_dir}"
+            )
         return self.data_dir is None and data.Data().source is data.write_digits
 
 
@@ -85,7 +109,7 @@ def prepare(settings: Settings, run: Run) -> Job:
     images = settings.workdir / "data"
     data_dir = trainer.source(settings.data_dir)(str(images))
     folder = WorkFolder(settings.workdir / run.folder)
-    _check_same_settings(folder, settings.data_dir)
+    _check_same_settings(folder, os.path.abspath(data_dir))
     arguments = [
         *(f"--gin_file={name}" for name in settings.gin_files),
         *(f"--gin_param={param}" for param in params),
@@ -95,15 +119,18 @@ def prepare(settings: Settings, run: Run) -> Job:
     return Job(run, folder, arguments, Recipe().epochs)
 
 
-def _check_same_settings(folder: WorkFolder, data_dir: str | None) -> None:
+def _check_same_settings(folder: WorkFolder, data_dir: str) -> None:
     """Raises ValueError if something was trained with other settings."""
     if not (folder.last.exists() and folder.config.exists()):
         return
     old = folder.config.read_text().splitlines()
     new = config.resolved_text().splitlines()
-    changed = [line for line in difflib.ndiff(old, new) if " = " in line[1:]]
-    changed = [line for line in changed if line[0] in "-+"]
-    if data_dir and _images_of(folder) not in (None, data_dir):
+    changed = [
+        line
+        for line in difflib.ndiff(old, new)
+        if line[0] in "-+" and line[2:].strip() and line[2] != "#"
+    ]
+    if _images_of(folder) not in (None, data_dir):
         changed += [f"- {_images_of(folder)}", f"+ {data_dir}"]
     if changed:
         raise ValueError(
