@@ -62,6 +62,9 @@ class Attention(nn.Module):
         transformations are one.
     """
 
+    # Whether its relation compares tap by tap.
+    is_by_tap = True
+
     def __init__(
         self,
         channels: int,
@@ -105,6 +108,12 @@ class Attention(nn.Module):
             outputs = made[self.transformations.index(name)]
             self.add_module(name, nn.Conv2d(channels, outputs, 1))
         self.relation = create_part(block, Relation, relation, known)
+        if self.relation.is_by_tap not in (None, self.is_by_tap):
+            needed = "tap by tap" if self.is_by_tap else "of whole footprints"
+            raise ValueError(
+                f"{block}: relation must be one {needed}, got "
+                f"{type(self.relation).__name__}"
+            )
 
     @property
     def _is_one(self) -> bool:

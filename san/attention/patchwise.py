@@ -49,6 +49,8 @@ class PatchwiseAttention(Attention):
       ValueError: if an argument is none of the above.
     """
 
+    is_by_tap = False
+
     def __init__(
         self,
         channels: int,

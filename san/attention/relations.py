@@ -31,6 +31,10 @@ class Relation(nn.Module):
     channels for the whole footprint, [N, D, 1, P].
     """
 
+    # Which of the two; a block refuses the other at once. None: it is seen
+    # when the relation is computed.
+    is_by_tap: bool | None = None
+
     def channels(self, features: int, num_taps: int) -> int:
         """D for R features and K taps."""
         raise NotImplementedError(
@@ -49,6 +53,8 @@ class Relation(nn.Module):
 class Summation(Relation):
     """phi_i + psi_j, tap by tap; of PairwiseAttention."""
 
+    is_by_tap = True
+
     def channels(self, features: int, num_taps: int) -> int:
         """As many as phi has."""
         return features
@@ -61,6 +67,8 @@ class Summation(Relation):
 @gin.configurable(module="san")
 class Subtraction(Relation):
     """phi_i - psi_j, tap by tap; of PairwiseAttention."""
+
+    is_by_tap = True
 
     def channels(self, features: int, num_taps: int) -> int:
         """As many as phi has."""
@@ -75,6 +83,8 @@ class Subtraction(Relation):
 class Concatenation(Relation):
     """[phi_i, psi_j], tap by tap; of PairwiseAttention."""
 
+    is_by_tap = True
+
     def channels(self, features: int, num_taps: int) -> int:
         """Those of phi and those of psi."""
         return 2 * features
@@ -87,6 +97,8 @@ class Concatenation(Relation):
 @gin.configurable(module="san")
 class HadamardProduct(Relation):
     """phi_i * psi_j, channel by channel at each tap; of PairwiseAttention."""
+
+    is_by_tap = True
 
     def channels(self, features: int, num_taps: int) -> int:
         """As many as phi has."""
@@ -108,12 +120,19 @@ class DotProduct(Relation):
       num_groups: products; channel c is in product c mod num_groups.
     """
 
+    is_by_tap = True
+
     def __init__(self, num_groups: int = 1) -> None:
         super().__init__()
         self.num_groups = num_groups
 
     def channels(self, features: int, num_taps: int) -> int:
         """One for each group."""
+        if self.num_groups < 1 or features % self.num_groups:
+            raise ValueError(
+                "DotProduct: num_groups must divide the channels of phi, "
+                f"{features}, got {self.num_groups}"
+            )
         return self.num_groups
 
     def forward(self, phi: Tensor, psi: Tensor, kernel_size: int) -> Tensor:
@@ -127,6 +146,8 @@ class StarProduct(Relation):
 
     Channel t is that of tap t.
     """
+
+    is_by_tap = False
 
     def channels(self, features: int, num_taps: int) -> int:
         """One for each tap."""
@@ -150,6 +171,8 @@ class CliqueProduct(Relation):
     2 * R * K more are kept.
     """
 
+    is_by_tap = False
+
     def channels(self, features: int, num_taps: int) -> int:
         """One for each pair of taps."""
         return num_taps**2
@@ -171,6 +194,8 @@ class CliqueProduct(Relation):
 class PatchConcatenation(Relation):
     """[phi_i, psi of all taps], channel by channel; of PatchwiseAttention."""
 
+    is_by_tap = False
+
     def channels(self, features: int, num_taps: int) -> int:
         """Those of phi, and those of psi for each tap."""
         return features * (num_taps + 1)
@@ -188,6 +213,8 @@ class Patch(Relation):
     What PatchConcatenation is where phi and psi are one: phi_i is among the
     taps.
     """
+
+    is_by_tap = False
 
     def channels(self, features: int, num_taps: int) -> int:
         """Those of psi for each tap."""

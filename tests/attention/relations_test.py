@@ -1,5 +1,6 @@
 """Relations by their definition, and the steps that add another one."""
 
+import functools
 import pathlib
 import re
 import sys
@@ -114,16 +115,38 @@ def test_the_steps_of_contributing(steps, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("block", "relation", "places"),
+    ("block", "relation", "rule"),
     [
-        (san.PairwiseAttention, PatchConcatenation, 9),
-        (san.PatchwiseAttention, Subtraction, 1),
+        (san.PairwiseAttention, PatchConcatenation, "tap by tap"),
+        (san.PairwiseAttention, relations.StarProduct, "tap by tap"),
+        (san.PatchwiseAttention, Subtraction, "of whole footprints"),
     ],
 )
-def test_a_relation_of_the_other_block(block, relation, places):
-    message = rf"{block.__name__}: relation must be \[N, \d+, {places}, P\], as"
+def test_a_relation_of_the_other_block(block, relation, rule):
+    message = (
+        f"{block.__name__}: relation must be one {rule}, "
+        f"got {relation.__name__}"
+    )
     with pytest.raises(ValueError, match=message):
-        block(64, 3, relation=relation)(torch.randn(1, 64, 5, 4))
+        block(64, 3, relation=relation)
+
+
+class OfWholeFootprints(PatchConcatenation):
+    is_by_tap = None
+
+
+def test_a_relation_that_does_not_say_which_it_is():
+    block = san.PairwiseAttention(64, 3, relation=OfWholeFootprints)
+    message = r"relation must be \[N, 40, 9, P\], as its channels\(\) says, got"
+    with pytest.raises(ValueError, match=message):
+        block(torch.randn(1, 64, 5, 4))
+
+
+@pytest.mark.parametrize("num_groups", [0, 3])
+def test_groups_that_do_not_divide(num_groups):
+    relation = functools.partial(relations.DotProduct, num_groups)
+    with pytest.raises(ValueError, match=r"num_groups must divide .* 4, got"):
+        san.PairwiseAttention(64, 3, relation=relation)
 
 
 class Nothing(Relation):
