@@ -85,14 +85,17 @@ MISTAKES = [
 ]
 
 # The command once for each mistake, in one process.
+# Each in a process of its own, which need not import everything again.
 DRIVER = """
-import json, sys
+import json, os, sys
 from absl import flags
-from absl.testing import flagsaver
 from eval import robustness
 for arguments in json.loads(sys.argv[1]):
-    with flagsaver.flagsaver():
-        print(robustness.main(flags.FLAGS(["robustness", *arguments])))
+    child = os.fork()
+    if not child:
+        robustness.main(flags.FLAGS(["robustness", *arguments]))
+    status = os.waitpid(child, 0)[1]
+    print(os.waitstatus_to_exitcode(status), flush=True)
 """
 
 
