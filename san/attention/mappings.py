@@ -5,11 +5,11 @@ Source: "Exploring Self-attention for Image Recognition", CVPR 2020, section
 """
 
 import itertools
-import operator
 from collections.abc import Sequence
+from operator import index
 from typing import Any
 
-from torch import Tensor, nn
+from torch import nn
 
 from san.ops.mapping import layers_by_kind
 
@@ -39,10 +39,12 @@ class Mapping(nn.Sequential):
 
 def check_num_layers(block: str, num_layers: Any) -> int:
     """Raises ValueError unless this is a depth of the paper's table 5."""
-    is_integer = hasattr(num_layers, "__index__")
-    if is_integer and not isinstance(num_layers, bool | Tensor):
-        if operator.index(num_layers) in (1, 2, 3):
-            return operator.index(num_layers)
+    try:
+        number = 0 if isinstance(num_layers, bool) else index(num_layers)
+    except TypeError:
+        number = 0
+    if number in (1, 2, 3):
+        return number
     raise ValueError(
         f"{block}: num_layers must be 1, 2 or 3, got {num_layers!r}"
     )

@@ -2,6 +2,7 @@
 
 import itertools
 
+import numpy as np
 import pytest
 import torch
 
@@ -215,6 +216,8 @@ def test_a_position_of_ones_own(position):
         (PAIR, {"num_layers": 0}, "num_layers must be 1, 2 or 3, got 0"),
         (PATCH, {"num_layers": 4}, "num_layers must be 1, 2 or 3, got 4"),
         (PAIR, {"num_layers": True}, "num_layers must be 1, 2 or 3, got True"),
+        (PAIR, {"num_layers": np.array([2])}, "num_layers must be 1, 2 or 3"),
+        (PATCH, {"num_layers": 2.0}, "num_layers must be 1, 2 or 3, got 2.0"),
         (PAIR, {"sharing": "phi"}, "sharing must be one of distinct, phi=psi"),
         (PATCH, {"sharing": None}, "sharing must be one of distinct, phi=psi"),
         (PAIR, {"relation": "star"}, "relation must be one of summation, sub"),
