@@ -26,7 +26,10 @@ _of_task: contextvars.ContextVar[str | None] = contextvars.ContextVar(
 class _OfThread(threading.local):
     """What _of_task says, for torch.compile, which traces no ContextVar."""
 
-    name: str | None = None
+    def __init__(self) -> None:
+        # Of each thread from the start: compiled code does not look again for
+        # an attribute that only the class had when it was compiled.
+        self.name: str | None = None
 
 
 _of_thread = _OfThread()
