@@ -29,6 +29,7 @@ class TrainingLoader:
 
     Attributes:
       steps_per_epoch: number of batches in an epoch, the same on every rank.
+      share: this process's part of each batch.
     """
 
     def __init__(
@@ -74,9 +75,9 @@ class TrainingLoader:
         self._data = data
         self._batch_size = batch_size
         self._seed = seed
-        self._share = plan.rank_share(batch_size, rank, world_size)
+        self.share = plan.rank_share(batch_size, rank, world_size)
         self._pipeline = ImagePipeline(
-            data, self._share.stop - self._share.start, device
+            data, self.share.stop - self.share.start, device
         )
 
     def epoch(self, epoch: int, first_step: int = 0) -> Iterator[LabelledBatch]:
@@ -101,7 +102,7 @@ class TrainingLoader:
             )
         order = plan.epoch_order(self._seed, epoch, len(self._index))
         batches = [
-            order[step * self._batch_size :][: self._batch_size][self._share]
+            order[step * self._batch_size :][: self._batch_size][self.share]
             for step in range(first_step, self.steps_per_epoch)
         ]
 

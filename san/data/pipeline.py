@@ -1,8 +1,9 @@
-"""Files in, network input out: the only user of NVIDIA DALI.
+"""Files in, network input out, by NVIDIA DALI.
 
 Reads and decodes the windows that plan.py decided on, on the CPU or, for a CUDA
-device, with nvJPEG; resizing.py does the rest. Knows no data set, no labels and
-no randomness. Pixels equal PIL's within one grey level.
+device, with nvJPEG; resizing.py and, where it is asked for, rand_augment.py do
+the rest. Knows no data set, no labels and no randomness. Pixels equal PIL's
+within one grey level, but for images of 16 bits, which PIL clips.
 """
 
 import collections
@@ -14,8 +15,10 @@ import torch
 from nvidia.dali import fn
 from nvidia.dali.pipeline import DataNode, Pipeline
 
+from san.data.alterations import Alterations, erase
 from san.data.errors import DataError, first_few
 from san.data.plan import Crops
+from san.data.rand_augment import RandAugment
 from san.data.resizing import Resizer
 from san.data.settings import Data
 
@@ -54,6 +57,7 @@ class ImagePipeline:
         self.max_batch_size = max_batch_size
         self.device = torch.device(device)
         self._resizer = Resizer(data, self.device)
+        self._rand_augment: RandAugment | None = None
         self._idle: tuple[Pipeline, _Feed] | None = None
 
     def run(self, batches: Iterable[Batch]) -> Iterator[torch.Tensor]:
@@ -69,7 +73,32 @@ class ImagePipeline:
           DataError: a file cannot be decoded; names it.
         """
         for windows, crops in self._decoded(batches):
-            yield self._resizer(windows, crops)
+            if crops.alterations is None:
+                yield self._resizer(windows, crops)
+            else:
+                yield self._altered(windows, crops, crops.alterations)
+
+    def _altered(
+        self,
+        windows: list[torch.Tensor],
+        crops: Crops,
+        alterations: Alterations,
+    ) -> torch.Tensor:
+        if self.data.rand_augment_ops:
+            if self._rand_augment is None:
+                self._rand_augment = RandAugment(
+                    self.data,
+                    self.max_batch_size,
+                    self._num_threads(),
+                    self._device_id(),
+                )
+            squares = self._resizer.squares(windows, crops)
+            squares = self._rand_augment(squares, alterations)
+            batch = self._resizer.normalized(squares)
+        else:
+            batch = self._resizer(windows, crops)
+        erase(batch, alterations)
+        return batch
 
     def windows(self, batches: Iterable[Batch]) -> Iterator[list[torch.Tensor]]:
         """Decodes batches and resizes nothing.
@@ -116,24 +145,30 @@ class ImagePipeline:
             ) from error
 
     def _build(self, max_batch_size: int) -> "tuple[Pipeline, _Feed]":
-        on_gpu = self.device.type == "cuda"
-        device_id = None
-        if on_gpu:
-            device_id = self.device.index
-            if device_id is None:
-                device_id = torch.cuda.current_device()
-        feed = _Feed()
+        feed, device_id = _Feed(), self._device_id()
         pipeline = Pipeline(
             batch_size=max_batch_size,
-            num_threads=self.data.num_threads or _cores_of_this_process(),
+            num_threads=self._num_threads(),
             device_id=device_id,
             prefetch_queue_depth=_PREFETCH,
         )
         with pipeline:
-            decoder = _MIXED_DECODER if on_gpu else {"device": "cpu"}
+            on_cpu = {"device": "cpu"}
+            decoder = on_cpu if device_id is None else _MIXED_DECODER
             pipeline.set_outputs(_graph(feed, decoder))
         pipeline.build()
         return pipeline, feed
+
+    def _num_threads(self) -> int:
+        return self.data.num_threads or _cores_of_this_process()
+
+    def _device_id(self) -> int | None:
+        """DALI's number of the device; None for the CPU."""
+        if self.device.type != "cuda":
+            return None
+        if self.device.index is None:
+            return torch.cuda.current_device()
+        return self.device.index
 
     def _undecodable(self, batches: Iterable[Batch]) -> list[str]:
         """The bad files of the first batch that has any, tried singly."""

@@ -9,13 +9,20 @@ import dataclasses
 
 import numpy as np
 
+from san.data.alterations import NUM_OPERATIONS, Alterations
 from san.data.settings import Data
 
 _ATTEMPTS = 10  # Of finding a training crop that fits, as published.
 
+# Erased rectangles: part of the square's area, height / width; as published.
+_ERASED_AREA = (0.02, 0.4)
+_ERASED_ASPECT = (0.3, 1 / 0.3)
+
 # What a stream of random numbers is for; keeps the streams apart.
 _CROPS = 0
 _ORDER = 1
+_OPERATIONS = 2
+_ERASING = 3
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,12 +37,14 @@ class Crops:
       corners: int64 [n, 2], top, left of the network's square input in the
         resized window, in its pixels.
       flips: int32 [n], 1 for a mirrored square.
+      alterations: of the squares, if there are any.
     """
 
     windows: np.ndarray
     scales: np.ndarray
     corners: np.ndarray
     flips: np.ndarray
+    alterations: Alterations | None = None
 
     def __getitem__(self, images: slice) -> "Crops":
         """The crops of some of the images."""
@@ -44,6 +53,7 @@ class Crops:
             self.scales[images],
             self.corners[images],
             self.flips[images],
+            self.alterations and self.alterations[images],
         )
 
 
@@ -82,17 +92,49 @@ def training_crops(
     Returns:
       The crops, in the order of `images`.
     """
-    draws = _draws(images, seed, epoch)
-    tries = draws[:, :-1].reshape(len(images), 4, _ATTEMPTS)
-    windows, fits = _tried_windows(tries, heights, widths, data)
-    first = windows[np.arange(len(images)), fits.argmax(axis=1)]
+    # Four numbers for each attempt, one for the flip.
+    draws = _draws(images, seed, epoch, _CROPS, 4 * _ATTEMPTS + 1)
+    first, fits = _first_windows(
+        draws[:, :-1],
+        heights,
+        widths,
+        (data.min_crop_area, data.max_crop_area),
+        (data.min_aspect, data.max_aspect),
+    )
     centre = _centre_windows(heights, widths, data)
-    windows = np.where(fits.any(axis=1, keepdims=True), first, centre)
+    windows = np.where(fits, first, centre)
     return Crops(
         windows.astype(np.int32),
         windows[:, 2:] / data.image_size,
         np.zeros((len(images), 2), np.int64),
         ((draws[:, -1] < 0.5) & data.flip).astype(np.int32),
+        _alterations(images, seed, epoch, data),
+    )
+
+
+def _alterations(
+    images: np.ndarray, seed: int, epoch: int, data: Data
+) -> Alterations | None:
+    """What is done to the squares of some images, if anything is.
+
+    RandAugment: each operation and its sign are uniform. Erasing, where it is
+    drawn: the rectangle is drawn as a crop is; none, if ten tries do not fit.
+    Source: "Random Erasing Data Augmentation", AAAI 2020, algorithm 1.
+    """
+    operations, erasing = data.rand_augment_ops, data.random_erasing
+    if not operations and not erasing:
+        return None
+    chosen = _draws(images, seed, epoch, _OPERATIONS, 2 * operations)
+    draws = _draws(images, seed, epoch, _ERASING, 4 * _ATTEMPTS + 1)
+    sides = np.full(len(images), data.image_size)
+    erased, fits = _first_windows(
+        draws[:, :-1], sides, sides, _ERASED_AREA, _ERASED_ASPECT
+    )
+    fits &= draws[:, -1:] < erasing
+    return Alterations(
+        (chosen[:, :operations] * NUM_OPERATIONS).astype(np.int32),
+        (chosen[:, operations:] < 0.5).astype(np.int32),
+        np.where(fits, erased, 0).astype(np.int64),
     )
 
 
@@ -139,22 +181,40 @@ def _generator(
     )
 
 
-def _draws(images: np.ndarray, seed: int, epoch: int) -> np.ndarray:
-    # Four numbers for each attempt, one for the flip.
-    draws = np.empty((len(images), 4 * _ATTEMPTS + 1))
+def _draws(
+    images: np.ndarray, seed: int, epoch: int, stream: int, count: int
+) -> np.ndarray:
+    """Uniform numbers in [0, 1), so many for each image: [n, count]."""
+    draws = np.empty((len(images), count))
     for row, image in zip(draws, images, strict=True):
-        _generator(seed, epoch, _CROPS, int(image)).random(out=row)
+        _generator(seed, epoch, stream, int(image)).random(out=row)
     return draws
 
 
-def _tried_windows(
-    tries: np.ndarray, heights: np.ndarray, widths: np.ndarray, data: Data
+def _first_windows(
+    draws: np.ndarray,
+    heights: np.ndarray,
+    widths: np.ndarray,
+    areas: tuple[float, float],
+    aspects: tuple[float, float],
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Windows [n, attempts, 4] and whether each lies in its image."""
+    """The first of ten random windows that fits: [n, 4], and if one does.
+
+    Args:
+      draws: [n, 4 * 10], uniform.
+      heights: [n], of what they lie in.
+      widths: [n], likewise.
+      areas: range of their part of its area.
+      aspects: range of width / height, of which the logarithm is uniform.
+
+    Returns:
+      Windows, top, left, height, width; and bool [n, 1].
+    """
+    tries = draws.reshape(len(draws), 4, _ATTEMPTS)
     area, aspect, vertical, horizontal = np.moveaxis(tries, 1, 0)
     rows, columns = heights[:, None], widths[:, None]
-    area = data.min_crop_area + area * (data.max_crop_area - data.min_crop_area)
-    low, high = np.log(data.min_aspect), np.log(data.max_aspect)
+    area = areas[0] + area * (areas[1] - areas[0])
+    low, high = np.log(aspects)
     aspect = np.exp(low + aspect * (high - low))
     crop_rows = np.rint(np.sqrt(rows * columns * area / aspect))
     crop_columns = np.rint(np.sqrt(rows * columns * area * aspect))
@@ -162,7 +222,9 @@ def _tried_windows(
     fits &= (0 < crop_columns) & (crop_columns <= columns)
     top = np.floor(vertical * (rows - crop_rows + 1))
     left = np.floor(horizontal * (columns - crop_columns + 1))
-    return np.stack([top, left, crop_rows, crop_columns], axis=-1), fits
+    windows = np.stack([top, left, crop_rows, crop_columns], axis=-1)
+    first = windows[np.arange(len(windows)), fits.argmax(axis=1)]
+    return first, fits.any(axis=1, keepdims=True)
 
 
 def _centre_windows(

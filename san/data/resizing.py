@@ -76,42 +76,78 @@ class Resizer:
         Returns:
           float32 [n, 3, image_size, image_size].
         """
-        batch = torch.empty(
-            (len(windows), 3, self._side, self._side), device=self._device
-        )
-        jobs = zip(
-            windows,
-            batch,
-            crops.scales.tolist(),
-            crops.corners.tolist(),
-            crops.flips.tolist(),
-            strict=True,
-        )
         if self._device.type == "cuda":
-            self._fill_on_cuda(jobs)
-            shift, factor = self._constants
-            batch.sub_(shift).mul_(factor)
-            self._keep(windows)
-        else:
-            self._fill_on_cpu(jobs)
-        return batch
+            return self._normalize(self._levels(windows, crops))
+        return self._on_cpu(windows, crops, self._shift, self._factor)
 
-    def _fill_on_cpu(self, jobs: Iterator[tuple]) -> None:
-        for window, square, scales, corner, flip in jobs:
+    def squares(
+        self, windows: Sequence[torch.Tensor], crops: Crops
+    ) -> torch.Tensor:
+        """Resizes, cuts and flips: uint8 [n, image_size, image_size, 3]."""
+        levels = self._levels(windows, crops)
+        return levels.permute(0, 2, 3, 1).to(
+            torch.uint8, memory_format=torch.contiguous_format
+        )
+
+    def normalized(self, squares: torch.Tensor) -> torch.Tensor:
+        """Squares as float32 [n, 3, image_size, image_size], normalised."""
+        return self._normalize(
+            squares.permute(0, 3, 1, 2).to(
+                torch.float32, memory_format=torch.contiguous_format
+            )
+        )
+
+    def _normalize(self, levels: torch.Tensor) -> torch.Tensor:
+        """Normalises grey levels [n, 3, side, side] in place."""
+        shift, factor = self._constants
+        return levels.sub_(shift).mul_(factor)
+
+    def _levels(
+        self, windows: Sequence[torch.Tensor], crops: Crops
+    ) -> torch.Tensor:
+        """The squares' grey levels: float32 [n, 3, side, side]."""
+        if self._device.type == "cuda":
+            return self._on_cuda(windows, crops)
+        return self._on_cpu(windows, crops, [0.0] * 3, [1.0] * 3)
+
+    def _on_cpu(
+        self,
+        windows: Sequence[torch.Tensor],
+        crops: Crops,
+        shift: list[float],
+        factor: list[float],
+    ) -> torch.Tensor:
+        batch = self._empty(len(windows))
+        for window, square, scales, corner, flip in _jobs(
+            windows, batch, crops
+        ):
             resize.write_square(
                 window,
                 square,
                 scales=scales,
                 corner=corner,
                 mirrored=flip,
-                shift=self._shift,
-                factor=self._factor,
+                shift=shift,
+                factor=factor,
             )
+        return batch
 
-    def _fill_on_cuda(self, jobs: Iterator[tuple]) -> None:
-        for window, square, scales, corner, flip in jobs:
+    def _on_cuda(
+        self, windows: Sequence[torch.Tensor], crops: Crops
+    ) -> torch.Tensor:
+        batch = self._empty(len(windows))
+        for window, square, scales, corner, flip in _jobs(
+            windows, batch, crops
+        ):
             levels = square_by_torch(window, self._side, scales, corner)
             square.copy_(levels.flip(2) if flip else levels)
+        self._keep(windows)
+        return batch
+
+    def _empty(self, count: int) -> torch.Tensor:
+        return torch.empty(
+            (count, 3, self._side, self._side), device=self._device
+        )
 
     def _keep(self, windows: Sequence[torch.Tensor]) -> None:
         """Keeps windows until CUDA has read them.
@@ -123,3 +159,17 @@ class Resizer:
             read.synchronize()
         stream = torch.cuda.current_stream(self._device)
         self._in_use = windows, stream.record_event()
+
+
+def _jobs(
+    windows: Sequence[torch.Tensor], batch: torch.Tensor, crops: Crops
+) -> Iterator[tuple]:
+    """Each window, its square in the batch, and what is done to it."""
+    return zip(
+        windows,
+        batch,
+        crops.scales.tolist(),
+        crops.corners.tolist(),
+        crops.flips.tolist(),
+        strict=True,
+    )

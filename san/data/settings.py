@@ -6,6 +6,7 @@ Holds values and checks them; cropping is in plan.py, decoding in pipeline.py.
 import dataclasses
 import math
 from collections.abc import Callable, Sequence
+from typing import TypeGuard
 
 import gin
 
@@ -27,6 +28,11 @@ class Data:
       min_aspect: smallest width / height of a training crop.
       max_aspect: largest width / height of a training crop.
       flip: mirror each training image with probability 1/2.
+      rand_augment_ops: RandAugment's operations on each training image, after
+        it is cropped and mirrored; 0 is none.
+      rand_augment_magnitude: how strong they are, 0 to 30.
+      random_erasing: probability that a rectangle of a training image is
+        set to the mean, after everything else.
       mean: of the red, green and blue values, where white is 1.
       std: of the red, green and blue values, where white is 1.
       num_threads: decoding threads of each process; None shares the cores
@@ -45,6 +51,9 @@ class Data:
     min_aspect: float = 3 / 4
     max_aspect: float = 4 / 3
     flip: bool = True
+    rand_augment_ops: int = 0
+    rand_augment_magnitude: int = 9
+    random_erasing: float = 0.0
     mean: Sequence[float] = (0.485, 0.456, 0.406)
     std: Sequence[float] = (0.229, 0.224, 0.225)
     num_threads: int | None = None
@@ -67,6 +76,13 @@ class Data:
         self._check_range("min_crop_area", "max_crop_area", 1)
         self._check_range("min_aspect", "max_aspect", math.inf)
         self._check("flip", "be True or False", isinstance(self.flip, bool))
+        self._check_whole("rand_augment_ops", 8)
+        self._check_whole("rand_augment_magnitude", 30)
+        self._check(
+            "random_erasing",
+            "be a number of at least 0 and at most 1",
+            _is_number(self.random_erasing) and 0 <= self.random_erasing <= 1,
+        )
         self._check("mean", "be three numbers", _are_colours(self.mean))
         self._check(
             "std",
@@ -90,11 +106,25 @@ class Data:
             self.source is None or callable(self.source),
         )
 
+    def unread(self) -> dict[str, str]:
+        """What has no effect beside the rest, and why, by name."""
+        if self.rand_augment_ops:
+            return {}
+        return {"rand_augment_magnitude": "rand_augment_ops is 0"}
+
     def _check(self, name: str, rule: str, holds: bool) -> None:
         if not holds:
             raise ValueError(
                 f"Data: {name} must {rule}, got {getattr(self, name)!r}"
             )
+
+    def _check_whole(self, name: str, most: int) -> None:
+        value = getattr(self, name)
+        self._check(
+            name,
+            f"be an integer of at least 0 and at most {most}",
+            _is_integer(value) and 0 <= value <= most,
+        )
 
     def _check_range(self, low: str, high: str, limit: float) -> None:
         for name in (low, high):
@@ -110,8 +140,12 @@ class Data:
         self._check(high, f"be at most {limit}", getattr(self, high) <= limit)
 
 
+def _is_integer(value: object) -> TypeGuard[int]:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
 def _is_count(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 1
+    return _is_integer(value) and value >= 1
 
 
 def _is_number(value: object) -> bool:
