@@ -28,6 +28,7 @@ from san.networks import (
     create_model,
     list_models,
     paper_rows,
+    set_stochastic_depth,
 )
 
 __all__ = [
@@ -50,6 +51,7 @@ __all__ = [
     "ops",
     "paper_rows",
     "set_attention_backend",
+    "set_stochastic_depth",
     "use_attention_backend",
     "why_unfused",
 ]

@@ -11,7 +11,8 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel
 
 from eval.validation import Result
 from san import checkpoints, data
@@ -101,26 +102,52 @@ class Run:
 
     Attributes:
       model: the network itself, not its wrapper for several processes.
+      average: its moving average, if the recipe has one.
       optimizer: its optimiser.
       recipe: the hyperparameters.
       index: the training images.
+      steps_per_epoch: optimiser steps in an epoch.
     """
 
     model: nn.Module
+    average: AveragedModel | None
     optimizer: torch.optim.Optimizer
     recipe: Recipe
     index: data.ImageIndex
+    steps_per_epoch: int
+
+    @property
+    def result(self) -> nn.Module:
+        """The network that is validated and of use to others."""
+        return self.average.module if self.average else self.model
+
+    def rate_at(self, epoch: int, step: int) -> float:
+        """The learning rate of a step."""
+        return optimization.learning_rate_at(
+            self.recipe, epoch, step, self.steps_per_epoch
+        )
 
 
 def make_checkpoint(run: Run, state: State) -> dict[str, Any]:
-    """The checkpoint of a run, made of tensors and plain Python values."""
-    rate = optimization.learning_rate_at(run.recipe, state.epoch)
+    """The checkpoint of a run, made of tensors and plain Python values.
+
+    Its network is the result, which its figures are of; what is trained lies
+    beside it where that is another.
+    """
+    rate = run.rate_at(state.epoch, state.step)
+    trained = {}
+    if run.average:
+        trained = {
+            "trained_state_dict": run.model.state_dict(),
+            "num_averaged": int(run.average.n_averaged),
+        }
     return {
-        "state_dict": run.model.state_dict(),
+        "state_dict": run.result.state_dict(),
+        **trained,
         "epoch": state.epoch,
         "optimizer": run.optimizer.state_dict(),
         "scheduler": {
-            "base_lrs": [run.recipe.learning_rate],
+            "base_lrs": [run.recipe.base_rate],
             "last_epoch": state.epoch,
             "_last_lr": [rate],
         },
@@ -153,14 +180,21 @@ def restore(checkpoint: dict[str, Any], run: Run) -> State:
     _check_same_classes(checkpoint["classes"], list(run.index.classes))
     if state.step:
         _check_same_order(checkpoint, run)
-    try:
-        checkpoints.load_state_dict(
-            run.model, checkpoint["state_dict"], source="last.pth"
-        )
-    except ValueError as error:
-        raise ValueError(f"{error}{_START_AGAIN}") from error
+    _check_same_optimizer(checkpoint["recipe"], run.recipe)
+    result = checkpoint["state_dict"]
+    _load(run.model, checkpoint.get("trained_state_dict", result))
+    if run.average:
+        _load(run.average.module, result)
+        run.average.n_averaged.fill_(checkpoint.get("num_averaged", 0))
     run.optimizer.load_state_dict(checkpoint["optimizer"])
     return state
+
+
+def _load(model: nn.Module, state_dict: dict[str, Tensor]) -> None:
+    try:
+        checkpoints.load_state_dict(model, state_dict, source="last.pth")
+    except ValueError as error:
+        raise ValueError(f"{error}{_START_AGAIN}") from error
 
 
 def changed_values(
@@ -244,6 +278,18 @@ def _check_same_order(checkpoint: dict[str, Any], run: Run) -> None:
             f"within an epoch, Recipe.{name}",
             checkpoint["recipe"][name],
             getattr(run.recipe, name),
+        )
+
+
+def _check_same_optimizer(old: dict[str, Any], new: Recipe) -> None:
+    """Raises ValueError if what the optimiser keeps is of another one.
+
+    Older checkpoints know SGD alone.
+    """
+    for name in ("optimizer", "decayed"):
+        default = getattr(Recipe, name)
+        _check_same(
+            f"Recipe.{name}", old.get(name, default), getattr(new, name)
         )
 
 

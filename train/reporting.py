@@ -16,6 +16,9 @@ import tqdm
 from torch import nn
 
 import san
+from san.data import Data
+from san.jobs import config
+from san.recipe import Recipe
 from train.checkpointing import State
 from train.curves import Curves
 from train.meter import Figures
@@ -217,6 +220,15 @@ def _unfused(model: nn.Module) -> str:
     return f"; not fused: {'; '.join(listed)}" + (
         f"; and {more} more" if more else ""
     )
+
+
+def print_unread(recipe: Recipe, data: Data) -> None:
+    """Warns of what is configured and has no effect beside the rest."""
+    bound = config.bindings()
+    unread = {f"Recipe.{name}": why for name, why in recipe.unread().items()}
+    unread |= {f"Data.{name}": why for name, why in data.unread().items()}
+    for name in unread.keys() & bound.keys():
+        print(f"warning: {name} has no effect: {unread[name]}", file=sys.stderr)
 
 
 Changes = Mapping[str, tuple[Any, Any]]

@@ -1,8 +1,8 @@
 """Training, from a work folder to a results table.
 
 `train` is the whole run; the chapters of Trainer are its parts, in their
-order. Beside this file: optimization.py (learning rate, loss, mixup),
-checkpointing.py and work_folder.py (what is saved, and where),
+order. Beside this file: optimization.py (learning rate), losses.py, mixing.py,
+averaging.py, checkpointing.py and work_folder.py (what is saved, and where),
 same_folder.py (that all machines see it), interruption.py (signals), meter.py,
 reporting.py and curves.py (progress).
 """
@@ -14,7 +14,9 @@ import signal
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
+from typing import cast
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
@@ -24,11 +26,21 @@ from eval import validation
 from san import data, norms
 from san.jobs import config, files, network, processes
 from san.jobs.precision import autocast
+from san.networks.stochastic_depth import residual_blocks
 from san.recipe import Recipe
-from train import checkpointing, optimization, reporting, same_folder
+from train import (
+    checkpointing,
+    losses,
+    optimization,
+    random_numbers,
+    reporting,
+    same_folder,
+)
+from train.averaging import averaged
 from train.checkpointing import Run, State
 from train.interruption import Interruption, InterruptionError
 from train.meter import NO_FIGURES, Meter
+from train.mixing import Mixing, draw, mix
 from train.work_folder import WorkFolder
 
 _NO_DATA = """\
@@ -160,18 +172,27 @@ class Trainer:
     def _prepare_network(self) -> None:
         recipe, process, index = self._recipe, self._process, self._index
         num_classes = len(index.classes)
-        optimization.check_smoothing(recipe.label_smoothing, num_classes)
+        losses.check_smoothing(recipe.label_smoothing, num_classes)
         torch.manual_seed(recipe.seed)
         model = san.create_model(num_classes=num_classes)
+        san.set_stochastic_depth(model, recipe.stochastic_depth)
         if process.world_size > 1 and recipe.sync_batch_norm:
             model = norms.synchronize_batch_norm(model)
         model.to(process.device)
-        optimizer = optimization.create_optimizer(model, recipe)
-        self._run = Run(model, optimizer, recipe, index)
+        self._run = Run(
+            model,
+            averaged(model, recipe.ema_decay) if recipe.ema_decay else None,
+            optimization.create_optimizer(model, recipe),
+            recipe,
+            index,
+            self._training.steps_per_epoch,
+        )
         self._network: nn.Module = model
+        if recipe.compile:
+            self._network = cast(nn.Module, torch.compile(model))
         if process.world_size > 1:
             self._network = DistributedDataParallel(
-                model, forward_sync_buffers=not recipe.sync_batch_norm
+                self._network, forward_sync_buffers=not recipe.sync_batch_norm
             )
 
     # -------------------------------------------------- resuming and saving
@@ -203,6 +224,7 @@ class Trainer:
         """Trains the epochs that are left; see train."""
         recipe, is_first = self._recipe, self._process.is_first
         if is_first:
+            reporting.print_unread(recipe, data.Data())
             reporting.print_network(self._run.model, self._process.device)
         length = reporting.Length(
             recipe.epochs, self._training.steps_per_epoch, recipe.batch_size
@@ -224,9 +246,6 @@ class Trainer:
 
     def _train_epoch(self) -> None:
         state, recipe = self.state, self._recipe
-        optimization.set_hyperparameters(
-            self._run.optimizer, recipe, state.epoch
-        )
         self._network.train()
         batches = self._training.epoch(state.epoch, first_step=state.step)
         for images, labels in batches:
@@ -244,12 +263,39 @@ class Trainer:
                 raise self._interrupted(stop)
 
     def _train_step(self, images: Tensor, labels: Tensor) -> None:
-        parts = optimization.parts(len(images), self._recipe.accumulation)
-        self._run.optimizer.zero_grad()
+        run, recipe, state = self._run, self._recipe, self.state
+        optimization.set_hyperparameters(
+            run.optimizer, recipe, run.rate_at(state.epoch, state.step)
+        )
+        mixing = draw(recipe, state.epoch, state.step, images.shape[-1])
+        parts = optimization.parts(len(images), recipe.accumulation)
+        run.optimizer.zero_grad()
         for part in parts:
+            self._leave_out_blocks(part)
             with self._sharing_gradients(part == parts[-1]):
-                self._add_gradients(images[part], labels[part], part.start > 0)
-        self._run.optimizer.step()
+                self._add_gradients(
+                    mix(images[part], mixing), labels[part], mixing, part
+                )
+        optimization.clip_gradient(run.model.parameters(), recipe)
+        run.optimizer.step()
+        if run.average:
+            run.average.update_parameters(run.model)
+
+    def _leave_out_blocks(self, part: slice) -> None:
+        """Draws which bottlenecks are left out of a part's images."""
+        recipe, state = self._recipe, self.state
+        if not recipe.stochastic_depth:
+            return
+        blocks = residual_blocks(self._run.model)
+        random = random_numbers.of_step(
+            random_numbers.DEPTH, recipe, state.epoch, state.step
+        )
+        draws = random.random((recipe.batch_size, len(blocks)), np.float32)
+        mine = torch.from_numpy(draws[self._training.share][part])
+        for block, row in zip(
+            blocks, mine.to(self._process.device).T.contiguous(), strict=True
+        ):
+            block.drop_draws = row
 
     def _sharing_gradients(self, now: bool) -> AbstractContextManager[None]:
         """Within it gradients are averaged over processes, or are not yet."""
@@ -258,25 +304,20 @@ class Trainer:
         return self._network.no_sync()
 
     def _add_gradients(
-        self, images: Tensor, labels: Tensor, continues: bool
+        self, images: Tensor, labels: Tensor, mixing: Mixing, part: slice
     ) -> None:
         recipe, process = self._recipe, self._process
-        weight = optimization.mixup_weight(
-            recipe, self.state.epoch, self.state.step
-        )
         with autocast(process.device, recipe.precision):
-            logits = self._network(optimization.mix(images, weight))
-        loss = optimization.mixed_loss(
-            logits.float(), labels, recipe.label_smoothing, weight
-        )
+            logits = self._network(images)
+        loss = losses.mixed_loss(logits.float(), labels, recipe, mixing)
         # Gradients are averaged over processes, which may hold different
         # numbers of images: each loss counts by its part of the batch.
-        part = len(images) * process.world_size / recipe.batch_size
-        (loss * part).backward()
-        self._meter.add(loss, logits, labels, continues)
+        share = len(images) * process.world_size / recipe.batch_size
+        (loss * share).backward()
+        self._meter.add(loss, logits, labels, continues=part.start > 0)
 
     def _validate(self) -> None:
-        state, model = self.state, self._run.model
+        state, model = self.state, self._run.result
         processes.share_buffers(model)
         result = validation.validate(
             model,
@@ -285,10 +326,9 @@ class Trainer:
             self._process.device,
             self._recipe.precision,
         )
-        training = state.seen
+        training, rate = state.seen, self._run.rate_at(state.epoch, 0)
         is_best = state.finish_epoch(result)
         self._save(is_best)
-        rate = optimization.learning_rate_at(self._recipe, state.epoch - 1)
         self._reporter.validated(state, training, rate)
 
     def _until_asked_to_stop(
@@ -321,14 +361,15 @@ class Trainer:
     def _check_weights(self) -> None:
         sums = [
             tensor.double().sum()
-            for tensor in self._run.model.state_dict().values()
+            for model in {self._run.model, self._run.result}
+            for tensor in model.state_dict().values()
         ]
         if not all(map(math.isfinite, torch.stack(sums).tolist())):
             self._fail("weights must stay finite", self.state.step)
 
     def _fail(self, what: str, step: int) -> None:
         epoch = self.state.epoch
-        rate = optimization.learning_rate_at(self._recipe, epoch)
+        rate = self._run.rate_at(epoch, step - 1)
         raise FloatingPointError(
             f"train: {what} at epoch {epoch + 1}, step {step}, with a learning"
             f" rate of {rate:g}. Try a lower Recipe.learning_rate, more"

@@ -3,6 +3,7 @@
 from san.networks.paper import PaperRow, paper_rows
 from san.networks.resnet import ResNet
 from san.networks.san import SAN, Bottleneck
+from san.networks.stochastic_depth import set_stochastic_depth
 from san.networks.zoo import create_model, list_models
 
 __all__ = [
@@ -13,4 +14,5 @@ __all__ = [
     "create_model",
     "list_models",
     "paper_rows",
+    "set_stochastic_depth",
 ]

@@ -11,11 +11,13 @@ import gin
 import torch
 from torch import nn
 
+from san.networks.stochastic_depth import ResidualBlock
+
 WIDTHS = (64, 128, 256, 512)
 _EXPANSION = 4
 
 
-class ConvolutionBottleneck(nn.Module):
+class ConvolutionBottleneck(ResidualBlock):
     """y = relu(shortcut(x) + 1x1(kxk(1x1(x)))), a BN after each convolution.
 
     Source: "Deep Residual Learning for Image Recognition", CVPR 2016,
@@ -58,7 +60,10 @@ class ConvolutionBottleneck(nn.Module):
         """Maps [N, in_channels, H, W] to [N, 4 * width, H / stride, ...]."""
         y = self.relu(self.bn1(self.conv1(x)))
         y = self.relu(self.bn2(self.conv2(y)))
-        return self.relu(self.downsample(x) + self.bn3(self.conv3(y)))
+        y = self.bn3(self.conv3(y))
+        if self._drops():
+            y = self._kept(y)
+        return self.relu(self.downsample(x) + y)
 
 
 @gin.configurable(module="san", denylist=["num_classes"])

@@ -19,12 +19,13 @@ from san.fusion import (
     describe_unfused,
     rule,
 )
+from san.networks.stochastic_depth import ResidualBlock
 
 # Makes an attention block from its channels and its kernel_size.
 AttentionFactory = Callable[[int, int], Attention]
 
 
-class Bottleneck(nn.Module):
+class Bottleneck(ResidualBlock):
     """y = x + expand(attend(x)), each after a BN and a ReLU.
 
     Source: "Exploring Self-attention for Image Recognition", CVPR 2020,
@@ -49,6 +50,8 @@ class Bottleneck(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Maps [N, C, H, W] to the same shape."""
         y = self._attended(x)
+        if self._drops():
+            return x + self._kept(self._leave()(y))
         return self._leave().add_to(x, y)
 
     def why_unfused(self, like: Tensor) -> list[str]:

@@ -13,7 +13,7 @@ import san
 from san.jobs import entry, processes
 from san.norms import synchronize_batch_norm
 from san.recipe import Recipe
-from train import optimization
+from train import losses, optimization
 
 NUM_IMAGES = 7
 NUM_STEPS = 4
@@ -47,7 +47,7 @@ def train(process):
     )
     part = len(images[mine]) * process.world_size / NUM_IMAGES
     for _ in range(NUM_STEPS):
-        loss = optimization.smoothed_cross_entropy(
+        loss = losses.smoothed_cross_entropy(
             network(images[mine]), labels[mine], 0.1
         )
         optimizer.zero_grad()

@@ -1,13 +1,10 @@
 import math
 
-import numpy as np
 import pytest
 import torch
 
 from san.recipe import Recipe
 from train import optimization
-
-CPU = torch.device("cpu")
 
 
 def rates(recipe):
@@ -61,6 +58,37 @@ def test_warm_up_rises_to_the_rate_and_cosine_follows():
     )
 
 
+def test_by_step_the_schedule_is_that_of_as_many_epochs():
+    """A step of 3 an epoch is what an epoch of three times as many is."""
+    for schedule in ("cosine", "step"):
+        by_step = Recipe(
+            epochs=5,
+            warmup_epochs=1,
+            schedule=schedule,
+            schedule_interval="step",
+            step_epochs=(2, 4),
+        )
+        by_epoch = Recipe(
+            epochs=15,
+            warmup_epochs=3,
+            schedule=schedule,
+            step_epochs=(6, 12),
+        )
+        found = [
+            optimization.learning_rate_at(by_step, epoch, step, 3)
+            for epoch in range(5)
+            for step in range(3)
+        ]
+        assert found == pytest.approx(rates(by_epoch))
+
+
+def test_the_rate_follows_the_batch_if_asked():
+    assert rates(Recipe(batch_size=64))[0] == 0.1
+    followed = Recipe(batch_size=64, reference_batch_size=256)
+    assert rates(followed)[0] == pytest.approx(0.025)
+    assert rates(followed)[50] == pytest.approx(0.0125)
+
+
 def test_optimizer_has_the_recipe_on_every_parameter():
     model = torch.nn.Sequential(torch.nn.Linear(2, 3), torch.nn.BatchNorm1d(3))
     recipe = Recipe(momentum=0.7, weight_decay=0.01)
@@ -69,93 +97,48 @@ def test_optimizer_has_the_recipe_on_every_parameter():
     assert len(group["params"]) == len(list(model.parameters())) == 4
     assert (group["lr"], group["momentum"]) == (0.1, 0.7)
     assert group["weight_decay"] == 0.01
-    optimization.set_hyperparameters(optimizer, Recipe(), 50)
-    assert (group["lr"], group["momentum"]) == (pytest.approx(0.05), 0.9)
+    optimization.set_hyperparameters(optimizer, Recipe(), 0.05)
+    assert (group["lr"], group["momentum"]) == (0.05, 0.9)
     assert group["weight_decay"] == 1e-4
 
 
-def published_loss(logits, labels, smoothing):
-    """The published form, written out."""
-    num_classes = logits.shape[1]
-    target = torch.full_like(logits, smoothing / (num_classes - 1))
-    target.scatter_(1, labels[:, None], 1 - smoothing)
-    return -(target * logits.log_softmax(1)).sum(1).mean()
+def test_adamw_has_the_recipe():
+    model = torch.nn.Linear(2, 3)
+    recipe = Recipe(optimizer="adamw", betas=(0.8, 0.95), weight_decay=0.05)
+    optimizer = optimization.create_optimizer(model, recipe)
+    assert isinstance(optimizer, torch.optim.AdamW)
+    (group,) = optimizer.param_groups
+    assert (group["betas"], group["weight_decay"]) == ((0.8, 0.95), 0.05)
+    changed = Recipe(optimizer="adamw", weight_decay=0.1)
+    optimization.set_hyperparameters(optimizer, changed, 0.3)
+    assert (group["betas"], group["weight_decay"]) == ((0.9, 0.999), 0.1)
+    assert group["lr"] == 0.3
 
 
-@pytest.mark.parametrize("num_classes", [2, 3, 10, 1000])
-@pytest.mark.parametrize("smoothing", [0.0, 0.1, 0.4])
-def test_label_smoothing_is_the_published_form(num_classes, smoothing):
-    generator = torch.Generator().manual_seed(num_classes)
-    logits = torch.randn(
-        7, num_classes, dtype=torch.double, generator=generator
+@pytest.mark.parametrize("name", ["sgd", "adamw"])
+def test_norms_and_biases_need_not_decay(name):
+    model = torch.nn.Sequential(torch.nn.Linear(2, 3), torch.nn.BatchNorm1d(3))
+    recipe = Recipe(
+        optimizer=name, decayed="matrices", momentum=0.0, weight_decay=0.1
     )
-    labels = torch.randint(num_classes, (7,), generator=generator)
-    found = optimization.smoothed_cross_entropy(logits, labels, smoothing)
-    expected = published_loss(logits, labels, smoothing)
-    torch.testing.assert_close(found, expected)
+    optimizer = optimization.create_optimizer(model, recipe)
+    optimization.set_hyperparameters(optimizer, recipe, 0.5)
+    before = [p.detach().clone() for p in model.parameters()]
+    for parameter in model.parameters():
+        parameter.grad = torch.zeros_like(parameter)
+    optimizer.step()
+    weight, *others = model.parameters()
+    torch.testing.assert_close(weight, before[0] * (1 - 0.5 * 0.1))
+    assert all(map(torch.equal, others, before[1:]))
 
 
-def test_label_smoothing_by_hand():
-    logits = torch.tensor([[math.log(3.0), 0.0]])
-    labels = torch.tensor([0])
-    found = optimization.smoothed_cross_entropy(logits, labels, 0.1)
-    expected = -0.9 * math.log(0.75) - 0.1 * math.log(0.25)
-    assert found.item() == pytest.approx(expected)
-
-
-@pytest.mark.parametrize(("smoothing", "num_classes"), [(0.5, 2), (0.1, 1)])
-def test_smoothing_must_leave_the_label_likeliest(smoothing, num_classes):
-    with pytest.raises(ValueError, match=r"label_smoothing must be below"):
-        optimization.check_smoothing(smoothing, num_classes)
-
-
-def test_mixup_is_off_by_default():
-    images = torch.randn(4, 3, 2, 2)
-    assert optimization.mixup_weight(Recipe(), 3, 4) == 1.0
-    assert optimization.mix(images, 1.0) is images
-
-
-def test_mixup_weight_depends_on_seed_epoch_and_step_alone():
-    recipe = Recipe(mixup_alpha=0.2)
-    found = {
-        optimization.mixup_weight(Recipe(mixup_alpha=0.2, seed=seed), *place)
-        for seed in (0, 1)
-        for place in ((0, 0), (0, 1), (1, 0))
-    }
-    assert len(found) == 6
-    assert optimization.mixup_weight(recipe, 1, 0) in found
-
-
-def test_mixup_weight_is_beta_distributed():
-    alpha = 0.4
-    recipe = Recipe(mixup_alpha=alpha)
-    draws = [optimization.mixup_weight(recipe, 0, step) for step in range(2000)]
-    assert 0 <= min(draws) and max(draws) <= 1
-    assert np.mean(draws) == pytest.approx(0.5, abs=0.03)
-    assert np.var(draws) == pytest.approx(1 / (4 * (2 * alpha + 1)), abs=0.01)
-
-
-def test_neighbours_are_mixed():
-    images = torch.tensor([1.0, 2.0, 3.0, 4.0, 5.0]).view(5, 1, 1, 1)
-    assert optimization.mixup_partners(5, CPU).tolist() == [1, 0, 3, 2, 4]
-    mixed = optimization.mix(images, 0.75).flatten()
-    torch.testing.assert_close(
-        mixed, torch.tensor([1.25, 1.75, 3.25, 3.75, 5.0])
-    )
-
-
-@pytest.mark.parametrize("sizes", [(8,), (4, 4), (2, 4, 2)])
-def test_mixed_images_do_not_depend_on_the_number_of_processes(sizes):
-    images = torch.randn(8, 3, 2, 2)
-    parts = [optimization.mix(part, 0.3) for part in images.split(sizes)]
-    assert torch.equal(torch.cat(parts), optimization.mix(images, 0.3))
-
-
-def test_mixed_loss_is_that_of_mixed_targets():
-    logits = torch.randn(6, 5, dtype=torch.double)
-    labels = torch.tensor([0, 1, 2, 3, 4, 0])
-    found = optimization.mixed_loss(logits, labels, 0.1, 0.3)
-    partners = labels[[1, 0, 3, 2, 5, 4]]
-    expected = 0.3 * published_loss(logits, labels, 0.1)
-    expected += 0.7 * published_loss(logits, partners, 0.1)
-    torch.testing.assert_close(found, expected)
+@pytest.mark.parametrize("norm", [0.0, 0.5, 100.0])
+def test_the_whole_gradient_is_clipped(norm):
+    parameters = [torch.nn.Parameter(torch.zeros(n)) for n in (3, 4)]
+    for parameter in parameters:
+        parameter.grad = torch.full_like(parameter, 2.0)
+    optimization.clip_gradient(parameters, Recipe(clip_gradient_norm=norm))
+    found = torch.cat([parameter.grad for parameter in parameters])
+    whole = math.sqrt(7 * 4.0)
+    factor = min(1.0, norm / whole) if norm else 1.0
+    torch.testing.assert_close(found, torch.full((7,), 2.0 * factor))

@@ -23,6 +23,16 @@ def test_defaults_are_the_published_recipe():
         seed=0,
         precision="float32",
         sync_batch_norm=True,
+        optimizer="sgd",
+        decayed="all",
+        schedule_interval="epoch",
+        loss="cross_entropy",
+        reference_batch_size=None,
+        clip_gradient_norm=0.0,
+        ema_decay=0.0,
+        cutmix_alpha=0.0,
+        stochastic_depth=0.0,
+        compile=False,
     )
 
 
@@ -66,6 +76,18 @@ def test_a_recipe_does_not_change():
         ("schedule", "linear", "one of 'cosine', 'step', got 'linear'"),
         ("precision", "float16", "one of 'float32', 'bfloat16'"),
         ("sync_batch_norm", 1, "True or False, got 1"),
+        ("compile", "yes", "True or False, got 'yes'"),
+        ("optimizer", "lamb", "one of 'sgd', 'adamw', got 'lamb'"),
+        ("schedule_interval", "batch", "one of 'epoch', 'step'"),
+        ("decayed", "weights", "one of 'all', 'matrices'"),
+        ("loss", "bce", "one of 'cross_entropy', 'binary_cross_entropy'"),
+        ("betas", 0.9, "two numbers of at least 0 and below 1, got 0.9"),
+        ("betas", (0.9, 1.0), "two numbers of at least 0 and below 1"),
+        ("reference_batch_size", 0, "integer of at least 1, got 0"),
+        ("clip_gradient_norm", -1.0, "at least 0"),
+        ("ema_decay", 1.0, "at least 0 and below 1"),
+        ("cutmix_alpha", float("inf"), "number and be at least 0, got inf"),
+        ("stochastic_depth", 1, "at least 0 and below 1"),
     ],
 )
 def test_errors_name_the_value_and_the_rule(name, value, rule):
