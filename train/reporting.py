@@ -1,7 +1,7 @@
 """What a person sees of training: progress, curves and the results table.
 
 Progress goes to stderr, as a bar on a terminal and as an occasional line
-elsewhere; curves go to TensorBoard. Only the first process reports.
+elsewhere; figures go to the sinks of sinks.py. Only the first process reports.
 """
 
 import dataclasses
@@ -22,6 +22,8 @@ from san.recipe import Recipe
 from train.checkpointing import State
 from train.curves import Curves
 from train.meter import Figures
+from train.metrics import Metrics
+from train.sinks import Point, Sinks
 from train.work_folder import WorkFolder
 
 # Fits into 80 columns.
@@ -64,7 +66,7 @@ class Length:
 class SilentReporter:
     """Reports nothing, as all processes but the first."""
 
-    def __init__(self, folder: pathlib.Path, length: Length, state: State):
+    def __init__(self, folder: WorkFolder, length: Length, state: State):
         del folder, length, state
 
     def __enter__(self) -> Self:
@@ -84,13 +86,13 @@ class SilentReporter:
 
 
 class Reporter(SilentReporter):
-    """Shows progress and writes the curves of one run."""
+    """Shows progress and keeps the figures of one run."""
 
-    def __init__(self, folder: pathlib.Path, length: Length, state: State):
+    def __init__(self, folder: WorkFolder, length: Length, state: State):
         """Starts the progress bar and the curves.
 
         Args:
-          folder: where the curves go.
+          folder: where the figures go.
           length: how long training is.
           state: where it starts.
         """
@@ -98,8 +100,14 @@ class Reporter(SilentReporter):
         self._first_step = self._logged_step = length.steps_done(state)
         self._start = self._logged_time = time.monotonic()
         self._line_time = self._start
+        self._seconds_before = state.seconds
         self._epoch_images, self._epoch_seconds = 0, 0.0
-        self._curves = Curves(folder, self._first_step + 1)
+        self._sinks = Sinks(
+            [
+                Curves(folder.tensorboard, self._first_step + 1),
+                Metrics(folder.metrics, state.epoch, state.step),
+            ]
+        )
         self._bar = tqdm.tqdm(
             total=length.steps,
             initial=self._first_step,
@@ -111,7 +119,7 @@ class Reporter(SilentReporter):
 
     def __exit__(self, *exception: object) -> None:
         self._bar.close()
-        self._curves.close()
+        self._sinks.close()
 
     def stepped(self, state: State) -> None:
         """Moves the bar."""
@@ -129,12 +137,13 @@ class Reporter(SilentReporter):
         self._epoch_images += images
         self._epoch_seconds += seconds
         speed = images / seconds
-        self._curves.draw(
-            step,
+        self._draw(
+            "train",
+            state,
             {
-                "train/loss": figures.loss,
-                "train/top1": figures.top1,
-                "train/images_per_second": speed,
+                "loss": figures.loss,
+                "top1": figures.top1,
+                "images_per_second": speed,
             },
         )
         text = (
@@ -161,16 +170,20 @@ class Reporter(SilentReporter):
         """Shows the epoch that was just completed."""
         validation = state.latest
         assert validation is not None
-        self._curves.draw(
-            self._length.steps_done(state),
+        self._draw(
+            "validation",
+            state,
             {
-                "validation/loss": validation.loss,
-                "validation/top1": validation.top1,
-                "validation/top5": validation.top5,
+                "loss": validation.loss,
+                "top1": validation.top1,
+                "top5": validation.top5,
+                "num_images": validation.num_images,
+                "training_loss": training.loss,
+                "training_top1": training.top1,
                 "learning_rate": rate,
             },
         )
-        self._curves.flush()
+        self._sinks.flush()
         speed = self._epoch_images / max(self._epoch_seconds, 1e-9)
         self._bar.write(
             f"epoch {state.epoch}/{self._length.epochs}:"
@@ -183,6 +196,21 @@ class Reporter(SilentReporter):
         # The speed shown is that of training alone.
         self._logged_time = time.monotonic()
         self._epoch_images, self._epoch_seconds = 0, 0.0
+
+    def _draw(
+        self, kind: str, state: State, figures: Mapping[str, float]
+    ) -> None:
+        length, step = self._length, self._length.steps_done(state)
+        seconds = time.monotonic() - self._start
+        place = {
+            "epoch": -(-step // length.steps_per_epoch),
+            "step": (step - 1) % length.steps_per_epoch + 1,
+            "epochs_trained": step / length.steps_per_epoch,
+            "images_seen": step * length.batch_size,
+            "time": time.time(),
+            "seconds": self._seconds_before + seconds,
+        }
+        self._sinks.draw(Point(kind, step, place, figures))
 
 
 def print_network(model: nn.Module, device: torch.device) -> None:

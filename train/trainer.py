@@ -231,7 +231,7 @@ class Trainer:
         )
         report = reporting.Reporter if is_first else reporting.SilentReporter
         self._clock = time.monotonic()
-        self._reporter = report(self._folder.tensorboard, length, self.state)
+        self._reporter = report(self._folder, length, self.state)
         self._interruption.postpone()
         with self._reporter:
             while not self.is_finished():

@@ -4,7 +4,8 @@
     operative.gin           every value that was used, written at its end
     checkpoints/last.pth    where training stands
     checkpoints/best.pth    the best validation so far
-    tensorboard/            curves
+    metrics.jsonl           every figure, a JSON object in each line
+    tensorboard/            curves of them
     cache/                  image sizes, so that files are looked at once
     digits_*/               the images of a config that brings its own
     .lock                   held by the run that owns the folder
@@ -36,6 +37,7 @@ class WorkFolder:
       operative: every value that was used, from its end.
       last: the checkpoint that training goes on from.
       best: the checkpoint with the best validation.
+      metrics: the file of all figures.
       tensorboard: the folder of the curves.
       cache: the folder of the input's file lists.
     """
@@ -46,6 +48,7 @@ class WorkFolder:
         self.operative = path / "operative.gin"
         self.last = path / "checkpoints" / "last.pth"
         self.best = path / "checkpoints" / "best.pth"
+        self.metrics = path / "metrics.jsonl"
         self.tensorboard = path / "tensorboard"
         self.cache = path / "cache"
 

@@ -17,6 +17,11 @@ def text_of(content: Any) -> str:
     return json.dumps(_plain(content), indent=2, allow_nan=False) + "\n"
 
 
+def line_of(content: Any) -> str:
+    """The same in one line, for files of many."""
+    return json.dumps(_plain(content), allow_nan=False) + "\n"
+
+
 def _plain(value: Any) -> Any:
     if isinstance(value, np.generic):
         value = value.item()

@@ -20,3 +20,8 @@ def test_what_is_not_finite_is_null():
     text = valid_json.text_of(content)
     assert json.loads(text) == {"a": None, "b": [1.5, {"c": None}], "d": None}
     assert "NaN" not in text and "Infinity" not in text and text.endswith("}\n")
+
+
+def test_a_line_is_one_line():
+    text = valid_json.line_of({"name": "two\nlines", "loss": math.nan})
+    assert text == '{"name": "two\\nlines", "loss": null}\n'

@@ -11,7 +11,9 @@ from tensorboard.backend.event_processing import event_accumulator
 from torch.utils import tensorboard
 
 from tests.train import forked, jobs
-from train import curves
+from train import metrics, sinks
+from train.curves import Curves
+from train.metrics import Metrics
 
 
 @pytest.fixture(scope="module")
@@ -26,6 +28,12 @@ def arguments(tmp_path, images):
         f"--data_dir={images}",
         f"--workdir={tmp_path / 'run'}",
     ]
+
+
+def draw(drawn, step):
+    """A point of an epoch of many steps."""
+    place = {"epoch": 1, "step": step}
+    drawn.draw(sinks.Point("train", step, place, {"loss": 1.0}))
 
 
 def assert_finished(tmp_path):
@@ -63,18 +71,21 @@ def test_a_log_that_takes_nothing(tmp_path, arguments, streams):
 
 
 def test_curves_that_cannot_be_written(tmp_path, arguments):
-    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "metrics.jsonl").mkdir(parents=True)
     (tmp_path / "run" / "tensorboard").write_text("a file in their place")
     code, output = forked.Job(tmp_path / "log", *arguments).finish()
     assert code == 0, output
-    assert output.count("warning: no curves are written to") == 1
+    for content in ("curves", "metrics"):
+        assert output.count(f"warning: no {content} are written to") == 1
     assert_finished(tmp_path)
 
 
-def test_curves_are_tried_again(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(curves, "_RETRY_SECONDS", 0.0)
-    drawn = curves.Curves(tmp_path, 1)
-    drawn.draw(1, {"loss": 1.0})
+def test_what_cannot_be_written_is_tried_again(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(sinks, "_RETRY_SECONDS", 0.0)
+    drawn = sinks.Sinks(
+        [Curves(tmp_path, 1), Metrics(tmp_path / "metrics.jsonl", 0, 0)]
+    )
+    draw(drawn, 1)
     write = tensorboard.SummaryWriter.add_scalar
 
     def fail(writer, name, value, step):
@@ -82,14 +93,18 @@ def test_curves_are_tried_again(tmp_path, monkeypatch, capsys):
 
     monkeypatch.setattr(tensorboard.SummaryWriter, "add_scalar", fail)
     for step in (2, 3):
-        drawn.draw(step, {"loss": 1.0})
+        draw(drawn, step)
     monkeypatch.setattr(tensorboard.SummaryWriter, "add_scalar", write)
-    drawn.draw(4, {"loss": 1.0})
+    draw(drawn, 4)
     drawn.close()
     events = event_accumulator.EventAccumulator(str(tmp_path)).Reload()
-    assert [event.step for event in events.Scalars("loss")] == [1, 4]
+    assert [event.step for event in events.Scalars("train/loss")] == [1, 4]
     said = capsys.readouterr().err
     assert said.count("no curves are written") == 1 and "No space left" in said
+    # One that fails is no matter of the others.
+    lines = metrics.read(tmp_path / "metrics.jsonl")
+    assert [line["global_step"] for line in lines] == [1, 2, 3, 4]
+    assert "metrics" not in said
 
 
 def test_a_log_that_is_slow_to_be_read(tmp_path, arguments):

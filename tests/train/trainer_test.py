@@ -59,7 +59,7 @@ def test_curves(tmp_path, images):
     found = curves(folder)
     assert [step for step, _ in found["train/loss"]] == [2, 4, 6, 8]
     assert [step for step, _ in found["validation/top1"]] == [4, 8]
-    rates = [value for _, value in found["learning_rate"]]
+    rates = [value for _, value in found["validation/learning_rate"]]
     assert rates == pytest.approx([0.02, 0.01])
     assert {"train/top1", "train/images_per_second"} <= set(found)
     assert {"validation/loss", "validation/top5"} <= set(found)
