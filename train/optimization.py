@@ -88,13 +88,29 @@ def set_hyperparameters(
             group["momentum"] = recipe.momentum
 
 
-def clip_gradient(parameters: Iterable[Tensor], recipe: Recipe) -> None:
+def gradient_norm(parameters: Iterable[nn.Parameter]) -> Tensor:
+    """The Euclidean norm of all gradients together, on their device."""
+    return nn.utils.get_total_norm(
+        [p.grad for p in parameters if p.grad is not None]
+    )
+
+
+def clip_gradient(
+    parameters: Iterable[nn.Parameter], recipe: Recipe, norm: Tensor
+) -> None:
     """Scales the whole gradient down to the recipe's largest norm, if any.
 
     Waits for no device.
+
+    Args:
+      parameters: with their gradients.
+      recipe: with the largest norm.
+      norm: that of the gradient.
     """
     if recipe.clip_gradient_norm:
-        nn.utils.clip_grad_norm_(parameters, recipe.clip_gradient_norm)
+        nn.utils.clip_grads_with_norm_(
+            parameters, recipe.clip_gradient_norm, norm
+        )
 
 
 def parts(count: int, accumulation: int) -> list[slice]:

@@ -8,23 +8,27 @@ import dataclasses
 import pathlib
 import sys
 import time
-from collections.abc import Mapping
-from typing import Any, Self
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, Self, TypeVar
 
 import torch
 import tqdm
-from torch import nn
+from torch import Tensor, nn
 
 import san
 from san.data import Data
 from san.jobs import config
 from san.recipe import Recipe
+from train import memory
 from train.checkpointing import State
 from train.curves import Curves
 from train.meter import Figures
 from train.metrics import Metrics
 from train.sinks import Point, Sinks
+from train.waiting import DataWait
 from train.work_folder import WorkFolder
+
+T = TypeVar("T")
 
 # Fits into 80 columns.
 _BAR = "{desc}{percentage:4.0f}% |{bar}| {remaining} left{postfix}"
@@ -66,20 +70,24 @@ class Length:
 class SilentReporter:
     """Reports nothing, as all processes but the first."""
 
-    def __init__(self, folder: WorkFolder, length: Length, state: State):
-        del folder, length, state
-
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *exception: object) -> None:
         pass
 
+    def waiting(self, batches: Iterable[T]) -> Iterator[T]:
+        """The batches, for each of which training may have to wait."""
+        return iter(batches)
+
+    def saw_gradient(self, norm: Tensor) -> None:
+        """A step's gradient has a norm, a scalar that is not read yet."""
+
     def stepped(self, state: State) -> None:
         """A step was taken."""
 
-    def logged(self, state: State, figures: Figures) -> None:
-        """The loss and accuracy of the latest steps are known."""
+    def logged(self, state: State, figures: Figures, rate: float) -> None:
+        """The latest steps are computed; they had a learning rate."""
 
     def validated(self, state: State, training: Figures, rate: float) -> None:
         """An epoch was trained with a learning rate, and validated."""
@@ -88,13 +96,20 @@ class SilentReporter:
 class Reporter(SilentReporter):
     """Shows progress and keeps the figures of one run."""
 
-    def __init__(self, folder: WorkFolder, length: Length, state: State):
+    def __init__(
+        self,
+        folder: WorkFolder,
+        length: Length,
+        state: State,
+        device: torch.device,
+    ):
         """Starts the progress bar and the curves.
 
         Args:
           folder: where the figures go.
           length: how long training is.
           state: where it starts.
+          device: where it computes.
         """
         self._length = length
         self._first_step = self._logged_step = length.steps_done(state)
@@ -102,6 +117,9 @@ class Reporter(SilentReporter):
         self._line_time = self._start
         self._seconds_before = state.seconds
         self._epoch_images, self._epoch_seconds = 0, 0.0
+        self._device = device
+        self._wait = DataWait(device)
+        self._norms: list[Tensor] = []
         self._sinks = Sinks(
             [
                 Curves(folder.tensorboard, self._first_step + 1),
@@ -121,6 +139,14 @@ class Reporter(SilentReporter):
         self._bar.close()
         self._sinks.close()
 
+    def waiting(self, batches: Iterable[T]) -> Iterator[T]:
+        """The batches; how long each takes to come is measured."""
+        return self._wait.during(batches)
+
+    def saw_gradient(self, norm: Tensor) -> None:
+        """Keeps the norm on its device until the next log."""
+        self._norms.append(norm)
+
     def stepped(self, state: State) -> None:
         """Moves the bar."""
         self._bar.set_description_str(
@@ -128,7 +154,7 @@ class Reporter(SilentReporter):
         )
         self._bar.update()
 
-    def logged(self, state: State, figures: Figures) -> None:
+    def logged(self, state: State, figures: Figures, rate: float) -> None:
         """Shows the figures of the steps since the last log."""
         now, step = time.monotonic(), self._length.steps_done(state)
         images = (step - self._logged_step) * self._length.batch_size
@@ -143,9 +169,14 @@ class Reporter(SilentReporter):
             {
                 "loss": figures.loss,
                 "top1": figures.top1,
+                "learning_rate": rate,
+                "gradient_norm": float(torch.stack(self._norms).mean()),
                 "images_per_second": speed,
+                "data_wait_share": self._wait.read() / seconds,
+                **dict([memory.peak_mib(self._device)]),
             },
         )
+        self._norms.clear()
         text = (
             f"loss {figures.loss:.3f}, top-1 {figures.top1:.1f}%,"
             f" {speed:.0f} images/s"

@@ -229,9 +229,14 @@ class Trainer:
         length = reporting.Length(
             recipe.epochs, self._training.steps_per_epoch, recipe.batch_size
         )
-        report = reporting.Reporter if is_first else reporting.SilentReporter
         self._clock = time.monotonic()
-        self._reporter = report(self._folder, length, self.state)
+        self._reporter = (
+            reporting.Reporter(
+                self._folder, length, self.state, self._process.device
+            )
+            if is_first
+            else reporting.SilentReporter()
+        )
         self._interruption.postpone()
         with self._reporter:
             while not self.is_finished():
@@ -248,7 +253,7 @@ class Trainer:
         state, recipe = self.state, self._recipe
         self._network.train()
         batches = self._training.epoch(state.epoch, first_step=state.step)
-        for images, labels in batches:
+        for images, labels in self._reporter.waiting(batches):
             self._train_step(images, labels)
             state.step += 1
             self._reporter.stepped(state)
@@ -276,7 +281,9 @@ class Trainer:
                 self._add_gradients(
                     mix(images[part], mixing), labels[part], mixing, part
                 )
-        optimization.clip_gradient(run.model.parameters(), recipe)
+        norm = optimization.gradient_norm(run.model.parameters())
+        self._reporter.saw_gradient(norm)
+        optimization.clip_gradient(run.model.parameters(), recipe, norm)
         run.optimizer.step()
         if run.average:
             run.average.update_parameters(run.model)
@@ -356,7 +363,8 @@ class Trainer:
             if not math.isfinite(row.loss_sum):
                 self._fail(f"loss must stay finite, got {row.loss_sum}", step)
             state.seen += row
-        self._reporter.logged(state, sum(rows, start=NO_FIGURES))
+        rate = self._run.optimizer.param_groups[0]["lr"]
+        self._reporter.logged(state, sum(rows, start=NO_FIGURES), rate)
 
     def _check_weights(self) -> None:
         sums = [

@@ -137,8 +137,10 @@ def test_the_whole_gradient_is_clipped(norm):
     parameters = [torch.nn.Parameter(torch.zeros(n)) for n in (3, 4)]
     for parameter in parameters:
         parameter.grad = torch.full_like(parameter, 2.0)
-    optimization.clip_gradient(parameters, Recipe(clip_gradient_norm=norm))
+    whole = optimization.gradient_norm(parameters)
+    assert whole.item() == pytest.approx(math.sqrt(7 * 4.0))
+    recipe = Recipe(clip_gradient_norm=norm)
+    optimization.clip_gradient(parameters, recipe, whole)
     found = torch.cat([parameter.grad for parameter in parameters])
-    whole = math.sqrt(7 * 4.0)
-    factor = min(1.0, norm / whole) if norm else 1.0
+    factor = min(1.0, norm / whole.item()) if norm else 1.0
     torch.testing.assert_close(found, torch.full((7,), 2.0 * factor))

@@ -59,9 +59,13 @@ def test_curves(tmp_path, images):
     found = curves(folder)
     assert [step for step, _ in found["train/loss"]] == [2, 4, 6, 8]
     assert [step for step, _ in found["validation/top1"]] == [4, 8]
-    rates = [value for _, value in found["validation/learning_rate"]]
-    assert rates == pytest.approx([0.02, 0.01])
-    assert {"train/top1", "train/images_per_second"} <= set(found)
+    rates = [value for _, value in found["train/learning_rate"]]
+    assert rates == pytest.approx([0.02, 0.02, 0.01, 0.01])
+    for name in (
+        *("top1", "images_per_second", "gradient_norm"),
+        *("data_wait_share", "peak_process_mib"),
+    ):
+        assert len(found[f"train/{name}"]) == 4
     assert {"validation/loss", "validation/top5"} <= set(found)
 
 
