@@ -1,7 +1,8 @@
-"""TensorBoard: curves of the figures."""
+"""TensorBoard: curves of the figures, and images."""
 
 import pathlib
 
+import numpy as np
 from torch.utils import tensorboard
 
 from train.sinks import Point, Sink
@@ -35,6 +36,12 @@ class Curves(Sink):
         assert self._writer is not None
         for name, value in point.figures.items():
             self._writer.add_scalar(f"{point.kind}/{name}", value, point.step)
+
+    def show(self, step: int, picture: np.ndarray, words: str) -> None:
+        """Adds the picture, and its words."""
+        assert self._writer is not None
+        self._writer.add_image("examples", picture, step, dataformats="HWC")
+        self._writer.add_text("examples", words, step)
 
     def flush(self) -> None:
         """Sees to it that all points are on the disk."""

@@ -8,7 +8,7 @@ import dataclasses
 import pathlib
 import sys
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Self, TypeVar
 
 import torch
@@ -16,12 +16,13 @@ import tqdm
 from torch import Tensor, nn
 
 import san
-from san.data import Data
+from san import data
 from san.jobs import config
 from san.recipe import Recipe
-from train import memory
+from train import examples, memory
 from train.checkpointing import State
 from train.curves import Curves
+from train.examples import ExamplesFile
 from train.meter import Figures
 from train.metrics import Metrics
 from train.sinks import Point, Sinks
@@ -32,6 +33,8 @@ T = TypeVar("T")
 
 # Fits into 80 columns.
 _BAR = "{desc}{percentage:4.0f}% |{bar}| {remaining} left{postfix}"
+
+_MAX_EXAMPLES = 16
 
 # Of why a network is not fused, in its first line.
 _MAX_REASONS = 3
@@ -80,6 +83,9 @@ class SilentReporter:
         """The batches, for each of which training may have to wait."""
         return iter(batches)
 
+    def saw_images(self, images: Tensor, labels: Tensor, weight: float) -> None:
+        """The network gets images, each mixed by weight with its partner."""
+
     def saw_gradient(self, norm: Tensor) -> None:
         """A step's gradient has a norm, a scalar that is not read yet."""
 
@@ -101,6 +107,7 @@ class Reporter(SilentReporter):
         folder: WorkFolder,
         length: Length,
         state: State,
+        classes: Sequence[str],
         device: torch.device,
     ):
         """Starts the progress bar and the curves.
@@ -109,6 +116,7 @@ class Reporter(SilentReporter):
           folder: where the figures go.
           length: how long training is.
           state: where it starts.
+          classes: their names.
           device: where it computes.
         """
         self._length = length
@@ -117,13 +125,15 @@ class Reporter(SilentReporter):
         self._line_time = self._start
         self._seconds_before = state.seconds
         self._epoch_images, self._epoch_seconds = 0, 0.0
-        self._device = device
+        self._classes, self._device = classes, device
+        self._has_shown = False
         self._wait = DataWait(device)
         self._norms: list[Tensor] = []
         self._sinks = Sinks(
             [
                 Curves(folder.tensorboard, self._first_step + 1),
                 Metrics(folder.metrics, state.epoch, state.step),
+                ExamplesFile(folder.examples),
             ]
         )
         self._bar = tqdm.tqdm(
@@ -142,6 +152,16 @@ class Reporter(SilentReporter):
     def waiting(self, batches: Iterable[T]) -> Iterator[T]:
         """The batches; how long each takes to come is measured."""
         return self._wait.during(batches)
+
+    def saw_images(self, images: Tensor, labels: Tensor, weight: float) -> None:
+        """Shows the first ones, so that a person can look at them."""
+        if self._has_shown:
+            return
+        self._has_shown = True
+        images, labels = images[:_MAX_EXAMPLES], labels[:_MAX_EXAMPLES]
+        texts = examples.captions(labels, weight, self._classes)
+        picture = examples.draw(images, texts, data.Data())
+        self._sinks.show(self._first_step + 1, picture, "; ".join(texts))
 
     def saw_gradient(self, norm: Tensor) -> None:
         """Keeps the norm on its device until the next log."""
@@ -281,11 +301,11 @@ def _unfused(model: nn.Module) -> str:
     )
 
 
-def print_unread(recipe: Recipe, data: Data) -> None:
+def print_unread(recipe: Recipe, settings: data.Data) -> None:
     """Warns of what is configured and has no effect beside the rest."""
     bound = config.bindings()
     unread = {f"Recipe.{name}": why for name, why in recipe.unread().items()}
-    unread |= {f"Data.{name}": why for name, why in data.unread().items()}
+    unread |= {f"Data.{name}": why for name, why in settings.unread().items()}
     for name in unread.keys() & bound.keys():
         print(f"warning: {name} has no effect: {unread[name]}", file=sys.stderr)
 

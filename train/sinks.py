@@ -1,6 +1,6 @@
 """What keeps the figures of a run; without any of it training goes on.
 
-Each sink is a file of its own: curves.py, metrics.py.
+Each sink is a file of its own: curves.py, metrics.py, examples.py.
 """
 
 import contextlib
@@ -10,6 +10,8 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
+
+import numpy as np
 
 # Between two attempts to write where that did not work: a full disk may be
 # emptied, a file server come back.
@@ -53,6 +55,9 @@ class Sink:
     def draw(self, point: Point) -> None:
         """Keeps figures."""
 
+    def show(self, step: int, picture: np.ndarray, words: str) -> None:
+        """Keeps a picture of what the network saw, and its labels."""
+
     def flush(self) -> None:
         """Sees to it that everything is on the disk."""
 
@@ -69,6 +74,16 @@ class Sinks:
     def draw(self, point: Point) -> None:
         """Keeps figures."""
         self._attempt(lambda sink: sink.draw(point))
+
+    def show(self, step: int, picture: np.ndarray, words: str) -> None:
+        """Keeps a picture of what the network saw.
+
+        Args:
+          step: the optimiser step.
+          picture: uint8 [height, width, 3].
+          words: what is on it.
+        """
+        self._attempt(lambda sink: sink.show(step, picture, words))
 
     def flush(self) -> None:
         """Sees to it that everything is on the disk."""

@@ -232,7 +232,11 @@ class Trainer:
         self._clock = time.monotonic()
         self._reporter = (
             reporting.Reporter(
-                self._folder, length, self.state, self._process.device
+                self._folder,
+                length,
+                self.state,
+                self._index.classes,
+                self._process.device,
             )
             if is_first
             else reporting.SilentReporter()
@@ -314,6 +318,7 @@ class Trainer:
         self, images: Tensor, labels: Tensor, mixing: Mixing, part: slice
     ) -> None:
         recipe, process = self._recipe, self._process
+        self._reporter.saw_images(images, labels, mixing.weight)
         with autocast(process.device, recipe.precision):
             logits = self._network(images)
         loss = losses.mixed_loss(logits.float(), labels, recipe, mixing)

@@ -6,6 +6,7 @@
     checkpoints/best.pth    the best validation so far
     metrics.jsonl           every figure, a JSON object in each line
     tensorboard/            curves of them
+    examples.png            images as the network saw them at the last start
     cache/                  image sizes, so that files are looked at once
     digits_*/               the images of a config that brings its own
     .lock                   held by the run that owns the folder
@@ -39,6 +40,7 @@ class WorkFolder:
       best: the checkpoint with the best validation.
       metrics: the file of all figures.
       tensorboard: the folder of the curves.
+      examples: the picture of what the network sees.
       cache: the folder of the input's file lists.
     """
 
@@ -50,6 +52,7 @@ class WorkFolder:
         self.best = path / "checkpoints" / "best.pth"
         self.metrics = path / "metrics.jsonl"
         self.tensorboard = path / "tensorboard"
+        self.examples = path / "examples.png"
         self.cache = path / "cache"
 
     @contextlib.contextmanager

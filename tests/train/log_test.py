@@ -71,11 +71,12 @@ def test_a_log_that_takes_nothing(tmp_path, arguments, streams):
 
 
 def test_curves_that_cannot_be_written(tmp_path, arguments):
-    (tmp_path / "run" / "metrics.jsonl").mkdir(parents=True)
+    for name in ("metrics.jsonl", "examples.png"):
+        (tmp_path / "run" / name).mkdir(parents=True)
     (tmp_path / "run" / "tensorboard").write_text("a file in their place")
     code, output = forked.Job(tmp_path / "log", *arguments).finish()
     assert code == 0, output
-    for content in ("curves", "metrics"):
+    for content in ("curves", "metrics", "examples"):
         assert output.count(f"warning: no {content} are written to") == 1
     assert_finished(tmp_path)
 
