@@ -3,8 +3,8 @@
 `train` is the whole run; the chapters of Trainer are its parts, in their
 order. Beside this file: optimization.py (learning rate), losses.py, mixing.py,
 averaging.py, checkpointing.py and work_folder.py (what is saved, and where),
-same_folder.py (that all machines see it), interruption.py (signals), meter.py,
-reporting.py and curves.py (progress).
+same_folder.py (that all machines see it), data_folder.py (where images are),
+interruption.py (signals), meter.py and reporting.py (progress).
 """
 
 import contextlib
@@ -12,7 +12,7 @@ import math
 import pathlib
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from typing import cast
 
@@ -38,22 +38,11 @@ from train import (
 )
 from train.averaging import averaged
 from train.checkpointing import Run, State
+from train.data_folder import source
 from train.interruption import Interruption, InterruptionError
 from train.meter import NO_FIGURES, Meter
 from train.mixing import Mixing, draw, mix
 from train.work_folder import WorkFolder
-
-_NO_DATA = """\
-train: --data_dir must name a folder of images, got none.
-
-ImageNet, or images of your own, are laid out as
-    DATA_DIR/train/n01440764/n01440764_10026.JPEG
-    DATA_DIR/val/n01440764/ILSVRC2012_val_00000293.JPEG
-and trained on by
-    bazel run //train:main -- --gin_file=san10_pair.gin --data_dir=DATA_DIR
-
-To try the handwritten digits, which need no download:
-    bazel run //train:main -- --gin_file=san10_pair.gin --gin_file=digits.gin"""
 
 
 def train(
@@ -414,23 +403,6 @@ class Trainer:
             f" {self._folder.last}",
             received,
         )
-
-
-def source(data_dir: str | None) -> Callable[[str], str]:
-    """What makes the data folder, given the work folder.
-
-    Args:
-      data_dir: the folder of images; None for a config that brings its own.
-
-    Raises:
-      ValueError: if there is neither.
-    """
-    if data_dir:
-        return lambda work_folder: data_dir
-    configured = data.Data().source
-    if configured is None:
-        raise ValueError(_NO_DATA)
-    return configured
 
 
 def _write_text(path: pathlib.Path, text: str) -> None:

@@ -14,8 +14,8 @@ from typing import Any
 from san import data
 from san.jobs import config
 from san.recipe import Recipe
-from train import trainer
 from train.checkpointing import Validation
+from train.data_folder import source
 from train.sweep.plan import Run
 from train.work_folder import WorkFolder
 
@@ -107,7 +107,7 @@ def prepare(settings: Settings, run: Run) -> Job:
     params = [*settings.gin_params, *run.bindings]
     config.parse(settings.gin_files, params)
     images = settings.workdir / "data"
-    data_dir = trainer.source(settings.data_dir)(str(images))
+    data_dir = source(settings.data_dir)(str(images))
     folder = WorkFolder(settings.workdir / run.folder)
     _check_same_settings(folder, os.path.abspath(data_dir))
     arguments = [
