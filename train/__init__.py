@@ -1,1 +1,1 @@
-"""The training job. Its parts are named in train/trainer.py."""
+"""The training job. Its parts are named in job.py and trainer.py."""

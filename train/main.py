@@ -22,9 +22,11 @@ All GPUs of the machine are used, by one process each; --num_processes says
 another number, on CPUs too. torchrun and srun start processes as well, on
 several machines: see README.md.
 
-The work folder gets the configuration, TensorBoard curves and checkpoints.
-Training that was stopped or killed goes on when the same command is run again.
-Ctrl-C, SIGTERM, SIGHUP and the warnings of schedulers (SIGUSR1, SIGUSR2,
+The work folder gets the configuration, checkpoints, TensorBoard curves, their
+figures in metrics.jsonl and, in examples.png, what the network sees. --dry_run
+takes one step, says what training would be and writes nothing. Training that
+was stopped or killed goes on when the same command is run again. Ctrl-C,
+SIGTERM, SIGHUP and the warnings of schedulers (SIGUSR1, SIGUSR2,
 SIGXCPU) save a checkpoint first. Exit codes: 0 after the last epoch, 1 if a
 flag was unknown or training failed (a file, the loss, a process that died), 2
 if a setting or the data was wrong, 75 after a scheduler's warning (saved, run
@@ -45,7 +47,7 @@ from absl import app, flags
 
 from san.jobs import config, entry, launching, output, processes, ranks
 from san.jobs.flags import define
-from train import trainer
+from train import job
 from train.interruption import Interruption
 from train.work_folder import WorkFolder
 
@@ -65,6 +67,11 @@ _RESUME = flags.DEFINE_boolean(
     True,
     "Go on from the work folder's last checkpoint. --resume=false starts"
     " again and removes its checkpoints.",
+)
+_DRY_RUN = flags.DEFINE_boolean(
+    "dry_run",
+    False,
+    "Say what training would do, with one step of it, and save nothing.",
 )
 _NUM_PROCESSES = flags.DEFINE_integer(
     "num_processes",
@@ -109,9 +116,8 @@ def _train() -> None:
     # For good: launchers send more signals while the process is ending.
     interruption.start()
     with processes.process_group(_REMEDY) as process:
-        trainer.train(
-            _work_folder(), data_dir, _RESUME.value, process, interruption
-        )
+        run = job.rehearse if _DRY_RUN.value else job.train
+        run(_work_folder(), data_dir, _RESUME.value, process, interruption)
 
 
 def _flag_bindings() -> list[str]:

@@ -183,6 +183,7 @@ class Reporter(SilentReporter):
         self._epoch_images += images
         self._epoch_seconds += seconds
         speed = images / seconds
+        memory_name, peak = memory.peak_mib(self._device)
         self._draw(
             "train",
             state,
@@ -193,7 +194,7 @@ class Reporter(SilentReporter):
                 "gradient_norm": float(torch.stack(self._norms).mean()),
                 "images_per_second": speed,
                 "data_wait_share": self._wait.read() / seconds,
-                **dict([memory.peak_mib(self._device)]),
+                memory_name: peak,
             },
         )
         self._norms.clear()
@@ -266,14 +267,18 @@ class Reporter(SilentReporter):
 
 def print_network(model: nn.Module, device: torch.device) -> None:
     """Prints what is trained, and where and how it computes."""
+    print(network_line(model, device), file=sys.stderr)
+
+
+def network_line(model: nn.Module, device: torch.device) -> str:
+    """What is trained, and where and how it computes."""
     num_parameters = sum(p.numel() for p in model.parameters())
     chosen = san.attention_backend()
-    print(
+    return (
         f"{type(model).__name__} with {num_parameters:,} parameters on"
         f" {device}, attention backend {chosen!r}"
         + _idle_gpu(device)
-        + (_unfused(model) if chosen == "fused" else ""),
-        file=sys.stderr,
+        + (_unfused(model) if chosen == "fused" else "")
     )
 
 

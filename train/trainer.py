@@ -1,15 +1,13 @@
-"""Training, from a work folder to a results table.
+"""The training loop, and everything that it needs.
 
-`train` is the whole run; the chapters of Trainer are its parts, in their
-order. Beside this file: optimization.py (learning rate), losses.py, mixing.py,
-averaging.py, checkpointing.py and work_folder.py (what is saved, and where),
-same_folder.py (that all machines see it), data_folder.py (where images are),
-interruption.py (signals), meter.py and reporting.py (progress).
+The chapters of Trainer are its parts, in their order. Beside this file: job.py
+(a run from beginning to end), optimization.py (learning rate), losses.py,
+mixing.py, averaging.py, checkpointing.py and work_folder.py (what is saved, and
+where), interruption.py (signals), meter.py and reporting.py (progress).
 """
 
 import contextlib
 import math
-import pathlib
 import signal
 import time
 from collections.abc import Iterator
@@ -24,7 +22,7 @@ from torch.nn.parallel import DistributedDataParallel
 import san
 from eval import validation
 from san import data, norms
-from san.jobs import config, files, network, processes
+from san.jobs import processes
 from san.jobs.precision import autocast
 from san.networks.stochastic_depth import residual_blocks
 from san.recipe import Recipe
@@ -33,56 +31,16 @@ from train import (
     losses,
     optimization,
     random_numbers,
+    rehearsal,
     reporting,
-    same_folder,
 )
 from train.averaging import averaged
 from train.checkpointing import Run, State
-from train.data_folder import source
 from train.interruption import Interruption, InterruptionError
+from train.memory import SavedForBackward
 from train.meter import NO_FIGURES, Meter
 from train.mixing import Mixing, draw, mix
 from train.work_folder import WorkFolder
-
-
-def train(
-    folder: WorkFolder,
-    data_dir: str | None,
-    resume: bool,
-    process: processes.Process,
-    interruption: Interruption,
-) -> None:
-    """Trains what is configured, in a work folder, and prints the results.
-
-    Args:
-      folder: the work folder, on a file system that all processes see.
-      data_dir: the folder of images; None for a config that brings its own.
-      resume: go on from the folder's last checkpoint, if there is one.
-      process: this process.
-      interruption: receives the signals that stop training.
-
-    Raises:
-      ValueError: if a setting, the data or the checkpoint is no good.
-      FloatingPointError: if the loss or the weights are no longer finite.
-      OSError: if a file cannot be written.
-      InterruptionError: on a signal, after saving.
-    """
-    recipe = Recipe()
-    san.set_attention_backend()  # The configured one.
-    make_images = source(data_dir)
-    # A mistake in the network should not wait for the images to be listed.
-    network.try_network()
-    with contextlib.ExitStack() as stack:
-        processes.on_first_process(lambda: stack.enter_context(folder.owned()))
-        same_folder.check(folder.path, process)
-        root = processes.on_first_process(lambda: make_images(str(folder.path)))
-        trainer = Trainer(recipe, folder, root, resume, process, interruption)
-        if not trainer.is_finished():
-            _write_text(folder.config, config.resolved_text())
-            trainer.run()
-            _write_text(folder.operative, config.operative_text())
-        if process.is_first:
-            print(reporting.results(folder, trainer.state))
 
 
 class Trainer:
@@ -90,6 +48,7 @@ class Trainer:
 
     Attributes:
       state: how far training has come.
+      length: how long it is.
     """
 
     def __init__(
@@ -122,15 +81,13 @@ class Trainer:
         self.state = State()
         if resume:
             self._resume()
-        else:
-            processes.on_first_process(folder.forget)
 
     # ------------------------------------------------------------------ data
 
     def _prepare_data(self, root: str) -> None:
         recipe, process = self._recipe, self._process
         settings, cache = data.Data(), str(self._folder.cache)
-        self._index, validation_index = processes.on_first_process(
+        self._index, self._validation_index = processes.on_first_process(
             lambda: [
                 data.load_split(
                     root, split, cache_dir=cache, exclude=settings.exclude
@@ -147,8 +104,11 @@ class Trainer:
             world_size=process.world_size,
             device=process.device,
         )
+        self.length = reporting.Length(
+            recipe.epochs, self._training.steps_per_epoch, recipe.batch_size
+        )
         self._validation = data.ValidationLoader(
-            validation_index,
+            self._validation_index,
             settings,
             batch_size=-(-recipe.batch_size // process.world_size),
             rank=process.rank,
@@ -210,19 +170,15 @@ class Trainer:
     # -------------------------------------------------------------- the loop
 
     def run(self) -> None:
-        """Trains the epochs that are left; see train."""
-        recipe, is_first = self._recipe, self._process.is_first
+        """Trains the epochs that are left; see job.train."""
+        is_first = self._process.is_first
         if is_first:
-            reporting.print_unread(recipe, data.Data())
             reporting.print_network(self._run.model, self._process.device)
-        length = reporting.Length(
-            recipe.epochs, self._training.steps_per_epoch, recipe.batch_size
-        )
         self._clock = time.monotonic()
         self._reporter = (
             reporting.Reporter(
                 self._folder,
-                length,
+                self.length,
                 self.state,
                 self._index.classes,
                 self._process.device,
@@ -237,6 +193,32 @@ class Trainer:
                 self._validate()
                 if not self.is_finished():
                     self._stop_if_asked()
+
+    def rehearse(self) -> rehearsal.Step:
+        """Takes the next step, and saves nothing of it."""
+        state, run = self.state, self._run
+        state.step %= self.length.steps_per_epoch
+        state.seen = NO_FIGURES
+        self._reporter = reporting.SilentReporter()
+        self._network.train()
+        images, labels = next(
+            self._training.epoch(state.epoch, first_step=state.step)
+        )
+        start = time.monotonic()
+        with SavedForBackward(run.model) as saved:
+            self._train_step(images, labels)
+        state.step += 1
+        self._log()
+        self._check_weights()
+        seconds = time.monotonic() - start
+        return rehearsal.Step(
+            run,
+            self._validation_index,
+            self._process,
+            seconds,
+            state.seen.loss,
+            saved.peak_mib,
+        )
 
     def is_finished(self) -> bool:
         """Whether all epochs are trained."""
@@ -403,9 +385,3 @@ class Trainer:
             f" {self._folder.last}",
             received,
         )
-
-
-def _write_text(path: pathlib.Path, text: str) -> None:
-    processes.on_first_process(
-        lambda: files.write_atomically(path, text.encode())
-    )

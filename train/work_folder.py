@@ -19,7 +19,9 @@ import fcntl
 import io
 import os
 import pathlib
+import shutil
 import sys
+import tempfile
 from collections.abc import Iterator
 from typing import IO, Any
 
@@ -41,11 +43,13 @@ class WorkFolder:
       metrics: the file of all figures.
       tensorboard: the folder of the curves.
       examples: the picture of what the network sees.
-      cache: the folder of the input's file lists.
+      scratch: where what can be made again is made: the folder itself, or
+        one that goes away.
+      cache: the folder of the input's file lists, in there.
     """
 
     def __init__(self, path: pathlib.Path):
-        self.path = path
+        self.path = self.scratch = path
         self.config = path / "config.gin"
         self.operative = path / "operative.gin"
         self.last = path / "checkpoints" / "last.pth"
@@ -63,6 +67,18 @@ class WorkFolder:
             for folder in (self.path, self.last.parent, self.cache):
                 files.remove_temporaries(folder)
             yield
+
+    @contextlib.contextmanager
+    def untouched(self) -> Iterator[None]:
+        """The folder is only read, if it is there at all."""
+        cache = self.cache
+        with tempfile.TemporaryDirectory(prefix="dry_run_") as scratch:
+            self.scratch = pathlib.Path(scratch)
+            self.cache = self.scratch / "cache"
+            if cache.is_dir():
+                shutil.copytree(cache, self.cache)
+            yield
+        self.scratch, self.cache = self.path, cache
 
     def forget(self) -> None:
         """Removes the checkpoints of an earlier run."""

@@ -89,7 +89,10 @@ def _run(log, arguments, environment):
     descriptor = os.open(log, os.O_CREAT | os.O_WRONLY | os.O_APPEND, 0o600)
     for number in (1, 2):
         os.dup2(descriptor, number)
-    sys.stdout, sys.stderr = open(1, "w"), open(2, "w")
+    # The job replaces them, and what is thrown away would close its file.
+    sys.stdout, sys.stderr = (
+        open(number, "w", closefd=False) for number in (1, 2)
+    )
     os.environ |= environment
     for number in stop_signals.ALL:
         signal.signal(number, signal.SIG_DFL)

@@ -17,7 +17,7 @@ from torch import nn
 
 from san.jobs import config
 from san.jobs.processes import Process
-from train import trainer
+from train import job, trainer
 from train.interruption import Interruption
 from train.work_folder import WorkFolder
 
@@ -89,7 +89,7 @@ def train(folder, data_dir, resume=True):
     """Trains what is configured, in this process."""
     work_folder = WorkFolder(folder)
     with Interruption() as interruption:
-        trainer.train(
+        job.train(
             work_folder,
             None if data_dir is None else str(data_dir),
             resume,
