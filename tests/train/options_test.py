@@ -8,6 +8,7 @@ import torch
 
 import san
 from san import data
+from san.jobs import config
 from san.networks.stochastic_depth import residual_blocks
 from tests.train import jobs
 from train.interruption import InterruptionError
@@ -211,6 +212,7 @@ def test_two_processes_draw_the_same(tmp_path, images):
 
 @pytest.mark.parametrize("name", ["san10_pair", "resnet26"])
 def test_blocks_are_left_out_with_their_rates(name):
+    config.parse([])
     model = san.create_model(name, num_classes=2)
     san.set_stochastic_depth(model, 0.5)
     blocks = residual_blocks(model)
