@@ -4,7 +4,10 @@ The published files and our own hold a dict with the entry `state_dict`. This
 is not the writer of checkpoints: that is the training's work folder.
 """
 
+import errno
+import io
 import os
+import pathlib
 import re
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -13,6 +16,8 @@ import numpy as np
 import torch
 from numpy._core.multiarray import scalar
 from torch import nn
+
+from san import digest
 
 _MAX_LISTED = 3
 # Accuracies are often saved as NumPy's numbers, which are plain data too.
@@ -81,20 +86,37 @@ def read_state_dict(path: str | os.PathLike[str]) -> dict[str, torch.Tensor]:
     return dict(state_dict)
 
 
-def read_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:
+def read_checkpoint(
+    path: str | os.PathLike[str], verify: bool = True
+) -> dict[str, Any]:
     """Reads a whole checkpoint file onto the CPU, executing nothing in it.
+
+    Args:
+      path: the file.
+      verify: refuse it if it has a digest (digest.py) of other bytes. Without
+        that it is what a damaged file still says.
 
     Raises:
       FileNotFoundError: if there is no such file.
-      ValueError: if the file is no dict of tensors and plain values.
+      OSError: if it may not be read.
+      ValueError: if the file is damaged, or no dict of tensors and plain
+        values.
     """
     if not os.path.isfile(path):
         raise FileNotFoundError(
             f"read_checkpoint: path must be a checkpoint file, got {path}"
         )
+    content = _read(path)
+    if verify and digest.is_damaged(content):
+        raise ValueError(
+            "read_checkpoint: file must hold the bytes that were saved, got"
+            f" {path}, which is damaged: its SHA-256 is not the one it names"
+        )
     try:
         with torch.serialization.safe_globals(_NUMPY_NUMBERS):
-            checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+            checkpoint = torch.load(
+                io.BytesIO(content), map_location="cpu", weights_only=True
+            )
     # A damaged file can fail in whatever its bytes happen to say.
     except Exception as error:
         raise ValueError(_describe(error, path)) from error
@@ -141,6 +163,16 @@ def load_state_dict(
             f"got {lists}; in {source}"
         )
     model.load_state_dict(state_dict)
+
+
+def _read(path: str | os.PathLike[str]) -> bytes:
+    try:
+        return pathlib.Path(path).read_bytes()
+    except OSError as error:
+        if error.errno != errno.EIO:
+            raise
+        # So a disk says that it cannot read what was written to it.
+        raise ValueError(_describe(error, path)) from error
 
 
 def _describe(error: Exception, path: str | os.PathLike[str]) -> str:

@@ -27,7 +27,7 @@ from typing import IO, Any
 
 import torch
 
-from san import checkpoints
+from san import checkpoints, digest
 from san.jobs import files
 
 
@@ -93,6 +93,7 @@ class WorkFolder:
         """
         buffer = io.BytesIO()
         torch.save(checkpoint, buffer)
+        digest.sign(buffer)
         for path in [self.best] * is_best + [self.last]:
             files.write_atomically(path, buffer.getbuffer())
 

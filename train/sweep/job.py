@@ -150,7 +150,7 @@ def _checkpoint(folder: WorkFolder) -> dict[str, Any] | None:
     """What there is of a run; None also where it cannot be read."""
     try:
         return folder.load()
-    except ValueError:
+    except (ValueError, OSError):
         return None  # The run itself will say what is wrong.
 
 
