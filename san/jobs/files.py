@@ -5,6 +5,7 @@ import errno
 import os
 import pathlib
 import shutil
+from collections.abc import Iterator
 
 _TEMPORARY_END = ".tmp"
 
@@ -20,19 +21,39 @@ _MISSING_CALL = (
 def write_atomically(path: pathlib.Path, data: bytes | memoryview) -> None:
     """Writes a file so that a reader sees the old bytes or all the new ones.
 
-    The bytes go to a temporary file beside the final one, reach the disk and
-    only then take its name. A process killed on the way leaves a temporary
-    file behind: see remove_temporaries.
+    A process killed on the way leaves a temporary file behind: see
+    remove_temporaries.
+
+    Raises:
+      OSError: saying what could not be written and why.
+    """
+    with written(path, data):
+        pass
+
+
+@contextlib.contextmanager
+def written(
+    path: pathlib.Path, data: bytes | memoryview
+) -> Iterator[pathlib.Path]:
+    """A temporary file that holds the bytes and takes the path's name at last.
+
+    Within it the bytes are on the disk already, and the old file is there.
+
+    Yields:
+      The temporary file.
 
     Raises:
       OSError: saying what could not be written and why.
     """
     temporary = path.with_name(temporary_name(path.name))
     try:
+        # One that was left here may be another file too: see link.
+        temporary.unlink(missing_ok=True)
         with open(temporary, "wb") as file:
             file.write(data)
             file.flush()
             _flush(file.fileno())
+        yield temporary
         os.replace(temporary, path)
         _flush_folder(path.parent)
     except OSError as error:
@@ -42,6 +63,29 @@ def write_atomically(path: pathlib.Path, data: bytes | memoryview) -> None:
             f"write: {path} must be writable with"
             f" {len(data) / 2**20:.1f} MiB free, got {error.strerror}"
         ) from error
+
+
+def link(file: pathlib.Path, name: pathlib.Path) -> None:
+    """Gives a file a second name, in place of what has that name, at once.
+
+    It is a copy where the file system has no hard links.
+
+    Raises:
+      OSError: if neither can be made.
+    """
+    temporary = name.with_name(temporary_name(name.name))
+    temporary.unlink(missing_ok=True)
+    try:
+        try:
+            os.link(file, temporary)
+        # There are a dozen ways to say that there are no hard links, EPERM
+        # among them. What else can be the matter, copying meets as well.
+        except OSError:
+            _copy(file, temporary)
+        os.replace(temporary, name)
+    finally:
+        # Replacing a name of the same file does nothing.
+        temporary.unlink(missing_ok=True)
 
 
 def temporary_name(name: str) -> str:
@@ -64,6 +108,13 @@ def remove_temporaries(folder: pathlib.Path) -> None:
             shutil.rmtree(leftover)
         else:
             leftover.unlink()
+
+
+def _copy(source: pathlib.Path, target: pathlib.Path) -> None:
+    with open(source, "rb") as original, open(target, "wb") as copy:
+        shutil.copyfileobj(original, copy)
+        copy.flush()
+        _flush(copy.fileno())
 
 
 def _flush_folder(folder: pathlib.Path) -> None:

@@ -42,3 +42,44 @@ def test_only_leftovers_are_removed(tmp_path):
         path.write_bytes(b"")
     files.remove_temporaries(tmp_path)
     assert sorted(tmp_path.iterdir()) == sorted(kept)
+
+
+def test_what_was_left_under_a_temporary_name_is_not_written_into(tmp_path):
+    """Where all processes have one number, as in containers."""
+    path, other = tmp_path / "file", tmp_path / "other"
+    other.write_bytes(b"other")
+    left = tmp_path / files.temporary_name("file")
+    for write in (
+        lambda: files.write_atomically(path, b"data"),
+        lambda: files.link(tmp_path / "source", path),
+    ):
+        (tmp_path / "source").write_bytes(b"data")
+        left.hardlink_to(other)
+        write()
+        assert other.read_bytes() == b"other"
+        assert path.read_bytes() == b"data"
+        assert not left.exists()
+
+
+def test_a_second_name_of_the_same_file(tmp_path):
+    path, name = tmp_path / "file", tmp_path / "name"
+    path.write_bytes(b"data")
+    for _ in range(2):
+        files.link(path, name)
+        assert path.samefile(name)
+        assert sorted(tmp_path.iterdir()) == [path, name]
+
+
+def test_a_copy_that_fails_leaves_the_old_file(tmp_path, monkeypatch):
+    def fail(*arguments):
+        raise OSError(errno.EPERM, os.strerror(errno.EPERM))
+
+    name = tmp_path / "name"
+    name.write_bytes(b"old")
+    monkeypatch.setattr(os, "link", fail)
+    monkeypatch.setattr(os, "fsync", fail)
+    (tmp_path / "file").write_bytes(b"new")
+    with pytest.raises(OSError):
+        files.link(tmp_path / "file", name)
+    assert name.read_bytes() == b"old"
+    assert len(list(tmp_path.iterdir())) == 2
