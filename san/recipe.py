@@ -75,6 +75,8 @@ class Recipe:
       log_every_steps: steps between two logs of the loss.
       save_every_steps: steps between two checkpoints within an epoch; 0
         saves at the end of each epoch only.
+      keep_checkpoints: the latest checkpoints that are kept, last.pth among
+        them; the end of the last epoch and the best one are kept besides.
     """
 
     epochs: int = 100
@@ -105,6 +107,7 @@ class Recipe:
     sync_batch_norm: bool = True
     log_every_steps: int = 10
     save_every_steps: int = 1000
+    keep_checkpoints: int = 2
 
     @property
     def base_rate(self) -> float:
@@ -140,6 +143,7 @@ class Recipe:
             "batch_size",
             "accumulation",
             "log_every_steps",
+            "keep_checkpoints",
         ):
             self._check_integer(name, 1)
         for name in ("warmup_epochs", "save_every_steps", "seed"):

@@ -164,7 +164,12 @@ class Trainer:
         self._clock = now
         checkpoint = checkpointing.make_checkpoint(self._run, self.state)
         processes.on_first_process(
-            lambda: self._folder.save(checkpoint, is_best)
+            lambda: self._folder.save(
+                checkpoint,
+                keep=self._recipe.keep_checkpoints,
+                is_best=is_best,
+                ends_epoch=self.state.step == 0,
+            )
         )
 
     # -------------------------------------------------------------- the loop

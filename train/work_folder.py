@@ -3,6 +3,8 @@
     config.gin              every binding of the run, written at its start
     operative.gin           every value that was used, written at its end
     checkpoints/last.pth    where training stands
+    checkpoints/last-1.pth  the checkpoint before it; -2, ... before that
+    checkpoints/epoch.pth   the end of the last completed epoch
     checkpoints/best.pth    the best validation so far
     metrics.jsonl           every figure, a JSON object in each line
     tensorboard/            curves of them
@@ -17,8 +19,10 @@ What a checkpoint holds is train/checkpointing.py's affair.
 import contextlib
 import fcntl
 import io
+import itertools
 import os
 import pathlib
+import re
 import shutil
 import sys
 import tempfile
@@ -39,6 +43,7 @@ class WorkFolder:
       config: every binding, from the start of the run.
       operative: every value that was used, from its end.
       last: the checkpoint that training goes on from.
+      epoch: the checkpoint of the last completed epoch.
       best: the checkpoint with the best validation.
       metrics: the file of all figures.
       tensorboard: the folder of the curves.
@@ -53,6 +58,7 @@ class WorkFolder:
         self.config = path / "config.gin"
         self.operative = path / "operative.gin"
         self.last = path / "checkpoints" / "last.pth"
+        self.epoch = path / "checkpoints" / "epoch.pth"
         self.best = path / "checkpoints" / "best.pth"
         self.metrics = path / "metrics.jsonl"
         self.tensorboard = path / "tensorboard"
@@ -80,22 +86,75 @@ class WorkFolder:
             yield
         self.scratch, self.cache = self.path, cache
 
+    def others(self) -> list[pathlib.Path]:
+        """The checkpoints that there are beside last.pth."""
+        earlier = [path for _, path in sorted(self._earlier().items())]
+        ends = [path for path in (self.epoch, self.best) if path.exists()]
+        return [*earlier, *ends]
+
     def forget(self) -> None:
         """Removes the checkpoints of an earlier run."""
-        self.last.unlink(missing_ok=True)
-        self.best.unlink(missing_ok=True)
+        damaged = self.last.parent.glob("last.damaged*.pth")
+        # Killed on the way, it has not begun to start again.
+        for path in [*self.others(), *damaged, self.last]:
+            path.unlink(missing_ok=True)
 
-    def save(self, checkpoint: dict[str, Any], is_best: bool) -> None:
+    def save(
+        self,
+        checkpoint: dict[str, Any],
+        *,
+        keep: int,
+        is_best: bool = False,
+        ends_epoch: bool = False,
+    ) -> None:
         """Writes last.pth, and best.pth first where this is the best.
 
         In that order a run killed between the two repeats what led to the
-        best; in the other it would lose it.
+        best; in the other it would lose it. No older checkpoint goes before
+        the new one is safe, and there is a whole last.pth at every moment.
+
+        Args:
+          checkpoint: what to write.
+          keep: the latest checkpoints to keep, this one among them.
+          is_best: write best.pth as well, bytes of its own.
+          ends_epoch: it is epoch.pth as well, the same bytes.
+
+        Raises:
+          OSError: if a file cannot be written; the old ones are there.
         """
         buffer = io.BytesIO()
         torch.save(checkpoint, buffer)
         digest.sign(buffer)
-        for path in [self.best] * is_best + [self.last]:
-            files.write_atomically(path, buffer.getbuffer())
+        content = buffer.getbuffer()
+        if is_best:
+            files.write_atomically(self.best, content)
+        with files.written(self.last, content) as new:
+            if ends_epoch:
+                files.link(new, self.epoch)
+            self._age(keep)
+        for number, path in self._earlier().items():
+            if number >= keep:
+                path.unlink()
+
+    def _age(self, keep: int) -> None:
+        """Makes last.pth the one before it as well, and so on."""
+        names = [self.last, *map(self._earlier_name, range(1, keep))]
+        for newer, older in reversed(list(itertools.pairwise(names[1:]))):
+            if newer.exists():
+                newer.replace(older)
+        if keep > 1 and self.last.exists():
+            files.link(self.last, names[1])
+
+    def _earlier_name(self, number: int) -> pathlib.Path:
+        return self.last.with_name(f"last-{number}.pth")
+
+    def _earlier(self) -> dict[int, pathlib.Path]:
+        """The checkpoints before last.pth, by how many they came before it."""
+        found = {
+            path: re.fullmatch(r"last-([1-9]\d*)", path.stem)
+            for path in self.last.parent.glob("last-*.pth")
+        }
+        return {int(name[1]): path for path, name in found.items() if name}
 
     def load(self) -> dict[str, Any] | None:
         """Reads last.pth; None where there is none.
@@ -113,6 +172,34 @@ class WorkFolder:
                 f" {self.best.name} over {self.last.name}; to start again,"
                 " give --resume=false"
             ) from error
+
+    def replace_last(self, path: pathlib.Path) -> pathlib.Path | None:
+        """Puts another checkpoint in the place of last.pth.
+
+        Args:
+          path: the other one, which stays.
+
+        Returns:
+          The name under which the old last.pth is kept, if there was one.
+
+        Raises:
+          OSError: if it cannot be written.
+        """
+        kept = None
+        # Bytes of its own: people copy other files over last.pth.
+        with files.written(self.last, path.read_bytes()):
+            if self.last.exists():
+                kept = self.last.rename(self._unused_name())
+        return kept
+
+    def _unused_name(self) -> pathlib.Path:
+        """A name for a damaged file."""
+        for number in itertools.count(1):
+            end = "" if number == 1 else f"-{number}"
+            path = self.last.with_name(f"last.damaged{end}.pth")
+            if not path.exists():
+                break
+        return path
 
 
 @contextlib.contextmanager

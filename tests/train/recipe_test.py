@@ -58,6 +58,7 @@ def test_a_recipe_does_not_change():
         ("batch_size", "many", "integer of at least 1, got 'many'"),
         ("log_every_steps", 0, "integer of at least 1"),
         ("save_every_steps", -1, "integer of at least 0"),
+        ("keep_checkpoints", 0, "integer of at least 1, got 0"),
         ("seed", -1, "integer of at least 0"),
         ("seed", 2**63, r"below 2\*\*63"),
         ("warmup_epochs", -1, "integer of at least 0"),
