@@ -163,21 +163,37 @@ def make_checkpoint(run: Run, state: State) -> dict[str, Any]:
     }
 
 
-def restore(checkpoint: dict[str, Any], run: Run) -> State:
-    """Puts a run where its checkpoint says it stood.
-
-    Raises:
-      ValueError: if the checkpoint is not of this network, these classes or,
-        within an epoch, this order of images.
-    """
+def check_same_training(checkpoint: dict[str, Any], run: Run) -> None:
+    """Raises ValueError if another network or other classes were trained."""
     if "state" not in checkpoint:
         raise ValueError(
             "resume: last.pth must be a checkpoint written by //train:main,"
             f" got one that holds {', '.join(map(str, checkpoint))}"
         )
-    state = _state(checkpoint["state"])
     _check_same_network(_changed_settings(checkpoint))
     _check_same_classes(checkpoint["classes"], list(run.index.classes))
+
+
+def is_order_lost(checkpoint: dict[str, Any], run: Run) -> bool:
+    """Whether the epoch under way is of other images than there are now."""
+    then = checkpoint["num_images"], _images(checkpoint, run)
+    now = len(run.index), run.index.digest()
+    return checkpoint["state"]["step"] > 0 and then != now
+
+
+def restore(checkpoint: dict[str, Any], run: Run) -> State:
+    """Puts a run where its checkpoint says it stood.
+
+    Args:
+      checkpoint: of the same training (see check_same_training), and of the
+        order of images that there is now (see is_order_lost).
+      run: the run, at its start.
+
+    Raises:
+      ValueError: if the weights do not fit the network or, within an epoch,
+        other settings would change the order.
+    """
+    state = _state(checkpoint["state"])
     if state.step:
         _check_same_order(checkpoint, run)
     _check_same_optimizer(checkpoint["recipe"], run.recipe)
@@ -262,22 +278,18 @@ def _state(values: dict[str, Any]) -> State:
 
 
 def _check_same_order(checkpoint: dict[str, Any], run: Run) -> None:
-    """Raises ValueError unless the epoch's other images are still the same."""
-    _check_same(
-        "within an epoch, the number of training images",
-        checkpoint["num_images"],
-        len(run.index),
-    )
-    _check_same(
-        "within an epoch, the digest of the list of training images",
-        _images(checkpoint, run),
-        run.index.digest(),
-    )
+    """Raises ValueError unless settings give the epoch's other batches.
+
+    Deliberate as such a change is, what it costs is left to the user.
+    """
+    epoch = checkpoint["epoch"]
+    remedy = f"; to train epoch {epoch + 1} again, copy epoch.pth over last.pth"
     for name in ("batch_size", "seed"):
         _check_same(
             f"within an epoch, Recipe.{name}",
             checkpoint["recipe"][name],
             getattr(run.recipe, name),
+            remedy if epoch else "",
         )
 
 
@@ -302,9 +314,9 @@ def _check_same_classes(old: list[str], new: list[str]) -> None:
         _check_same(names, old_name, new_name)
 
 
-def _check_same(what: str, old: Any, new: Any) -> None:
+def _check_same(what: str, old: Any, new: Any, remedy: str = "") -> None:
     if old != new:
         raise ValueError(
             f"resume: {what} must be the checkpoint's, {old}, got {new}"
-            f"{_START_AGAIN}"
+            f"{_START_AGAIN}{remedy}"
         )

@@ -333,11 +333,11 @@ def print_finished(state: State, changes: Changes) -> None:
         )
 
 
-def print_resumed(folder: WorkFolder, state: State, changes: Changes) -> None:
+def print_resumed(path: pathlib.Path, state: State, changes: Changes) -> None:
     """Prints where training goes on, and what the recipe has changed."""
     print(
         f"going on after {state.epoch} epochs and {state.step} steps, from"
-        f" {folder.last}",
+        f" {path}",
         file=sys.stderr,
     )
     for name, (old, new) in changes.items():

@@ -3,7 +3,8 @@
 The chapters of Trainer are its parts, in their order. Beside this file: job.py
 (a run from beginning to end), optimization.py (learning rate), losses.py,
 mixing.py, averaging.py, checkpointing.py and work_folder.py (what is saved, and
-where), interruption.py (signals), meter.py and reporting.py (progress).
+where), resuming.py (from which of it training goes on), interruption.py
+(signals), meter.py and reporting.py (progress).
 """
 
 import contextlib
@@ -33,6 +34,7 @@ from train import (
     random_numbers,
     rehearsal,
     reporting,
+    resuming,
 )
 from train.averaging import averaged
 from train.checkpointing import Run, State
@@ -147,16 +149,17 @@ class Trainer:
     # -------------------------------------------------- resuming and saving
 
     def _resume(self) -> None:
-        checkpoint = self._folder.load()
-        if checkpoint is None:
+        found = resuming.find(self._folder, self._run)
+        if found is None:
             return
+        path, checkpoint = found
         self.state = checkpointing.restore(checkpoint, self._run)
         if self._process.is_first:
             changes = checkpointing.changed_values(checkpoint, self._run)
             if self.is_finished():
                 reporting.print_finished(self.state, changes)
             else:
-                reporting.print_resumed(self._folder, self.state, changes)
+                reporting.print_resumed(path, self.state, changes)
 
     def _save(self, is_best: bool = False) -> None:
         now = time.monotonic()

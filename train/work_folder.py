@@ -13,7 +13,8 @@
     digits_*/               the images of a config that brings its own
     .lock                   held by the run that owns the folder
 
-What a checkpoint holds is train/checkpointing.py's affair.
+What a checkpoint holds is train/checkpointing.py's affair, which of them
+training goes on from train/resuming.py's.
 """
 
 import contextlib
@@ -73,6 +74,11 @@ class WorkFolder:
             for folder in (self.path, self.last.parent, self.cache):
                 files.remove_temporaries(folder)
             yield
+
+    @property
+    def is_rehearsal(self) -> bool:
+        """Whether nothing may be written to it."""
+        return self.scratch != self.path
 
     @contextlib.contextmanager
     def untouched(self) -> Iterator[None]:
@@ -164,14 +170,7 @@ class WorkFolder:
         """
         if not self.last.exists():
             return None
-        try:
-            return checkpoints.read_checkpoint(self.last)
-        except ValueError as error:
-            raise ValueError(
-                f"{error}. To go on from the best epoch instead, copy"
-                f" {self.best.name} over {self.last.name}; to start again,"
-                " give --resume=false"
-            ) from error
+        return checkpoints.read_checkpoint(self.last)
 
     def replace_last(self, path: pathlib.Path) -> pathlib.Path | None:
         """Puts another checkpoint in the place of last.pth.

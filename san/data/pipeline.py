@@ -140,8 +140,9 @@ class ImagePipeline:
                 f"{first_few(bad)} cannot be decoded: its pixel data is"
                 " damaged, which only decoding shows, or it has changed since"
                 " the folder was scanned; replace or remove it, or leave it"
-                " out by Data.exclude; bazel run //tools:data_doctor finds all"
-                " such files and writes the list"
+                " out by Data.exclude, and training goes on by the same"
+                " command, from the last completed epoch; bazel run"
+                " //tools:data_doctor finds all such files and writes the list"
             ) from error
 
     def _build(self, max_batch_size: int) -> "tuple[Pipeline, _Feed]":

@@ -224,15 +224,6 @@ def test_the_lock_of_a_killed_run_is_gone(tmp_path):
         pass
 
 
-@pytest.mark.parametrize("damage", [b"", b"not a checkpoint", None])
-def test_an_unreadable_checkpoint_says_what_to_do(folder, damage):
-    folder.save(checkpoint(1), keep=2)
-    whole = folder.last.read_bytes()
-    folder.last.write_bytes(whole[:-50] if damage is None else damage)
-    with pytest.raises(ValueError, match=r"last\.pth.*--resume=false"):
-        folder.load()
-
-
 def test_a_failing_write_keeps_the_old_checkpoint(folder):
     folder.save(checkpoint(1), keep=2)
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
