@@ -95,7 +95,7 @@ def load(
     Raises:
       ValueError: if checkpoint, network and images do not fit together.
     """
-    checkpoint = checkpoints.read_checkpoint(path)
+    checkpoint = _read(path, workdir)
     state_dict = checkpoints.read_state_dict(path)
     num_classes = _num_classes(state_dict, path)
     model = san.create_model(num_classes=num_classes)
@@ -123,6 +123,31 @@ def load(
             recipe,
             process,
         )
+
+
+def _read(path: pathlib.Path, workdir: pathlib.Path | None) -> dict[str, Any]:
+    """Reads a checkpoint; of a damaged one says what is whole beside it."""
+    try:
+        return checkpoints.read_checkpoint(path)
+    except ValueError as error:
+        whole = [] if workdir is None else _whole_ones(path.parent)
+        if not whole:
+            raise
+        raise ValueError(
+            f"{error}; {', '.join(whole)} can be evaluated instead, by"
+            f" --gin_file={workdir}/config.gin --checkpoint={path.parent}/"
+            f"{whole[0]}"
+        ) from error
+
+
+def _whole_ones(folder: pathlib.Path) -> list[str]:
+    """Names of the checkpoints in a folder that can be read."""
+    whole = []
+    for path in sorted(folder.glob("*.pth")):
+        with contextlib.suppress(ValueError, OSError):
+            checkpoints.read_checkpoint(path)
+            whole.append(path.name)
+    return whole
 
 
 def _announce_changes(checkpoint: dict[str, Any]) -> None:

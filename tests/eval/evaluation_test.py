@@ -133,6 +133,23 @@ def test_images_that_are_gone(tmp_path, run):
         evaluation.evaluate(path, None, None, None, ALONE)
 
 
+def test_a_damaged_checkpoint_names_what_is_whole(tmp_path, run):
+    folder = shutil.copytree(run.path, tmp_path / "run")
+    best = folder / "checkpoints" / "best.pth"
+    content = bytearray(best.read_bytes())
+    content[len(content) // 2] ^= 1
+    best.write_bytes(content)
+    with pytest.raises(
+        ValueError,
+        match=r"best\.pth, which is damaged: .*; epoch\.pth, last-1\.pth,"
+        r" last\.pth can be evaluated instead, by --gin_file=\S+/run/config\.gin"
+        r" --checkpoint=\S+/run/checkpoints/epoch\.pth$",
+    ):
+        evaluation.evaluate(best, folder, None, None, ALONE)
+    with pytest.raises(ValueError, match=r"not the one it names$"):
+        evaluation.evaluate(best, None, None, None, ALONE)
+
+
 def test_a_checkpoint_without_a_classifier(tmp_path):
     path = tmp_path / "other.pth"
     torch.save({"state_dict": {"weight": torch.zeros(2)}}, path)

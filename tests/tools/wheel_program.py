@@ -4,6 +4,7 @@ Nothing of the project but the installed wheel is at hand.
 """
 
 import copy
+import io
 import sys
 
 import numpy as np
@@ -11,6 +12,7 @@ import torch
 from torch.nn import functional
 
 import san
+from san import digest
 from san.ops import reference
 
 _BLOCKS = {"pair": san.PairwiseAttention, "patch": san.PatchwiseAttention}
@@ -94,9 +96,21 @@ def check_folding(kind):
     torch.testing.assert_close(folded, expected, rtol=1e-9, atol=1e-10)
 
 
+def check_digest():
+    """A signed checkpoint is read by any torch, and verified."""
+    signed, weights = io.BytesIO(), torch.linspace(1, 2, 99)
+    torch.save({"state_dict": {"weights": weights}}, signed)
+    digest.sign(signed)
+    assert not digest.is_damaged(signed.getvalue())
+    signed.seek(0)
+    read = torch.load(signed, weights_only=True)["state_dict"]["weights"]
+    assert torch.equal(read, weights)
+
+
 def main():
     """All of it, then what it ran with."""
     check_operators()
+    check_digest()
     for kind in _BLOCKS:
         check_training_step(kind)
         check_folding(kind)
