@@ -25,8 +25,10 @@ several machines: see README.md.
 The work folder gets the configuration, checkpoints, TensorBoard curves, their
 figures in metrics.jsonl and, in examples.png, what the network sees. --dry_run
 takes one step, says what training would be and writes nothing. Training that
-was stopped or killed goes on when the same command is run again. Ctrl-C,
-SIGTERM, SIGHUP and the warnings of schedulers (SIGUSR1, SIGUSR2,
+was stopped or killed goes on when the same command is run again, from the
+checkpoint before where the last one is damaged. Where images were added or
+removed within an epoch, that epoch is trained again. Ctrl-C, SIGTERM, SIGHUP
+and the warnings of schedulers (SIGUSR1, SIGUSR2,
 SIGXCPU) save a checkpoint first. Exit codes: 0 after the last epoch, 1 if a
 flag was unknown or training failed (a file, the loss, a process that died), 2
 if a setting or the data was wrong, 75 after a scheduler's warning (saved, run

@@ -26,11 +26,11 @@ class Place:
           ValueError: if it was not written by //train:main.
         """
         try:
-            return cls(
-                checkpoint["state"]["epoch"],
-                checkpoint["state"]["step"],
-                checkpoint["num_images"] // checkpoint["recipe"]["batch_size"],
+            steps = (
+                checkpoint["num_images"] // checkpoint["recipe"]["batch_size"]
             )
+            state = checkpoint["state"]
+            return cls(int(state["epoch"]), int(state["step"]), steps)
         except (KeyError, TypeError, ZeroDivisionError) as error:
             raise ValueError(
                 "resume: checkpoint must be one of //train:main, got one that"

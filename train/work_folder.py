@@ -144,12 +144,11 @@ class WorkFolder:
 
     def _age(self, keep: int) -> None:
         """Makes last.pth the one before it as well, and so on."""
-        names = [self.last, *map(self._earlier_name, range(1, keep))]
-        for newer, older in reversed(list(itertools.pairwise(names[1:]))):
-            if newer.exists():
-                newer.replace(older)
+        for number, path in sorted(self._earlier().items(), reverse=True):
+            if number + 1 < keep:
+                path.replace(self._earlier_name(number + 1))
         if keep > 1 and self.last.exists():
-            files.link(self.last, names[1])
+            files.link(self.last, self._earlier_name(1))
 
     def _earlier_name(self, number: int) -> pathlib.Path:
         return self.last.with_name(f"last-{number}.pth")
