@@ -227,3 +227,15 @@ def test_a_picture_of_many_epochs_is_no_wider_than_a_terminal():
     lines = rehearsal.picture([float(n) for n in range(1, 1001)])
     assert max(map(len, lines)) <= 79
     assert lines[-1].count("*") == 60 and lines[0].count("*") < 10
+
+
+def test_a_damaged_checkpoint_stays_as_it_is(rehearse, tmp_path, images):
+    folder = jobs.train_alone(tmp_path / "run", images, epochs=2)
+    whole = bytearray(folder.last.read_bytes())
+    whole[len(whole) // 2] ^= 1
+    folder.last.write_bytes(whole)
+    before = traces(folder.path)
+    said, warned = rehearse(folder.path, "Recipe.epochs = 3")
+    assert traces(folder.path) == before
+    assert "last.pth" in warned and "training goes on from" in warned
+    assert said.splitlines()[-1].startswith("would train ")
