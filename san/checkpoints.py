@@ -1,11 +1,13 @@
 """Reads network weights from checkpoint files, safely.
 
-The published files and our own hold a dict with the entry `state_dict`. This
-is not the writer of checkpoints: that is the training's work folder.
+The published files and our own hold a dict with the entry `state_dict`, those
+of other tools one of another name, often with a wrapper's name before every
+name. This is not the writer of checkpoints: that is the training's work folder.
 """
 
 import errno
 import io
+import itertools
 import os
 import pathlib
 import re
@@ -28,7 +30,15 @@ _NUMPY_NUMBERS: list[Any] = [
     *(type(np.dtype(name)) for name in ("f4", "f8", "i4", "i8")),
 ]
 
-_PREFIX = "module."  # From DistributedDataParallel.
+# What DistributedDataParallel, torch.compile and Lightning put before the name
+# of every entry, also one after the other.
+_WRAPPERS = ("module.", "_orig_mod.", "model.")
+
+# The counter of torch's AveragedModel, beside names that begin with `module.`.
+_AVERAGED = "n_averaged"
+
+# Of our own checkpoints: what is trained where `state_dict` is its average.
+_TRAINED = "trained_state_dict"
 
 
 def load_published_checkpoint(
@@ -60,30 +70,90 @@ def read_state_dict(path: str | os.PathLike[str]) -> dict[str, torch.Tensor]:
     only.
 
     Args:
-      path: a file written by torch.save with a dict that has the entry
-        `state_dict`, or with the state dict alone.
+      path: a file written by torch.save with a dict that has one network's
+        state dict as an entry, whatever its name, or with the state dict
+        alone.
 
     Returns:
-      Tensors by name, without the prefix of DistributedDataParallel.
+      Tensors by name, without the names of wrappers that all of them begin
+      with: `module.`, `_orig_mod.`, `model.`, or several.
 
     Raises:
       FileNotFoundError: if there is no such file.
-      ValueError: if the file is no checkpoint.
+      ValueError: if the file is no checkpoint, or holds several networks.
     """
-    checkpoint = read_checkpoint(path)
-    state_dict = checkpoint.get("state_dict", checkpoint)
+    state_dict = _find_state_dict(read_checkpoint(path), path)
     fault = _find_fault(state_dict)
     if fault:
         raise ValueError(
             "read_state_dict: file must hold a dict of tensors, by itself or "
-            f"as its entry 'state_dict', got {fault} in {path}"
+            f"as an entry such as 'state_dict', got {fault} in {path}"
         )
-    if all(name.startswith(_PREFIX) for name in state_dict):
-        return {
-            name.removeprefix(_PREFIX): tensor
-            for name, tensor in state_dict.items()
-        }
-    return dict(state_dict)
+    entries = dict(state_dict)
+    if _wrapping(name for name in entries if name != _AVERAGED):
+        entries.pop(_AVERAGED, None)
+    prefix = _wrapping(entries)
+    return {
+        name.removeprefix(prefix): tensor for name, tensor in entries.items()
+    }
+
+
+def _find_state_dict(
+    checkpoint: dict[str, Any], path: str | os.PathLike[str]
+) -> Any:
+    """What should be the state dict of a file.
+
+    Raises:
+      ValueError: if there are several, such as weights and their average.
+    """
+    found = {
+        name: entry
+        for name, entry in checkpoint.items()
+        if name != _TRAINED and _is_of_a_network(entry)
+    }
+    if len(found) > 1:
+        listed = _list(
+            f"{name} ({len(entry)} tensors)" for name, entry in found.items()
+        )
+        raise ValueError(
+            "read_state_dict: file must hold the weights of one network, got"
+            f" {listed} in {path}; save the one that is meant by itself"
+        )
+    if found:
+        return next(iter(found.values()))
+    return checkpoint.get("state_dict", checkpoint)
+
+
+def _is_of_a_network(entry: Any) -> bool:
+    """Whether an entry of a file is a state dict.
+
+    Names of a network have dots; those of a loss or of random states, which
+    some tools save beside it, do not.
+    """
+    return (
+        isinstance(entry, Mapping)
+        and not _find_fault(entry)
+        and any("." in name for name in entry)
+    )
+
+
+def _wrapping(names: Iterable[str]) -> str:
+    """The names of wrappers that all names begin with, one after the other."""
+    rest = shared = _shared_start(names)
+    while wrapper := next(filter(rest.startswith, _WRAPPERS), None):
+        rest = rest.removeprefix(wrapper)
+    return shared.removesuffix(rest)
+
+
+def _shared_start(names: Iterable[str]) -> str:
+    """The modules that all names begin with, such as "net.backbone."."""
+    paths = (name.split(".")[:-1] for name in names)
+    return "".join(
+        f"{parts[0]}."
+        for parts in itertools.takewhile(
+            lambda parts: len(set(parts)) == 1, zip(*paths, strict=False)
+        )
+    )
 
 
 def read_checkpoint(
@@ -134,8 +204,9 @@ def load_state_dict(
     """Gives a model all weights of a state dict, or none.
 
     Args:
-      model: the network that the weights belong to.
-      state_dict: tensors by name.
+      model: the network that the weights belong to, or a wrapper of it.
+      state_dict: tensors by name, as of read_state_dict or with the names of
+        the model's own wrappers.
       source: where the weights come from, for the error.
 
     Raises:
@@ -143,6 +214,12 @@ def load_state_dict(
         them.
     """
     own = model.state_dict()
+    # What all names begin with tells nothing, on either side.
+    wrapping, theirs = _wrapping(own), _wrapping(state_dict)
+    state_dict = {
+        wrapping + name.removeprefix(theirs): tensor
+        for name, tensor in state_dict.items()
+    }
     faults = {
         "missing": [name for name in own if name not in state_dict],
         "extra": [name for name in state_dict if name not in own],
@@ -160,7 +237,7 @@ def load_state_dict(
         )
         raise ValueError(
             "load_state_dict: entries must be those of the model, "
-            f"got {lists}; in {source}"
+            f"got {lists}{_foreign_prefix(state_dict, own)}; in {source}"
         )
     model.load_state_dict(state_dict)
 
@@ -173,6 +250,14 @@ def _read(path: str | os.PathLike[str]) -> bytes:
             raise
         # So a disk says that it cannot read what was written to it.
         raise ValueError(_describe(error, path)) from error
+
+
+def _foreign_prefix(names: Iterable[str], own: Iterable[str]) -> str:
+    """Says it if names are the model's but for what all of them begin with."""
+    prefix = _shared_start(names)
+    if prefix and {name.removeprefix(prefix) for name in names} == set(own):
+        return f"; without the prefix {prefix!r} of all names they would fit"
+    return ""
 
 
 def _describe(error: Exception, path: str | os.PathLike[str]) -> str:

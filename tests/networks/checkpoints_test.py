@@ -5,6 +5,7 @@ import pickle
 import numpy as np
 import pytest
 import torch
+from torch.optim.swa_utils import AveragedModel
 
 import san
 from san.checkpoints import read_checkpoint, read_state_dict
@@ -63,6 +64,107 @@ def test_reads_a_state_dict_alone(tmp_path):
     path = save(trained.state_dict(), tmp_path / "model.pth")
     san.load_published_checkpoint(model, path)
     assert_equal_weights(model, trained)
+
+
+PREFIXES = [
+    "module.",
+    "_orig_mod.",
+    "model.",
+    "module._orig_mod.",
+    "_orig_mod.module.",
+    "model._orig_mod.",
+    "module.module.",
+]
+
+
+@pytest.mark.parametrize("prefix", PREFIXES)
+@pytest.mark.parametrize("entry", ["state_dict", "model", "net", None])
+def test_reads_what_other_tools_write(tmp_path, entry, prefix):
+    """By any name, beside the rest, with the wrappers' names before all."""
+    trained, model = small_san(), small_san()
+    weights = {
+        f"{prefix}{name}": tensor
+        for name, tensor in trained.state_dict().items()
+    }
+    beside = {
+        "epoch": 3,
+        "optimizer": published(small_san())["optimizer"],
+        "criterion": {"weight": torch.ones(4)},
+        "rng": {"cpu": torch.get_rng_state()},
+        "scaler": {"scale": 65536.0},
+        "ema": None,
+    }
+    path = tmp_path / "model.pth"
+    save(weights if entry is None else {entry: weights} | beside, path)
+    san.load_published_checkpoint(model, path)
+    assert_equal_weights(model, trained)
+
+
+def test_what_wrappers_really_write(tmp_path):
+    trained = small_san()
+    average = AveragedModel(torch.nn.DataParallel(trained))
+    for number, wrapped in enumerate((torch.compile(trained), average)):
+        path = save({"m": wrapped.state_dict()}, tmp_path / f"{number}.pth")
+        model = small_san()
+        san.load_published_checkpoint(model, path)
+        assert_equal_weights(model, trained)
+
+
+class Wrapping(torch.nn.Module):
+    """A network inside another."""
+
+    def __init__(self, name):
+        super().__init__()
+        self.add_module(name, small_san())
+
+
+@pytest.mark.parametrize("name", ["model", "module"])
+def test_a_network_may_have_a_wrappers_name_itself(tmp_path, name):
+    trained, model = Wrapping(name), Wrapping(name)
+    path = save(trained.state_dict(), tmp_path / "model.pth")
+    san.load_published_checkpoint(model, path)
+    assert_equal_weights(model, trained)
+    san.load_published_checkpoint(torch.compile(small_san()), path)
+
+
+@pytest.mark.parametrize("other", ["state_dict_ema", "teacher"])
+def test_several_networks_in_one_file_are_not_chosen_from(tmp_path, other):
+    weights = small_san().state_dict()
+    contents = {"epoch": 3, "state_dict": weights, other: weights}
+    path = save(contents, tmp_path / "model.pth")
+    with pytest.raises(
+        ValueError,
+        match=rf"one network, got state_dict \(\d+ tensors\), {other} \(\d+ "
+        r"tensors\) in .*model.pth; save the one",
+    ):
+        san.load_published_checkpoint(small_san(), path)
+
+
+def test_what_is_averaged_is_not_what_was_trained(tmp_path):
+    """Of our own, with Recipe.ema_decay."""
+    average, model = small_san(), small_san()
+    contents = {
+        "trained_state_dict": small_san().state_dict(),
+        "state_dict": average.state_dict(),
+    }
+    path = save(contents, tmp_path / "model.pth")
+    san.load_published_checkpoint(model, path)
+    assert_equal_weights(model, average)
+
+
+def test_a_prefix_that_is_in_the_way_is_named(tmp_path):
+    weights = {
+        f"net.backbone.{name}": tensor
+        for name, tensor in small_san().state_dict().items()
+    }
+    path = save({"model": weights}, tmp_path / "model.pth")
+    with pytest.raises(ValueError, match=r"prefix 'net\.backbone\.' of all"):
+        san.load_published_checkpoint(small_san(), path)
+    weights["criterion.weight"] = torch.zeros(4)
+    save({"model": weights}, path)
+    with pytest.raises(ValueError, match=r"extra: net\.") as error:
+        san.load_published_checkpoint(small_san(), path)
+    assert "without the prefix" not in str(error.value)
 
 
 def test_strips_the_prefix_of_all_entries_or_none(tmp_path):
@@ -194,7 +296,7 @@ def test_nothing_in_the_file_is_executed(tmp_path, plain_pickle):
         ({"state_dict": [1]}, "got one list in"),
         (
             {"epoch": 3, "model": torch.zeros(1)},
-            "by itself or as its entry 'state_dict', got epoch \\(int\\) in",
+            "by itself or as an entry such as 'state_dict', got epoch \\(int\\) in",
         ),
         (
             {"state_dict": {"fc.bias": "zeros", 4: torch.zeros(1)}},
