@@ -33,7 +33,7 @@ def in_checkpoint_order(
             f"eval: data folder must hold the network's {num_classes} classes,"
             f" got {len(index.classes)} class folders in {index.root}/val"
         )
-    trained = checkpoint.get("classes")
+    trained = _names(checkpoint.get("classes", checkpoint.get("class_to_idx")))
     if trained is None:
         if say:
             _say_assumed(index.classes)
@@ -49,6 +49,24 @@ def in_checkpoint_order(
             file=sys.stderr,
         )
     return index.in_order_of(trained)
+
+
+def _names(classes: Any) -> list[str] | None:
+    """The names in the order of the outputs, if that is what an entry holds.
+
+    A list, or numbers by name, as torchvision's class_to_idx. Other tools keep
+    all kinds of things by these names.
+    """
+    if isinstance(classes, dict):
+        by_number = {number: name for name, number in classes.items()}
+        if by_number.keys() != set(range(len(classes))):
+            return None
+        classes = [by_number[number] for number in range(len(classes))]
+    if not isinstance(classes, list | tuple):
+        return None
+    if not all(isinstance(name, str) for name in classes):
+        return None
+    return list(classes)
 
 
 def _say_assumed(classes: Sequence[str]) -> None:

@@ -5,6 +5,7 @@ Flags are in command_line.py; what is measured is in the files beside.
 
 import contextlib
 import dataclasses
+import numbers
 import os
 import pathlib
 import sys
@@ -114,7 +115,7 @@ def load(
         numbers = _evenly(len(index), num_images)
         yield Trained(
             path,
-            checkpoint.get("epoch"),
+            _epoch(checkpoint),
             network.network_name(),
             model.to(process.device),
             index.part(numbers),
@@ -151,7 +152,12 @@ def _whole_ones(folder: pathlib.Path) -> list[str]:
 
 
 def _announce_changes(checkpoint: dict[str, Any]) -> None:
-    """Says which settings are not those that the network was trained with."""
+    """Says which settings are not those that the network was trained with.
+
+    Other tools have settings of their own.
+    """
+    if not {"recipe", "state"} <= checkpoint.keys():
+        return
     settings = checkpoint.get("settings", config.bindings())
     for name, (old, new) in config.changed_bindings(settings).items():
         if not name.startswith("Recipe."):
@@ -159,6 +165,12 @@ def _announce_changes(checkpoint: dict[str, Any]) -> None:
                 f"warning: {name} is {new}; the network was trained with {old}",
                 file=sys.stderr,
             )
+
+
+def _epoch(checkpoint: dict[str, Any]) -> int | None:
+    """Epochs that the network was trained for, if that is a number."""
+    epoch = checkpoint.get("epoch")
+    return int(epoch) if isinstance(epoch, numbers.Integral) else None
 
 
 def _load_images(root: str, workdir: pathlib.Path | None) -> data.ImageIndex:

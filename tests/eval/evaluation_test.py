@@ -80,6 +80,44 @@ def test_published_checkpoint_equals_training(tmp_path, run, images):
     assert found.epoch == 100
 
 
+@pytest.mark.parametrize(
+    "beside",
+    [
+        {"classes": 6},
+        {"classes": {"a": 1, "b": 2, "c": 3, "d": 4, "e": 5, "f": 6}},
+        {"classes": dict.fromkeys(range(6), "a")},
+        {"settings": {"lr": 0.1}, "epoch": "3"},
+        {"settings": [1], "recipe": "mine", "epoch": torch.tensor(3)},
+        {"data_dir": 3, "epoch": 2.5},
+    ],
+)
+def test_what_other_tools_say_beside_the_weights(
+    tmp_path, run, images, capsys, beside
+):
+    path = tmp_path / "other.pth"
+    torch.save({"model": jobs.weights(run)} | beside, path)
+    found = evaluation.evaluate(path, None, str(images), None, ALONE)
+    assert_figures(found, latest(run))
+    assert json.loads(report.as_json(found))["epoch"] is None
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("the checkpoint does not name its classes")
+
+
+@pytest.mark.parametrize(
+    "beside",
+    [
+        {"classes": tuple("abcdef")},
+        {"class_to_idx": {name: "abcdef".index(name) for name in "bafedc"}},
+    ],
+)
+def test_other_ways_to_name_the_classes(tmp_path, run, images, capsys, beside):
+    path = tmp_path / "other.pth"
+    torch.save({"model": jobs.weights(run)} | beside, path)
+    found = evaluation.evaluate(path, None, str(images), None, ALONE)
+    assert_figures(found, latest(run))
+    assert capsys.readouterr().err == ""
+
+
 def test_weights_alone_equal_training(tmp_path, run, images):
     path = tmp_path / "weights.pth"
     torch.save(jobs.weights(run), path)
