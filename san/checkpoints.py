@@ -5,6 +5,7 @@ of other tools one of another name, often with a wrapper's name before every
 name. This is not the writer of checkpoints: that is the training's work folder.
 """
 
+import argparse
 import errno
 import io
 import itertools
@@ -22,8 +23,10 @@ from torch import nn
 from san import digest
 
 _MAX_LISTED = 3
-# Accuracies are often saved as NumPy's numbers, which are plain data too.
-_NUMPY_NUMBERS: list[Any] = [
+# Plain data too: accuracies are often saved as NumPy's numbers, and a command's
+# arguments as they were parsed.
+_PLAIN: list[Any] = [
+    argparse.Namespace,
     scalar,
     (scalar, "numpy.core.multiarray.scalar"),
     np.dtype,
@@ -183,7 +186,7 @@ def read_checkpoint(
             f" {path}, which is damaged: its SHA-256 is not the one it names"
         )
     try:
-        with torch.serialization.safe_globals(_NUMPY_NUMBERS):
+        with torch.serialization.safe_globals(_PLAIN):
             checkpoint = torch.load(
                 io.BytesIO(content), map_location="cpu", weights_only=True
             )

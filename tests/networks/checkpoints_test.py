@@ -1,3 +1,4 @@
+import argparse
 import collections
 import os
 import pickle
@@ -227,6 +228,19 @@ def test_numbers_of_numpy_are_plain_values(tmp_path):
     path = save(checkpoint, tmp_path / "model.pth")
     assert read_checkpoint(path)["top1_val"] == 74.9
     san.load_published_checkpoint(small_san(), path)
+
+
+def test_arguments_of_a_command_are_plain_values(tmp_path):
+    arguments = argparse.Namespace(lr=0.1, sizes=[1, 2], nested={"a": None})
+    contents = {"model": small_san().state_dict(), "args": arguments}
+    path = save(contents, tmp_path / "model.pth")
+    assert read_checkpoint(path)["args"] == arguments
+    san.load_published_checkpoint(small_san(), path)
+    arguments.sizes = Malicious(tmp_path / "executed")
+    save(contents, path)
+    with pytest.raises(ValueError, match="nothing of it was executed"):
+        read_checkpoint(path)
+    assert not (tmp_path / "executed").exists()
 
 
 def test_missing_file(tmp_path):
