@@ -3,8 +3,9 @@
 The chapters of Trainer are its parts, in their order. Beside this file: job.py
 (a run from beginning to end), optimization.py (learning rate), losses.py,
 mixing.py, averaging.py, checkpointing.py and work_folder.py (what is saved, and
-where), resuming.py (from which of it training goes on), interruption.py
-(signals), meter.py and reporting.py (progress).
+where), resuming.py (from which of it training goes on), batch_of_one.py (that
+norms have something to average), interruption.py (signals), meter.py and
+reporting.py (progress).
 """
 
 import contextlib
@@ -28,6 +29,7 @@ from san.jobs.precision import autocast
 from san.networks.stochastic_depth import residual_blocks
 from san.recipe import Recipe
 from train import (
+    batch_of_one,
     checkpointing,
     losses,
     optimization,
@@ -123,6 +125,7 @@ class Trainer:
     def _prepare_network(self) -> None:
         recipe, process, index = self._recipe, self._process, self._index
         num_classes = len(index.classes)
+        batch_of_one.check(recipe, process.world_size)
         losses.check_smoothing(recipe.label_smoothing, num_classes)
         torch.manual_seed(recipe.seed)
         model = san.create_model(num_classes=num_classes)

@@ -39,6 +39,29 @@ def try_network() -> None:
         ) from error
 
 
+def try_one_image(why: str) -> None:
+    """Runs the configured network in training on one image without pixels.
+
+    Args:
+      why: what makes it one image at a time, for the error.
+
+    Raises:
+      ValueError: if a batch norm has one value per channel then, which has
+        no variance.
+    """
+    size = data.Data().image_size
+    try:
+        with torch.device("meta"), torch.no_grad():
+            san.create_model(num_classes=2)(torch.empty(1, 3, size, size))
+    except ValueError as error:
+        raise ValueError(
+            "train: Recipe.batch_size, or Data.image_size, must be larger for"
+            " batch norms to have several values per channel, got one image"
+            f" of {size} x {size} pixels at a time ({why}):"
+            f" {_first_line(error)}"
+        ) from error
+
+
 def network_name() -> str | None:
     """The configured network's name, if it has one.
 
