@@ -76,8 +76,9 @@ _FOLDS = flags.DEFINE_integer(
 _NUM_PARALLEL = flags.DEFINE_integer(
     "num_parallel",
     None,
-    "Runs at the same time, which share the cores. Default: one for each"
-    " core, beside a GPU one.",
+    "Runs at the same time. On GPUs one, the default there, is trained on all"
+    " of them, and several on one each, shared where there are more runs than"
+    " GPUs. Without GPUs they share the cores; default: one for each core.",
     lower_bound=1,
 )
 

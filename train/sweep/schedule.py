@@ -2,7 +2,9 @@
 
 So each has its own configuration, random numbers and memory, and one that
 crashes takes no other along. A run is //train:main, with its messages in a
-file; it resumes, and stops after a signal, as it does anywhere.
+file; it resumes, and stops after a signal, as it does anywhere. One at a time
+starts processes for all GPUs, as it does anywhere, too; of several at the same
+time each is one process on one GPU.
 """
 
 import collections
@@ -13,7 +15,9 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
-from typing import Protocol
+from typing import NamedTuple, Protocol
+
+import torch
 
 from train.interruption import Interruption, InterruptionError
 from train.sweep.job import Job
@@ -35,6 +39,12 @@ class Observer(Protocol):
         """A run ended in an error; its row is given up."""
 
 
+class _Running(NamedTuple):
+    job: Job
+    process: subprocess.Popen[bytes]
+    device: str | None
+
+
 def train_all(
     jobs: Sequence[Job], num_parallel: int, observer: Observer
 ) -> dict[str, str]:
@@ -54,8 +64,9 @@ def train_all(
       InterruptionError: on SIGTERM or Ctrl-C, after all runs have saved.
     """
     waiting = collections.deque(jobs)
-    running: dict[int, tuple[Job, subprocess.Popen[bytes]]] = {}
+    running: list[_Running] = []
     errors: dict[str, str] = {}
+    devices = cuda_devices() if num_parallel > 1 else []
     with Interruption() as interruption:
         # The runs save first.
         interruption.postpone()
@@ -65,14 +76,14 @@ def train_all(
                     job = waiting.popleft()
                     if job.run.row not in errors:
                         observer.started(job)
-                        child = _start(job, num_parallel)
-                        running[child.pid] = job, child
+                        device = _least_used(devices, running)
+                        running.append(_start(job, num_parallel, device))
                 time.sleep(_POLL_SECONDS)
-                _collect(running, errors, observer)
+                running = _still_running(running, errors, observer)
         finally:
-            _stop([child for _, child in running.values()])
+            _stop([run.process for run in running])
         if interruption.received:
-            ended = [child.returncode for _, child in running.values()]
+            ended = [run.process.returncode for run in running]
             left = len(waiting) + sum(code != 0 for code in ended)
             raise InterruptionError(
                 f"stopped with {left} runs left. The same command goes on from"
@@ -82,45 +93,65 @@ def train_all(
     return errors
 
 
-def _collect(
-    running: dict[int, tuple[Job, subprocess.Popen[bytes]]],
-    errors: dict[str, str],
-    observer: Observer,
-) -> None:
-    """Takes the runs that have ended out of those that are running."""
-    ended = [pid for pid in running if running[pid][1].poll() is not None]
-    for pid in ended:
-        job, child = running.pop(pid)
-        if child.returncode == 0:
-            observer.finished(job)
+def _still_running(
+    running: Sequence[_Running], errors: dict[str, str], observer: Observer
+) -> list[_Running]:
+    """Those that have not ended; tells of the others."""
+    left = []
+    for run in running:
+        code = run.process.poll()
+        if code is None:
+            left.append(run)
+        elif code == 0:
+            observer.finished(run.job)
         else:
-            error = _error(job, child.returncode)
-            errors.setdefault(job.run.row, error)
-            observer.failed(job, error)
+            error = _error(run.job, code)
+            errors.setdefault(run.job.run.row, error)
+            observer.failed(run.job, error)
+    return left
 
 
-def _start(job: Job, num_parallel: int) -> subprocess.Popen[bytes]:
+def _start(job: Job, num_parallel: int, device: str | None) -> _Running:
+    alone = ["--num_processes=1"] * (num_parallel > 1)
     job.folder.path.mkdir(parents=True, exist_ok=True)
     with open(job.log, "ab") as log:
-        return subprocess.Popen(
-            [sys.executable, "-m", "train.main", *job.arguments],
+        process = subprocess.Popen(
+            [sys.executable, "-m", "train.main", *job.arguments, *alone],
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
-            env=_environment(num_parallel),
+            env=_environment(num_parallel, device),
             # Ctrl-C is for this process alone, which passes it on once: a
             # second signal would end the run before it has saved.
             process_group=0,
             preexec_fn=_end_with_parent,
         )
+    return _Running(job, process, device)
 
 
-def _environment(num_parallel: int) -> dict[str, str]:
+def _environment(num_parallel: int, device: str | None) -> dict[str, str]:
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
     if num_parallel > 1:
         threads = max(1, num_cores() // num_parallel)
         environment.setdefault("OMP_NUM_THREADS", str(threads))
+    if device is not None:
+        environment["CUDA_VISIBLE_DEVICES"] = device
     return environment
+
+
+def cuda_devices() -> list[str]:
+    """The GPUs that this process may use, as CUDA_VISIBLE_DEVICES has them."""
+    count = torch.cuda.device_count()
+    named = os.environ.get("CUDA_VISIBLE_DEVICES")
+    return named.split(",")[:count] if named else [*map(str, range(count))]
+
+
+def _least_used(
+    devices: Sequence[str], running: Sequence[_Running]
+) -> str | None:
+    """The GPU for another run; None where there is none."""
+    used = collections.Counter(run.device for run in running)
+    return min(devices, key=lambda device: used[device], default=None)
 
 
 def num_cores() -> int:
