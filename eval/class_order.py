@@ -39,6 +39,19 @@ def in_checkpoint_order(
             _say_assumed(index.classes)
         return index
     _check_names(trained, num_classes, index)
+    return reordered(index, trained, say=say)
+
+
+def reordered(
+    index: data.ImageIndex, trained: list[str], *, say: bool
+) -> data.ImageIndex:
+    """The images with the labels of classes that may be in another order.
+
+    Args:
+      index: the images.
+      trained: its classes, in the order of the network's outputs.
+      say: print a line on stderr if that is not the folder's.
+    """
     if trained == index.classes:
         return index
     if say:

@@ -1,11 +1,11 @@
 """The training loop, and everything that it needs.
 
 The chapters of Trainer are its parts, in their order. Beside this file: job.py
-(a run from beginning to end), optimization.py (learning rate), losses.py,
-mixing.py, averaging.py, checkpointing.py and work_folder.py (what is saved, and
-where), resuming.py (from which of it training goes on), batch_of_one.py (that
-norms have something to average), interruption.py (signals), meter.py and
-reporting.py (progress).
+(a run from beginning to end), splits.py (images), optimization.py (learning
+rate), losses.py, mixing.py, averaging.py, checkpointing.py and work_folder.py
+(what is saved, and where), resuming.py (from which of it training goes on),
+batch_of_one.py (that norms have something to average), interruption.py
+(signals), meter.py and reporting.py (progress).
 """
 
 import contextlib
@@ -37,6 +37,7 @@ from train import (
     rehearsal,
     reporting,
     resuming,
+    splits,
 )
 from train.averaging import averaged
 from train.checkpointing import Run, State
@@ -80,7 +81,7 @@ class Trainer:
         self._interruption = interruption
         self._meter = Meter()
         self._clock = time.monotonic()
-        self._prepare_data(root)
+        self._prepare_data(root, resume)
         self._prepare_network()
         self.state = State()
         if resume:
@@ -88,16 +89,10 @@ class Trainer:
 
     # ------------------------------------------------------------------ data
 
-    def _prepare_data(self, root: str) -> None:
-        recipe, process = self._recipe, self._process
-        settings, cache = data.Data(), str(self._folder.cache)
+    def _prepare_data(self, root: str, resume: bool) -> None:
+        recipe, process, settings = self._recipe, self._process, data.Data()
         self._index, self._validation_index = processes.on_first_process(
-            lambda: [
-                data.load_split(
-                    root, split, cache_dir=cache, exclude=settings.exclude
-                )
-                for split in ("train", "val")
-            ]
+            lambda: splits.load(root, self._folder, resume)
         )
         self._training = data.TrainingLoader(
             self._index,
