@@ -209,13 +209,15 @@ def owned_folder(path: pathlib.Path) -> Iterator[None]:
 
     Raises:
       ValueError: if another run owns the folder.
-      OSError: if the folder cannot be made or written to.
+      OSError: if the folder cannot be made or written to, or files in it not be
+        replaced.
     """
     with _open_lock(path) as lock:
         _lock(lock, path)
         lock.truncate(0)
         lock.write(f"{os.getpid()}\n")
         lock.flush()
+        files.check_replacing(path)
         yield
 
 

@@ -59,10 +59,38 @@ def written(
     except OSError as error:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
-        raise OSError(
-            f"write: {path} must be writable with"
-            f" {len(data) / 2**20:.1f} MiB free, got {error.strerror}"
-        ) from error
+        raise OSError(_describe(error, path, len(data))) from error
+
+
+def check_replacing(folder: pathlib.Path) -> None:
+    """Tries what write_atomically needs, before there is something to lose.
+
+    Some file systems in user space, and object stores as folders, do not let a
+    file take the name of another.
+
+    Raises:
+      OSError: as write_atomically.
+    """
+    probe = folder / temporary_name("replaced")
+    try:
+        for content in (b"old", b"new"):
+            write_atomically(probe, content)
+    finally:
+        probe.unlink(missing_ok=True)
+
+
+def _describe(error: OSError, path: pathlib.Path, num_bytes: int) -> str:
+    """What to say of a file that could not be written."""
+    if error.filename2 is not None:  # Of renaming alone.
+        return (
+            f"write: {path.parent} must be a folder in which a file can take"
+            f" another's name, got {error.strerror}; choose one on another"
+            f" file system; {path.name} is as it was"
+        )
+    return (
+        f"write: {path} must be writable with {num_bytes / 2**20:.1f} MiB"
+        f" free, got {error.strerror}"
+    )
 
 
 def link(file: pathlib.Path, name: pathlib.Path) -> None:

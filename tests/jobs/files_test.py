@@ -36,6 +36,35 @@ def test_a_file_system_that_cannot_flush(tmp_path, monkeypatch):
     assert (tmp_path / "file").read_bytes() == b"data"
 
 
+# What FUSE, gcsfuse and the gateways of object stores say.
+@pytest.mark.parametrize(
+    "number", [errno.EEXIST, errno.EPERM, errno.ENOTSUP, errno.EXDEV]
+)
+def test_a_file_system_where_nothing_is_replaced(tmp_path, monkeypatch, number):
+    rename, path = os.replace, tmp_path / "file"
+
+    def replace(old, new):
+        if os.path.exists(new):
+            raise OSError(number, os.strerror(number), str(old), None, str(new))
+        rename(old, new)
+
+    files.check_replacing(tmp_path)
+    assert list(tmp_path.iterdir()) == []
+    monkeypatch.setattr(os, "replace", replace)
+    files.write_atomically(path, b"old")
+    with pytest.raises(OSError) as error:
+        files.write_atomically(path, b"new")
+    assert str(error.value) == (
+        f"write: {tmp_path} must be a folder in which a file can take another's"
+        f" name, got {os.strerror(number)}; choose one on another file system;"
+        " file is as it was"
+    )
+    assert path.read_bytes() == b"old"
+    with pytest.raises(OSError, match=rf"{tmp_path} must be a folder in which"):
+        files.check_replacing(tmp_path)
+    assert list(tmp_path.iterdir()) == [path]
+
+
 def test_only_leftovers_are_removed(tmp_path):
     kept = [tmp_path / ".hidden", tmp_path / "file.tmp", tmp_path / "file"]
     for path in [*kept, tmp_path / ".file.12.tmp"]:

@@ -1,3 +1,4 @@
+import os
 import re
 import signal
 
@@ -371,6 +372,22 @@ def test_a_wrong_network_is_found_before_the_images_are_read(tmp_path):
 def test_a_batch_larger_than_the_images(tmp_path, images):
     with pytest.raises(ValueError, match="batch_size must be at most 27"):
         train(tmp_path / "run", images, "Recipe.batch_size = 28")
+
+
+def test_a_folder_that_replaces_no_files_is_found_before_training(
+    tmp_path, images, monkeypatch
+):
+    folder = train(tmp_path / "run", images)
+    before = folder.last.read_bytes()
+
+    def replace(old, new):
+        raise FileExistsError(17, "File exists", str(old), None, str(new))
+
+    with jobs.interruption(1, signals=()):  # No step is taken.
+        monkeypatch.setattr(os, "replace", replace)
+        with pytest.raises(OSError, match=r"run must be a folder in which a f"):
+            train(folder.path, images, "Recipe.epochs = 3")
+    assert folder.last.read_bytes() == before
 
 
 def test_a_used_folder_keeps_other_runs_out(tmp_path, images):
