@@ -7,13 +7,13 @@ started as a user does is jobs.start.
 import multiprocessing
 import os
 import signal
-import socket
 import sys
 import time
 from unittest import mock
 
 from absl import app
 
+from tests.train import jobs
 from third_party import before_torch, stop_signals
 
 _CONTEXT = multiprocessing.get_context("fork")
@@ -67,9 +67,7 @@ def start_together(count, log, *arguments, last=()):
 
     The last one gets more arguments.
     """
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = jobs.free_port()
     return [
         Job(
             log.with_name(f"{log.name}{rank}"),

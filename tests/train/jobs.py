@@ -153,11 +153,16 @@ def run(module, *arguments, **environment):
     return finish(start(module, *arguments, **environment))
 
 
-def run_processes(count, module, *arguments):
-    """Runs a job in several processes, as torchrun does; one result each."""
+def free_port():
+    """A port that nobody listens on."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+        return probe.getsockname()[1]
+
+
+def run_processes(count, module, *arguments):
+    """Runs a job in several processes, as torchrun does; one result each."""
+    port = free_port()
     processes = [
         start(
             module,

@@ -4,6 +4,7 @@ import datetime
 import os
 import pathlib
 import signal
+import sys
 import time
 
 import pytest
@@ -115,6 +116,33 @@ def test_under_torchrun(tmp_path, arguments):
     assert code
     assert stderr.count("stopped in ") == 1
     torch.load(checkpoint(tmp_path), weights_only=True)
+
+
+def test_torchrun_on_two_nodes(tmp_path, arguments):
+    """As README has it, with a command in place of a module."""
+    command = tmp_path / "main"
+    command.write_text(f'#!/bin/sh\nexec {sys.executable} -m train.main "$@"\n')
+    command.chmod(0o700)
+    port = jobs.free_port()
+    nodes = [
+        jobs.start(
+            "torch.distributed.run",
+            "--nnodes=2",
+            "--rdzv-backend=c10d",
+            f"--rdzv-endpoint=127.0.0.1:{port}",
+            "--local-addr=127.0.0.1",  # Whatever this machine is called.
+            "--nproc-per-node=1",
+            "--no-python",
+            command,
+            *arguments[:-1],
+            "--epochs=1",
+        )
+        for _ in range(2)
+    ]
+    results = [jobs.finish(node) for node in nodes]
+    assert [code for code, _, _ in results] == [0, 0], results
+    tables = [stdout for _, stdout, _ in results if "best checkpoint" in stdout]
+    assert len(tables) == 1
 
 
 @pytest.mark.parametrize("killed", [0, 1])
