@@ -20,6 +20,7 @@ from san.cost import Cost, count_cost
 from san.cuda_graph import CapturedNetwork, capture_for_inference
 from san.folding import fold_for_inference
 from san.fusion import why_unfused
+from san.inspection import attention_blocks, attention_weights
 from san.networks import (
     SAN,
     Bottleneck,
@@ -42,6 +43,8 @@ __all__ = [
     "ResNet",
     "ScalarAttention",
     "attention_backend",
+    "attention_blocks",
+    "attention_weights",
     "capture_for_inference",
     "count_cost",
     "create_model",
