@@ -55,6 +55,12 @@ def select(
     return [_of_work_folder(user_path(path), which) for path in workdirs]
 
 
+def select_any(path: str, which: str) -> Selected:
+    """The checkpoint that a path names: a file, or one of a work folder."""
+    named = user_path(path)
+    return _of_work_folder(named, which) if named.is_dir() else Selected(named)
+
+
 def user_path(path: str) -> pathlib.Path:
     """A path as the user means it, who starts commands in his own folder."""
     return pathlib.Path(config.user_path(path))

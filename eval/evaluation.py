@@ -1,4 +1,4 @@
-"""One evaluation: top-1, top-5 and loss of a checkpoint on its images.
+"""One evaluation: what a checkpoint says of its images, and the figures.
 
 Flags are in imagenet.py, the loop over the images in validation.py.
 """
@@ -6,8 +6,10 @@ Flags are in imagenet.py, the loop over the images in validation.py.
 import dataclasses
 import pathlib
 
-from eval import loading, validation
-from san.jobs import processes
+from eval import validation
+from eval.loading import Trained
+from eval.outcomes import Outcomes, Recorder
+from san import data
 
 
 @dataclasses.dataclass(frozen=True)
@@ -17,41 +19,51 @@ class Evaluation:
     Attributes:
       checkpoint: the file.
       epoch: epochs it was trained for, if it says so.
-      classes: names of the classes.
+      name: of the network, if it has one.
+      index: the images.
+      settings: how they became the network's input.
       result: the figures.
+      outcomes: what the network said of each image.
     """
 
     checkpoint: pathlib.Path
     epoch: int | None
-    classes: list[str]
+    name: str | None
+    index: data.ImageIndex
+    settings: data.Data
     result: validation.Result
+    outcomes: Outcomes
+
+    @property
+    def classes(self) -> list[str]:
+        """Names of the classes."""
+        return self.index.classes
 
 
-def evaluate(
-    path: pathlib.Path,
-    workdir: pathlib.Path | None,
-    data_dir: str | None,
-    batch_size: int | None,
-    process: processes.Process,
-) -> Evaluation:
-    """Evaluates a checkpoint of the configured network.
+def evaluate(trained: Trained, batch_size: int | None) -> Evaluation:
+    """Evaluates a network on its images.
 
     Args:
-      path: the checkpoint, our own or a published one.
-      workdir: the work folder it lies in, if any.
-      data_dir: the folder of images; None for the one it was trained on.
+      trained: the network.
       batch_size: images at a time over all processes; None for the recipe's.
-      process: this process.
-
-    Raises:
-      ValueError: if checkpoint, network and images do not fit together.
     """
-    with loading.load(path, workdir, data_dir, process) as trained:
-        result = validation.validate(
-            trained.model,
-            trained.batches(batch_size),
-            trained.num_classes,
-            process.device,
-            trained.recipe.precision,
-        )
-    return Evaluation(path, trained.epoch, trained.index.classes, result)
+    device = trained.process.device
+    batches = trained.batches(batch_size)
+    recorder = Recorder(trained.index.labels, batches.numbers, device)
+    result = validation.validate(
+        trained.model,
+        batches,
+        trained.num_classes,
+        device,
+        trained.recipe.precision,
+        recorder,
+    )
+    return Evaluation(
+        trained.checkpoint,
+        trained.epoch,
+        trained.name,
+        trained.index,
+        trained.settings,
+        result,
+        recorder.outcomes(),
+    )

@@ -10,9 +10,16 @@ DATA_DIR/val/CLASS/*.JPEG:
   bazel run //eval:imagenet -- --gin_file=san10_pair.gin \
       --checkpoint=model_best.pth --data_dir=DATA_DIR
 
-Prints top-1 and top-5 accuracy, loss, images per second and the accuracy of
-each class; --json=FILE writes them: top1 and top5 in percent, loss,
-num_images, and under per_class the same for each class.
+Prints top-1 and top-5 accuracy, loss, calibration, images per second and the
+accuracy of each class; --json=FILE writes them: top1, top5, confidence and
+calibration_error in percent, loss, num_images, and under per_class the same
+for each class; --csv=FILE writes the classes as a table.
+
+What does it get wrong, and how sure was it? A page to look at, which needs
+nothing else, with another network beside it:
+
+  bazel run //eval:imagenet -- --workdir=runs/new --report=new.html \
+      --against=runs/old
 
 Several processes, one per GPU, start by torchrun or srun. Exit codes: 0,
 or 1 if a flag was unknown or a file could not be read or written, or 2 if a
@@ -20,16 +27,21 @@ setting or the data was wrong;
 --verbosity=1 shows the traceback of an error.
 """
 
+import contextlib
 import os
+import pathlib
 from typing import NoReturn
 
 from third_party import before_torch
 
 os.environ.update(before_torch.settings())
 
-from absl import app
+from absl import app, flags
 
-from eval import command_line, evaluation, report
+from eval import command_line, evaluation, loading, report
+from eval.command_line import Selected
+from eval.evaluation import Evaluation
+from eval.page import render
 from san.jobs import entry, files, processes
 from san.jobs.flags import define, define_checkpoint
 
@@ -44,6 +56,18 @@ _SHARED = define(
     least_batch=1,
 )
 _TRAINED = define_checkpoint()
+_CSV = flags.DEFINE_string(
+    "csv", None, "File to write the figures of each class to, as a table."
+)
+_REPORT = flags.DEFINE_string(
+    "report", None, "HTML file to write a page to look at to."
+)
+_AGAINST = flags.DEFINE_string(
+    "against",
+    None,
+    "Another work folder or checkpoint, which --report compares with. Every"
+    " --gin_file and --gin_param counts for both.",
+)
 
 
 def main(argv: list[str]) -> NoReturn:
@@ -58,22 +82,67 @@ def _evaluate(arguments: list[str]) -> None:
         _given(_TRAINED.checkpoint.value),
         _TRAINED.which.value,
     )
+    outputs = {
+        name: command_line.output_file(name, flag.value)
+        for name, flag in (
+            ("json", _TRAINED.json),
+            ("csv", _CSV),
+            ("report", _REPORT),
+        )
+    }
+    against = _against(outputs["report"])
+    with processes.process_group() as process, contextlib.ExitStack() as stack:
+        before = _evaluated(against, process, stack) if against else None
+        found = _evaluated(selected, process, stack)
+        if process.is_first:
+            _report(found, before, outputs)
+
+
+def _against(page: pathlib.Path | None) -> Selected | None:
+    """What the page compares with, if anything."""
+    if _AGAINST.value is None:
+        return None
+    if page is None:
+        raise ValueError(
+            "eval: --against must come with --report, which compares, got"
+            f" {_AGAINST.value} alone"
+        )
+    return command_line.select_any(_AGAINST.value, _TRAINED.which.value)
+
+
+def _evaluated(
+    selected: Selected,
+    process: processes.Process,
+    stack: contextlib.ExitStack,
+) -> Evaluation:
+    """One evaluation; its images are there as long as the stack is."""
     selected.configure(_SHARED.gin_file.value, _SHARED.gin_param.value)
-    json_file = command_line.output_file("json", _TRAINED.json.value)
     data_dir = _SHARED.data_dir.value
-    with processes.process_group() as process:
-        found = evaluation.evaluate(
+    trained = stack.enter_context(
+        loading.load(
             selected.path,
             selected.workdir,
             str(command_line.user_path(data_dir)) if data_dir else None,
-            _SHARED.batch_size.value,
             process,
         )
-    if process.is_first:
-        print(report.as_text(found))
-        if json_file:
-            text = report.as_json(found)
-            files.write_atomically(json_file, text.encode())
+    )
+    return evaluation.evaluate(trained, _SHARED.batch_size.value)
+
+
+def _report(
+    found: Evaluation,
+    before: Evaluation | None,
+    outputs: dict[str, pathlib.Path | None],
+) -> None:
+    print(report.as_text(found))
+    makers = {
+        "json": lambda: report.as_json(found),
+        "csv": lambda: report.as_csv(found),
+        "report": lambda: render.page(found, before),
+    }
+    for name, file in outputs.items():
+        if file:
+            files.write_atomically(file, makers[name]().encode())
 
 
 def _given(path: str | None) -> list[str]:

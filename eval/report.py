@@ -1,8 +1,11 @@
-"""An evaluation as text and as JSON."""
+"""An evaluation as text, as JSON and as a table of its classes."""
 
+import csv
+import io
 from typing import Any
 
 from eval.evaluation import Evaluation
+from eval.outcomes import calibration
 from san.jobs import valid_json
 
 # With more classes than this, only the worst and the best are printed.
@@ -21,6 +24,8 @@ def as_text(evaluation: Evaluation) -> str:
             f"top-1   {result.top1:6.2f}%",
             f"top-5   {result.top5:6.2f}%",
             f"loss    {result.loss:7.4f}",
+            f"ECE     {_calibration_error(evaluation):6.2f}%"
+            f"    mean confidence {_confidence(evaluation):.2f}%",
             f"images  {result.num_images:4d}"
             f"    {result.images_per_second:.0f} images/s",
             "",
@@ -38,11 +43,32 @@ def as_json(evaluation: Evaluation) -> str:
         "top1": result.top1,
         "top5": result.top5,
         "loss": result.loss,
+        "confidence": _confidence(evaluation),
+        "calibration_error": _calibration_error(evaluation),
         "num_images": result.num_images,
         "images_per_second": result.images_per_second,
         "per_class": _per_class(evaluation),
     }
     return valid_json.text_of(figures)
+
+
+def as_csv(evaluation: Evaluation) -> str:
+    """A line for each class; accuracies in percent."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["class", "num_images", "top1", "top5"])
+    for name, figures in _per_class(evaluation).items():
+        columns = ("num_images", "top1", "top5")
+        writer.writerow([name, *(figures[column] for column in columns)])
+    return text.getvalue()
+
+
+def _confidence(evaluation: Evaluation) -> float:
+    return 100 * float(evaluation.outcomes.confidences.mean())
+
+
+def _calibration_error(evaluation: Evaluation) -> float:
+    return 100 * calibration(evaluation.outcomes).error
 
 
 def _per_class(evaluation: Evaluation) -> dict[str, dict[str, Any]]:

@@ -5,7 +5,7 @@ Measures; it prints nothing and reads no files.
 
 import dataclasses
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import torch
 from torch import Tensor, nn
@@ -60,6 +60,7 @@ def validate(
     num_classes: int,
     device: torch.device,
     precision: str = "float32",
+    record: Callable[[Tensor, Tensor], None] | None = None,
 ) -> Result:
     """Runs the network over the validation images, in eval mode.
 
@@ -72,6 +73,7 @@ def validate(
       num_classes: number of classes.
       device: where the model lives.
       precision: of Recipe.
+      record: is given the logits, float32, and the labels of each batch.
 
     Raises:
       ValueError: if there is no image at all.
@@ -84,7 +86,10 @@ def validate(
     with torch.inference_mode(), autocast(device, precision):
         for images, labels in batches:
             labels = labels.to(device)
-            _count(sums, model(images.to(device)), labels)
+            logits = model(images.to(device))
+            _count(sums, logits, labels)
+            if record:
+                record(logits.float(), labels)
     model.train(was_training)
     sums = processes.sum_over_processes(sums).cpu()
     if not sums[0].any():

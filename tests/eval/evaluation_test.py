@@ -1,14 +1,22 @@
 import json
 import shutil
 
+import numpy as np
 import pytest
 import torch
 
-from eval import evaluation, report
+from eval import evaluation, loading, outcomes, report
+from san import data
 from san.jobs.processes import Process
 from tests.train import jobs
 
 ALONE = Process()
+
+
+def evaluate(path, workdir, data_dir, batch_size, process):
+    """One evaluation."""
+    with loading.load(path, workdir, data_dir, process) as trained:
+        return evaluation.evaluate(trained, batch_size)
 
 
 @pytest.fixture(scope="module")
@@ -42,22 +50,22 @@ def assert_figures(found, expected):
 
 
 def test_own_checkpoint_equals_training(run):
-    found = evaluation.evaluate(run.last, run.path, None, None, ALONE)
+    found = evaluate(run.last, run.path, None, None, ALONE)
     assert_figures(found, latest(run))
     assert (found.epoch, found.classes) == (2, list("abcdef"))
 
 
 @pytest.mark.parametrize("batch_size", [1, 7, 100])
 def test_batch_size_changes_nothing(run, batch_size):
-    found = evaluation.evaluate(run.last, None, None, batch_size, ALONE)
+    found = evaluate(run.last, None, None, batch_size, ALONE)
     assert_figures(found, latest(run))
 
 
 def test_other_settings_are_announced(tmp_path, run, capsys):
-    evaluation.evaluate(run.last, None, None, None, ALONE)
+    evaluate(run.last, None, None, None, ALONE)
     assert "warning" not in capsys.readouterr().err
     jobs.configure(tmp_path, "Data.resize_size = 16", "Recipe.epochs = 9")
-    evaluation.evaluate(run.last, None, None, None, ALONE)
+    evaluate(run.last, None, None, None, ALONE)
     assert capsys.readouterr().err == (
         "warning: Data.resize_size is 16; the network was trained with 14\n"
     )
@@ -75,7 +83,7 @@ def test_published_checkpoint_equals_training(tmp_path, run, images):
     }
     path = tmp_path / "published.pth"
     torch.save(published, path)
-    found = evaluation.evaluate(path, None, str(images), None, ALONE)
+    found = evaluate(path, None, str(images), None, ALONE)
     assert_figures(found, latest(run))
     assert found.epoch == 100
 
@@ -121,7 +129,7 @@ def test_other_ways_to_name_the_classes(tmp_path, run, images, capsys, beside):
 def test_weights_alone_equal_training(tmp_path, run, images):
     path = tmp_path / "weights.pth"
     torch.save(jobs.weights(run), path)
-    found = evaluation.evaluate(path, None, str(images), None, ALONE)
+    found = evaluate(path, None, str(images), None, ALONE)
     assert_figures(found, latest(run))
 
 
@@ -135,7 +143,7 @@ def test_a_config_brings_its_own_images(tmp_path):
     jobs.configure(tmp_path, *digits)
     run = jobs.train(tmp_path / "run", None)
     for workdir in (run.path, None):
-        found = evaluation.evaluate(run.last, workdir, None, None, ALONE)
+        found = evaluate(run.last, workdir, None, None, ALONE)
         assert found.result.top1 == latest(run)["top1"]
         assert found.result.num_images == 360
 
@@ -145,7 +153,7 @@ def test_images_must_have_the_networks_classes(tmp_path, run):
     with pytest.raises(
         ValueError, match=r"network's 6 classes, got 2 class folders in .*fewer"
     ):
-        evaluation.evaluate(run.last, None, str(fewer), None, ALONE)
+        evaluate(run.last, None, str(fewer), None, ALONE)
 
 
 def test_images_must_have_the_trained_classes(tmp_path, run, images):
@@ -154,7 +162,7 @@ def test_images_must_have_the_trained_classes(tmp_path, run, images):
     for split in ("train", "val"):
         (others / split / "f").rename(others / split / "z")
     with pytest.raises(ValueError, match="got 'z' in place of 'f' as class 5"):
-        evaluation.evaluate(run.last, None, str(others), None, ALONE)
+        evaluate(run.last, None, str(others), None, ALONE)
 
 
 def test_images_that_are_gone(tmp_path, run):
@@ -165,10 +173,10 @@ def test_images_that_are_gone(tmp_path, run):
     with pytest.raises(
         ValueError, match=r"--data_dir must .* /gone, which is gone"
     ):
-        evaluation.evaluate(path, None, None, None, ALONE)
+        evaluate(path, None, None, None, ALONE)
     torch.save(jobs.weights(run), path)
     with pytest.raises(ValueError, match=r"--data_dir must .* got none"):
-        evaluation.evaluate(path, None, None, None, ALONE)
+        evaluate(path, None, None, None, ALONE)
 
 
 def test_a_damaged_checkpoint_names_what_is_whole(tmp_path, run):
@@ -194,17 +202,17 @@ def test_a_checkpoint_without_a_classifier(tmp_path):
     with pytest.raises(
         ValueError, match=r"must hold the matrix fc\.weight.*other\.pth"
     ):
-        evaluation.evaluate(path, None, None, None, ALONE)
+        evaluate(path, None, None, None, ALONE)
 
 
 def test_a_checkpoint_of_another_network(tmp_path, run):
     jobs.configure(tmp_path, "SAN.widths = (32, 64)")
     with pytest.raises(ValueError, match=r"misshapen: conv1\.weight"):
-        evaluation.evaluate(run.last, None, None, None, ALONE)
+        evaluate(run.last, None, None, None, ALONE)
 
 
 def test_json_has_every_figure(run):
-    found = evaluation.evaluate(run.last, None, None, None, ALONE)
+    found = evaluate(run.last, None, None, None, ALONE)
     figures = json.loads(report.as_json(found))
     assert figures["top1"] == found.result.top1
     assert figures["top5"] == found.result.top5
@@ -220,16 +228,43 @@ def test_json_has_every_figure(run):
 
 
 def example(num_classes):
-    """An evaluation in which class i has i correct of num_classes."""
-    result = evaluation.validation.Result(
-        loss=1.5,
-        images=[num_classes] * num_classes,
-        correct1=list(range(num_classes)),
-        correct5=[num_classes] * num_classes,
-        seconds=2.0,
-    )
+    """An evaluation in which class i has i correct of num_classes.
+
+    The wrong ones are taken for the next class, all with 90%.
+    """
+    labels = np.repeat(np.arange(num_classes), num_classes)
+    wrong = np.tile(np.arange(num_classes), num_classes) >= labels
     classes = [f"class_{label:03}" for label in range(num_classes)]
-    return evaluation.Evaluation("best.pth", 3, classes, result)
+    count = len(labels)
+    return evaluation.Evaluation(
+        "best.pth",
+        3,
+        "san10_pair",
+        data.ImageIndex(
+            "/images",
+            "val",
+            classes,
+            [f"val/{classes[label]}/{i}.jpg" for i, label in enumerate(labels)],
+            labels,
+            np.full(count, 30),
+            np.full(count, 40),
+        ),
+        data.Data(),
+        evaluation.validation.Result(
+            loss=1.5,
+            images=[num_classes] * num_classes,
+            correct1=list(range(num_classes)),
+            correct5=[num_classes] * num_classes,
+            seconds=2.0,
+        ),
+        outcomes.Outcomes(
+            labels,
+            (labels + wrong) % num_classes,
+            np.full(count, 0.9),
+            np.where(wrong, 0.05, 0.9),
+            wrong.astype(np.int64),
+        ),
+    )
 
 
 def test_text_by_hand():
@@ -239,6 +274,7 @@ def test_text_by_hand():
         "top-1    25.00%",
         "top-5   100.00%",
         "loss     1.5000",
+        "ECE      65.00%    mean confidence 90.00%",
         "images     4    2 images/s",
         "",
         "class      images    top-1    top-5",
@@ -248,7 +284,7 @@ def test_text_by_hand():
 
 
 def test_of_many_classes_the_worst_and_the_best_are_printed():
-    lines = report.as_text(example(100)).splitlines()[7:]
+    lines = report.as_text(example(100)).splitlines()[8:]
     assert [line.split()[0] for line in lines] == [
         *(f"class_{label:03}" for label in range(5)),
         "...",
@@ -260,7 +296,7 @@ def test_of_many_classes_the_worst_and_the_best_are_printed():
 def test_images_that_were_named_in_training_come_before_a_source(tmp_path, run):
     # The configuration of a digits run that was given --data_dir.
     jobs.configure(tmp_path, "Data.source = @write_digits")
-    found = evaluation.evaluate(run.last, run.path, None, None, ALONE)
+    found = evaluate(run.last, run.path, None, None, ALONE)
     assert_figures(found, latest(run))
 
 
@@ -268,4 +304,4 @@ def test_classes_are_read_from_a_matrix(tmp_path):
     path = tmp_path / "odd.pth"
     torch.save({"fc.weight": torch.zeros(())}, path)
     with pytest.raises(ValueError, match=r"matrix fc.weight.*got shape \[\]"):
-        evaluation.evaluate(path, None, None, None, ALONE)
+        evaluate(path, None, None, None, ALONE)

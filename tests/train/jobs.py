@@ -37,15 +37,23 @@ Recipe.learning_rate = 0.02
 """
 
 
-def write_images(root, num_classes=3, num_train=9, num_val=5):
-    """Noisy pictures of their class's brightness; classes a, b, c, ..."""
+def write_images(
+    root, num_classes=3, num_train=9, num_val=5, val_sides=(16, 16)
+):
+    """Noisy pictures of their class's brightness; classes a, b, c, ...
+
+    Those to validate on have sides from the first to the last given.
+    """
     rng = np.random.default_rng(0)
     for split, count in (("train", num_train), ("val", num_val)):
         for label in range(num_classes):
             folder = root / split / chr(ord("a") + label)
             folder.mkdir(parents=True)
             for number in range(count):
-                noise = rng.integers(0, 120, (16, 18, 3), np.uint8)
+                side = 16
+                if split == "val":
+                    side = int(np.linspace(*val_sides, num_val)[number])
+                noise = rng.integers(0, 120, (side, side + 2, 3), np.uint8)
                 pixels = noise + np.uint8(135 * label // num_classes)
                 Image.fromarray(pixels).save(folder / f"{number}.jpg")
     return root

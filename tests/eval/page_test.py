@@ -1,0 +1,198 @@
+"""The page of an evaluation, as text; a browser's view is browser_test.py's."""
+
+import dataclasses
+import html.parser
+import itertools
+import re
+
+import numpy as np
+import pytest
+
+from eval import evaluation, loading, outcomes
+from eval.page import findings, render
+from san.jobs.processes import Process
+from tests.train import jobs
+
+# In 3 classes, the names of which a page has to escape.
+NAMES = ["a & b", "<b>", 'quo"te']
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory):
+    root = jobs.write_images(
+        tmp_path_factory.mktemp("images"), num_val=7, val_sides=(16, 40)
+    )
+    for split in ("train", "val"):
+        for old, new in zip("abc", NAMES, strict=True):
+            (root / split / old).rename(root / split / new)
+    return root
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory, images):
+    """Two work folders: one epoch, and three."""
+    folder = tmp_path_factory.mktemp("runs")
+    jobs.configure(folder, "Recipe.epochs = 1", "Recipe.learning_rate = 1e-3")
+    first = jobs.train(folder / "one", images)
+    jobs.configure(folder, "Recipe.epochs = 3")
+    return first, jobs.train(folder / "three", images)
+
+
+@pytest.fixture
+def found(tmp_path, runs):
+    return [evaluate(tmp_path, run) for run in runs]
+
+
+def evaluate(folder, run):
+    jobs.configure(folder)
+    with loading.load(run.last, run.path, None, Process()) as trained:
+        return evaluation.evaluate(trained, None)
+
+
+class Checker(html.parser.HTMLParser):
+    """Every tag is closed, and nothing is loaded from elsewhere."""
+
+    def __init__(self):
+        super().__init__()
+        self.open, self.images, self.text = [], [], []
+
+    def handle_starttag(self, tag, attributes):
+        for name, value in attributes:
+            if name in ("src", "href"):
+                assert value.startswith("data:image/jpeg;base64,")
+                self.images.append(value)
+        if tag not in ("meta", "img", "input", "br", "line"):
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attributes):
+        pass
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        self.text.append(data)
+
+
+def text_of(page):
+    checker = Checker()
+    checker.feed(page)
+    assert checker.open == []
+    return " ".join(" ".join(checker.text).split()), checker.images
+
+
+def test_a_page_of_one_network(found):
+    one, _ = found
+    text, shown = text_of(render.page(one))
+    assert f"top-1 {one.result.top1:.2f}%" in text
+    assert f"loss {one.result.loss:.4f}" in text
+    for name in NAMES:
+        assert f"{name} 7 " in text
+    assert "before" not in text and "What has changed" not in text
+    wrong = int((~one.outcomes.correct).sum())
+    assert wrong > 0 and len(shown) >= wrong
+    assert text.count("taken for") >= wrong
+    for pair in findings.confused_pairs(one):
+        assert f"{pair.label} taken for {pair.predicted}: {pair.count}" in text
+
+
+def test_a_page_of_two_networks(found):
+    one, other = found
+    text, _ = text_of(render.page(other, one))
+    assert f"top-1 {other.result.top1:.2f}% before: {one.result.top1:.2f}" in (
+        text
+    )
+    now, then = other.outcomes.correct, one.outcomes.correct
+    assert (
+        f"{(now & ~then).sum()} images are right that were wrong before;"
+        f" {(then & ~now).sum()} are wrong that were right" in text
+    )
+    change = 100 * (now.mean() - then.mean())
+    assert abs(change) > 1
+    rows = findings.by_class(other, one)
+    assert np.mean([row.top1 - row.before for row in rows]) == pytest.approx(
+        change
+    )
+    for row in rows:
+        assert f"{row.top1 - row.before:+.2f}" in text
+
+
+def test_other_images_cannot_be_compared(tmp_path, found, images):
+    one, other = found
+    part = other.index.part(np.arange(4))
+    with pytest.raises(ValueError, match="same images and classes, got 4 im"):
+        render.page(one, dataclasses.replace(other, index=part))
+
+
+def test_accuracy_by_size(found):
+    rows = findings.by_size(found[0])
+    assert sum(row.images for row in rows) == 21
+    assert len(rows) > 1
+    assert all(a.largest <= b.smallest for a, b in itertools.pairwise(rows))
+    mean = sum(row.images * row.top1 for row in rows) / 21
+    assert mean == pytest.approx(found[0].result.top1)
+
+
+def test_figures_are_those_of_the_counts(found):
+    for one in found:
+        right = one.outcomes.correct
+        assert right.sum() == sum(one.result.correct1)
+        assert (one.outcomes.predicted == one.outcomes.labels).tolist() == (
+            right.tolist()
+        )
+        assert (one.outcomes.ranks < 5).sum() == sum(one.result.correct5)
+        loss = -np.log(one.outcomes.probabilities).mean()
+        assert loss == pytest.approx(one.result.loss, rel=1e-5)
+
+
+def test_calibration_by_hand():
+    correct = np.array([True, True, False, True])
+    confidences = np.array([1.0, 0.99, 0.97, 0.4])
+    known = outcomes.Outcomes(
+        np.zeros(4, int), ~correct * 1, confidences, confidences, ~correct * 1
+    )
+    found = outcomes.calibration(known)
+    assert found.counts.tolist() == [0] * 5 + [1] + [0] * 8 + [3]
+    assert found.accuracies[[5, 14]] == pytest.approx([1, 2 / 3])
+    gap = abs(2 / 3 - (1 + 0.99 + 0.97) / 3)
+    assert found.error == pytest.approx((3 * gap + 0.6) / 4)
+    # The border of two bins belongs to the lower one.
+    edge = outcomes.calibration(
+        outcomes.Outcomes(
+            *[np.zeros(2, int)] * 2,
+            np.array([0.2, 0.0]),
+            *[np.zeros(2, int)] * 2,
+        )
+    )
+    assert edge.counts[:4].tolist() == [1, 0, 1, 0]
+
+
+def test_the_command_writes_everything(tmp_path, runs):
+    first, last = runs
+    code, stdout, stderr = jobs.run(
+        "eval.imagenet",
+        f"--workdir={last.path}",
+        f"--against={first.path}",
+        "--which=last",
+        "--report=page.html",
+        "--csv=classes.csv",
+        "--batch_size=5",
+        BUILD_WORKING_DIRECTORY=str(tmp_path),
+    )
+    assert code == 0, stderr
+    assert "ECE " in stdout
+    text, _ = text_of((tmp_path / "page.html").read_text())
+    assert "What has changed" in text and str(first.last) in text
+    lines = (tmp_path / "classes.csv").read_text().splitlines()
+    assert lines[0] == "class,num_images,top1,top5"
+    assert [re.split(",", line)[-3] for line in lines[1:]] == ["7"] * 3
+
+
+def test_a_comparison_without_a_page(tmp_path, runs):
+    code, _, stderr = jobs.run(
+        "eval.imagenet",
+        f"--workdir={runs[0].path}",
+        f"--against={runs[1].path}",
+    )
+    assert code == 2
+    assert "eval: --against must come with --report" in stderr
