@@ -104,8 +104,8 @@ def test_a_page_of_two_networks(found):
     )
     now, then = other.outcomes.correct, one.outcomes.correct
     assert (
-        f"{(now & ~then).sum()} images are right that were wrong before;"
-        f" {(then & ~now).sum()} are wrong that were right" in text
+        f"Right, and wrong before: {(now & ~then).sum()} image" in text
+        and f"Wrong, and right before: {(then & ~now).sum()} image" in text
     )
     change = 100 * (now.mean() - then.mean())
     assert abs(change) > 1
