@@ -6,9 +6,6 @@ Needs Debian's chromium, and runs by its name only:
 """
 
 import dataclasses
-import json
-import re
-import subprocess
 
 import numpy as np
 import pytest
@@ -18,13 +15,12 @@ from eval.evaluation import Evaluation
 from eval.page import render
 from eval.validation import Result
 from san import data
+from tests.eval import browser
 from tests.train import jobs
 
 CLASSES = ["zebra", "ant", "class10", "class9"]
 
-# Run in the page after everything else; its result is the page's last word.
 PROBE = """
-<script>
 const names = () => [...body.rows].filter((row) => row.offsetParent)
     .map((row) => row.cells[0].textContent);
 const seen = {first: names()};
@@ -38,10 +34,7 @@ seen.filtered = names();
 seen.width = document.documentElement.scrollWidth;
 seen.pictures = [...document.images].map((image) => image.naturalWidth);
 seen.figures = document.getElementById("figures").innerText;
-const word = document.createElement("pre");
-word.id = "seen"; word.textContent = JSON.stringify(seen);
-document.body.append(word);
-</script>
+return seen;
 """
 
 
@@ -84,30 +77,9 @@ def page(tmp_path_factory):
 @pytest.fixture(scope="module", params=[1200, 500])
 def seen(request, page, tmp_path_factory):
     """What the probe saw at a width, and what the browser complained of."""
-    file = tmp_path_factory.mktemp("page") / "page.html"
-    file.write_text(page.replace("</body>", f"{PROBE}</body>"))
-    result = subprocess.run(
-        [
-            "chromium",
-            "--headless",
-            "--no-sandbox",
-            "--disable-gpu",
-            "--enable-logging=stderr",
-            f"--window-size={request.param},900",
-            "--dump-dom",
-            file.as_uri(),
-        ],
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=True,
-    )
-    complaints = [
-        line for line in result.stderr.splitlines() if "CONSOLE" in line
-    ]
-    (word,) = re.findall(r'<pre id="seen">(.*)</pre>', result.stdout)
-    text = word.replace("&amp;", "&").replace("&lt;", "<").replace("&gt;", ">")
-    return request.param, json.loads(text), complaints
+    folder = tmp_path_factory.mktemp("page")
+    probe, complaints = browser.see(page, PROBE, folder, request.param)
+    return request.param, probe, complaints
 
 
 def test_no_complaints_and_nothing_sticks_out(seen):

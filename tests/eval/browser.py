@@ -1,0 +1,53 @@
+"""Debian's chromium, without a window: what a page comes to."""
+
+import base64
+import json
+import re
+import subprocess
+
+
+def see(page, probe, folder, width):
+    """Loads a page, runs a script at its end.
+
+    Args:
+      page: HTML.
+      probe: JavaScript that returns something; may await.
+      folder: where the page may be written.
+      width: of the window, in pixels.
+
+    Returns:
+      The script's result, and what the browser complained of.
+    """
+    script = f"""<script>
+(async () => {{ {probe} }})().then((seen) => {{
+  const word = document.createElement("pre");
+  word.id = "seen";
+  word.textContent = btoa(JSON.stringify(seen));
+  document.body.append(word);
+}});
+</script></body>"""
+    file = folder / "page.html"
+    file.write_text(page.replace("</body>", script))
+    result = subprocess.run(
+        [
+            "chromium",
+            "--headless",
+            "--no-sandbox",
+            "--disable-gpu",
+            "--enable-logging=stderr",
+            "--virtual-time-budget=10000",
+            f"--window-size={width},900",
+            "--dump-dom",
+            file.as_uri(),
+        ],
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=True,
+    )
+    complaints = [
+        line for line in result.stderr.splitlines() if "CONSOLE" in line
+    ]
+    words = re.findall(r'<pre id="seen">(.*)</pre>', result.stdout)
+    assert words, complaints
+    return json.loads(base64.b64decode(words[0])), complaints
