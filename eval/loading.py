@@ -96,16 +96,8 @@ def load(
     Raises:
       ValueError: if checkpoint, network and images do not fit together.
     """
-    checkpoint = _read(path, workdir)
-    state_dict = checkpoints.read_state_dict(path)
-    num_classes = _num_classes(state_dict, path)
-    model = san.create_model(num_classes=num_classes)
-    checkpoints.load_state_dict(model, state_dict, source=str(path))
-    if process.is_first:
-        _announce_changes(checkpoint)
-    recipe = Recipe()
-    san.set_attention_backend()  # The configured one.
-    network.try_network()
+    model, checkpoint = load_network(path, workdir, process)
+    recipe, num_classes = Recipe(), len(model.get_parameter("fc.weight"))
     with contextlib.ExitStack() as stack:
         root = data_dir or _data_dir(checkpoint, workdir, stack)
         index = _load_images(root, workdir)
@@ -117,13 +109,41 @@ def load(
             path,
             _epoch(checkpoint),
             network.network_name(),
-            model.to(process.device),
+            model,
             index.part(numbers),
             numbers,
             data.Data(),
             recipe,
             process,
         )
+
+
+def load_network(
+    path: pathlib.Path, workdir: pathlib.Path | None, process: processes.Process
+) -> tuple[nn.Module, dict[str, Any]]:
+    """The configured network with the weights of a checkpoint, without images.
+
+    Args:
+      path: the checkpoint, our own or a published one.
+      workdir: the work folder it lies in, if any.
+      process: this process.
+
+    Returns:
+      The network, on the device of the process, in training mode; and what the
+      checkpoint holds.
+
+    Raises:
+      ValueError: if checkpoint and network do not fit together.
+    """
+    checkpoint = _read(path, workdir)
+    state_dict = checkpoints.read_state_dict(path)
+    model = san.create_model(num_classes=_num_classes(state_dict, path))
+    checkpoints.load_state_dict(model, state_dict, source=str(path))
+    if process.is_first:
+        _announce_changes(checkpoint)
+    san.set_attention_backend()  # The configured one.
+    network.try_network()
+    return model.to(process.device), checkpoint
 
 
 def _read(path: pathlib.Path, workdir: pathlib.Path | None) -> dict[str, Any]:
