@@ -20,6 +20,7 @@ from san.jobs import config
 from san.recipe import Recipe
 from train import optimization
 from train.meter import NO_FIGURES, Figures
+from train.place import Place
 
 # Of what settings may change between two runs of one training.
 _CHANGEABLE = (
@@ -71,6 +72,8 @@ class State:
     Attributes:
       epoch: epochs completed, validation included.
       step: optimiser steps taken in the epoch under way.
+      total_steps: optimiser steps taken in all, however many an epoch had.
+      total_images: images seen in them.
       seen: training figures of the epoch under way.
       seconds: spent on training so far, over all runs.
       latest: the last validation.
@@ -79,10 +82,18 @@ class State:
 
     epoch: int = 0
     step: int = 0
+    total_steps: int = 0
+    total_images: int = 0
     seen: Figures = NO_FIGURES
     seconds: float = 0.0
     latest: Validation | None = None
     best: Validation | None = None
+
+    def take_step(self, num_images: int) -> None:
+        """Counts an optimiser step and its images."""
+        self.step += 1
+        self.total_steps += 1
+        self.total_images += num_images
 
     def finish_epoch(self, result: Result) -> bool:
         """Counts an epoch and its validation; returns whether it is best."""
@@ -193,7 +204,7 @@ def restore(checkpoint: dict[str, Any], run: Run) -> State:
       ValueError: if the weights do not fit the network or, within an epoch,
         other settings would change the order.
     """
-    state = _state(checkpoint["state"])
+    state = _state(checkpoint)
     if state.step:
         _check_same_order(checkpoint, run)
     _check_same_optimizer(checkpoint["recipe"], run.recipe)
@@ -266,15 +277,20 @@ def _images(checkpoint: dict[str, Any], run: Run) -> str:
     return checkpoint.get("images", run.index.digest())
 
 
-def _state(values: dict[str, Any]) -> State:
+def _state(checkpoint: dict[str, Any]) -> State:
     """A State from dataclasses.asdict."""
     parts = {"seen": Figures, "latest": Validation, "best": Validation}
-    return State(
+    state = State(
         **{
             name: parts[name](**value) if name in parts and value else value
-            for name, value in values.items()
+            for name, value in checkpoint["state"].items()
         }
     )
+    if "total_steps" not in checkpoint["state"]:  # As in older checkpoints.
+        steps = state.epoch * Place.of(checkpoint).steps_per_epoch + state.step
+        state.total_steps = steps
+        state.total_images = steps * checkpoint["recipe"]["batch_size"]
+    return state
 
 
 def _check_same_order(checkpoint: dict[str, Any], run: Run) -> None:

@@ -53,9 +53,9 @@ def plan(
             f"would train nothing: {state.epoch} epochs are done in"
             f" {folder.path}"
         )
-    steps = length.steps - length.steps_done(state)
+    steps = length.steps_left(state)
     amount = f"{steps / length.steps_per_epoch:.4g} epochs = {steps:,} steps"
-    if length.steps_done(state):
+    if state.epoch or state.step:
         place = (
             f"going on after {state.epoch} epochs and {state.step} steps, from"
             f" {folder.last}"

@@ -60,14 +60,10 @@ class Length:
     steps_per_epoch: int
     batch_size: int
 
-    @property
-    def steps(self) -> int:
-        """Optimiser steps of the whole training."""
-        return self.epochs * self.steps_per_epoch
-
-    def steps_done(self, state: State) -> int:
-        """Optimiser steps up to a state."""
-        return state.epoch * self.steps_per_epoch + state.step
+    def steps_left(self, state: State) -> int:
+        """Optimiser steps from a state to the end."""
+        epochs = self.epochs - state.epoch
+        return epochs * self.steps_per_epoch - state.step
 
 
 class SilentReporter:
@@ -120,7 +116,7 @@ class Reporter(SilentReporter):
           device: where it computes.
         """
         self._length = length
-        self._first_step = self._logged_step = length.steps_done(state)
+        self._first_step = self._logged_step = state.total_steps
         self._start = self._logged_time = time.monotonic()
         self._line_time = self._start
         self._seconds_before = state.seconds
@@ -137,7 +133,7 @@ class Reporter(SilentReporter):
             ]
         )
         self._bar = tqdm.tqdm(
-            total=length.steps,
+            total=state.total_steps + length.steps_left(state),
             initial=self._first_step,
             smoothing=0.05,
             bar_format=_BAR,
@@ -176,7 +172,7 @@ class Reporter(SilentReporter):
 
     def logged(self, state: State, figures: Figures, rate: float) -> None:
         """Shows the figures of the steps since the last log."""
-        now, step = time.monotonic(), self._length.steps_done(state)
+        now, step = time.monotonic(), state.total_steps
         images = (step - self._logged_step) * self._length.batch_size
         seconds = now - self._logged_time
         self._logged_step, self._logged_time = step, now
@@ -209,7 +205,7 @@ class Reporter(SilentReporter):
 
     def _print_step(self, state: State, text: str) -> None:
         done = self._logged_step - self._first_step
-        left = self._length.steps - self._logged_step
+        left = self._length.steps_left(state)
         seconds_left = left * (time.monotonic() - self._start) / done
         print(
             f"epoch {state.epoch + 1}/{self._length.epochs},"
@@ -252,17 +248,17 @@ class Reporter(SilentReporter):
     def _draw(
         self, kind: str, state: State, figures: Mapping[str, float]
     ) -> None:
-        length, step = self._length, self._length.steps_done(state)
+        steps_per_epoch = self._length.steps_per_epoch
         seconds = time.monotonic() - self._start
         place = {
-            "epoch": -(-step // length.steps_per_epoch),
-            "step": (step - 1) % length.steps_per_epoch + 1,
-            "epochs_trained": step / length.steps_per_epoch,
-            "images_seen": step * length.batch_size,
+            "epoch": state.epoch + (state.step > 0),
+            "step": state.step or steps_per_epoch,
+            "epochs_trained": state.epoch + state.step / steps_per_epoch,
+            "images_seen": state.total_images,
             "time": time.time(),
             "seconds": self._seconds_before + seconds,
         }
-        self._sinks.draw(Point(kind, step, place, figures))
+        self._sinks.draw(Point(kind, state.total_steps, place, figures))
 
 
 def print_network(model: nn.Module, device: torch.device) -> None:

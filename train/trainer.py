@@ -213,7 +213,7 @@ class Trainer:
         start = time.monotonic()
         with SavedForBackward(run.model) as saved:
             self._train_step(images, labels)
-        state.step += 1
+        state.take_step(self._recipe.batch_size)
         self._log()
         self._check_weights()
         seconds = time.monotonic() - start
@@ -236,7 +236,7 @@ class Trainer:
         batches = self._training.epoch(state.epoch, first_step=state.step)
         for images, labels in self._reporter.waiting(batches):
             self._train_step(images, labels)
-            state.step += 1
+            state.take_step(recipe.batch_size)
             self._reporter.stepped(state)
             if state.step % recipe.log_every_steps == 0:
                 self._log()

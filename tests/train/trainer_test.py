@@ -141,6 +141,20 @@ def test_curves_of_a_resumed_run_have_no_doubles(tmp_path, images):
     assert [step for step, _ in curves(resumed)["train/loss"]] == [*range(1, 9)]
 
 
+def test_curves_stay_true_where_epochs_get_shorter(tmp_path, images):
+    """Larger batches make fewer steps; what was drawn is not drawn over."""
+    folder = tmp_path / "run"
+    log = "Recipe.log_every_steps = 1"
+    train(folder, images, log)
+    larger = ["Recipe.batch_size = 13", "Recipe.epochs = 4"]
+    resumed = train(folder, images, log, *larger)
+    found = curves(resumed)
+    assert [step for step, _ in found["train/loss"]] == [*range(1, 13)]
+    assert [step for step, _ in found["validation/top1"]] == [4, 8, 10, 12]
+    state = torch.load(resumed.last, weights_only=True)["state"]
+    assert (state["total_steps"], state["total_images"]) == (12, 8 * 6 + 4 * 13)
+
+
 def test_a_finished_run_prints_its_table_again(tmp_path, images, capsys):
     folder = train(tmp_path / "run", images)
     table = capsys.readouterr().out
