@@ -84,10 +84,6 @@ class Training:
             return 0
         return 4 * checkpoint["epoch"] + checkpoint["state"]["step"]
 
-    def has_taken(self, steps):
-        """That last.pth is of so many steps."""
-        return lambda: self.steps() >= steps
-
 
 @pytest.fixture
 def images(tmp_path):
@@ -198,7 +194,8 @@ def test_going_on_with_another_number_of_processes(tmp_path, images):
             if number == 2:
                 training.wait(running)
             else:
-                training.kill(running, training.has_taken(first_step + 3))
+                end = first_step + 3
+                training.kill(running, lambda end=end: training.steps() >= end)
         assert min(recorder.batches()) == divmod(first_step, 4)
         # What was begun beyond the last checkpoint is repeated.
         found |= recorder.batches()
