@@ -73,6 +73,8 @@ class Recipe:
       compile: train what torch.compile makes of the network.
       sync_batch_norm: statistics over the images of all processes.
       log_every_steps: steps between two logs of the loss.
+      look_every_epochs: epochs between two pictures of what the network attends
+        to; 0 is none.
       save_every_steps: steps between two checkpoints within an epoch; 0
         saves at the end of each epoch only.
       keep_checkpoints: the latest checkpoints that are kept, last.pth among
@@ -106,6 +108,7 @@ class Recipe:
     compile: bool = False
     sync_batch_norm: bool = True
     log_every_steps: int = 10
+    look_every_epochs: int = 10
     save_every_steps: int = 1000
     keep_checkpoints: int = 2
 
@@ -146,7 +149,12 @@ class Recipe:
             "keep_checkpoints",
         ):
             self._check_integer(name, 1)
-        for name in ("warmup_epochs", "save_every_steps", "seed"):
+        for name in (
+            "warmup_epochs",
+            "look_every_epochs",
+            "save_every_steps",
+            "seed",
+        ):
             self._check_integer(name, 0)
         if self.reference_batch_size is not None:
             self._check_integer("reference_batch_size", 1)

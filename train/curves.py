@@ -2,10 +2,9 @@
 
 import pathlib
 
-import numpy as np
 from torch.utils import tensorboard
 
-from train.sinks import Point, Sink
+from train.sinks import Picture, Point, Sink
 
 
 class Curves(Sink):
@@ -37,11 +36,13 @@ class Curves(Sink):
         for name, value in point.figures.items():
             self._writer.add_scalar(f"{point.kind}/{name}", value, point.step)
 
-    def show(self, step: int, picture: np.ndarray, words: str) -> None:
+    def show(self, picture: Picture) -> None:
         """Adds the picture, and its words."""
         assert self._writer is not None
-        self._writer.add_image("examples", picture, step, dataformats="HWC")
-        self._writer.add_text("examples", words, step)
+        self._writer.add_image(
+            picture.name, picture.pixels, picture.step, dataformats="HWC"
+        )
+        self._writer.add_text(picture.name, picture.words, picture.step)
 
     def flush(self) -> None:
         """Sees to it that all points are on the disk."""

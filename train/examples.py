@@ -1,7 +1,5 @@
 """Examples of what the network sees: images after crop, flip and mixup."""
 
-import io
-import pathlib
 from collections.abc import Sequence
 
 import numpy as np
@@ -10,9 +8,7 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from san import data
-from san.jobs import files
 from train.mixing import partners as partners_of
-from train.sinks import Sink
 
 _COLUMNS = 4
 
@@ -20,21 +16,6 @@ _COLUMNS = 4
 # its letters, and between two columns.
 _SIDES = (160, 256)
 _CAPTION, _LETTERS, _GAP = 18, 11, 4
-
-
-class ExamplesFile(Sink):
-    """Writes the picture into a PNG file."""
-
-    content = "examples"
-
-    def __init__(self, path: pathlib.Path):
-        self.path = path
-
-    def show(self, step: int, picture: np.ndarray, words: str) -> None:
-        """Writes the picture over an older one."""
-        png = io.BytesIO()
-        Image.fromarray(picture).save(png, "png")
-        files.write_atomically(self.path, png.getbuffer())
 
 
 def captions(

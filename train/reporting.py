@@ -22,14 +22,15 @@ from san.recipe import Recipe
 from train import examples, memory
 from train.checkpointing import State
 from train.curves import Curves
-from train.examples import ExamplesFile
 from train.meter import Figures
 from train.metrics import Metrics
-from train.sinks import Point, Sinks
+from train.pictures import PictureFile
+from train.sinks import Picture, Point, Sinks
 from train.waiting import DataWait
 from train.work_folder import WorkFolder
 
 T = TypeVar("T")
+Batch = tuple[Tensor, Tensor]  # Images and labels.
 
 # Fits into 80 columns.
 _BAR = "{desc}{percentage:4.0f}% |{bar}| {remaining} left{postfix}"
@@ -54,11 +55,13 @@ class Length:
       epochs: number of epochs.
       steps_per_epoch: optimiser steps in each.
       batch_size: images per step, over all processes.
+      epochs_per_look: epochs between two pictures of footprints; 0 for none.
     """
 
     epochs: int
     steps_per_epoch: int
     batch_size: int
+    epochs_per_look: int = 0
 
     def steps_left(self, state: State) -> int:
         """Optimiser steps from a state to the end."""
@@ -91,8 +94,15 @@ class SilentReporter:
     def logged(self, state: State, figures: Figures, rate: float) -> None:
         """The latest steps are computed; they had a learning rate."""
 
+    def validating(self, batches: Iterable[Batch]) -> Iterator[Batch]:
+        """The batches that the network is validated on."""
+        return iter(batches)
+
     def validated(self, state: State, training: Figures, rate: float) -> None:
         """An epoch was trained with a learning rate, and validated."""
+
+    def look_at(self, model: nn.Module, state: State) -> None:
+        """The network, after an epoch."""
 
 
 class Reporter(SilentReporter):
@@ -122,14 +132,16 @@ class Reporter(SilentReporter):
         self._seconds_before = state.seconds
         self._epoch_images, self._epoch_seconds = 0, 0.0
         self._classes, self._device = classes, device
-        self._has_shown = False
+        self._has_shown = self._has_warned = False
+        self._looked_at: Tensor | None = None
         self._wait = DataWait(device)
         self._norms: list[Tensor] = []
         self._sinks = Sinks(
             [
                 Curves(folder.tensorboard, self._first_step + 1),
                 Metrics(folder.metrics, state.epoch, state.step),
-                ExamplesFile(folder.examples),
+                PictureFile(folder.examples),
+                PictureFile(folder.footprints),
             ]
         )
         self._bar = tqdm.tqdm(
@@ -157,7 +169,9 @@ class Reporter(SilentReporter):
         images, labels = images[:_MAX_EXAMPLES], labels[:_MAX_EXAMPLES]
         texts = examples.captions(labels, weight, self._classes)
         picture = examples.draw(images, texts, data.Data())
-        self._sinks.show(self._first_step + 1, picture, "; ".join(texts))
+        self._sinks.show(
+            Picture("examples", self._first_step + 1, picture, "; ".join(texts))
+        )
 
     def saw_gradient(self, norm: Tensor) -> None:
         """Keeps the norm on its device until the next log."""
@@ -244,6 +258,40 @@ class Reporter(SilentReporter):
         # The speed shown is that of training alone.
         self._logged_time = time.monotonic()
         self._epoch_images, self._epoch_seconds = 0, 0.0
+
+    def validating(self, batches: Iterable[Batch]) -> Iterator[Batch]:
+        """The batches; the first images are kept, to look at the network by."""
+        for batch in batches:
+            if self._looked_at is None:
+                self._looked_at = batch[0][:_MAX_EXAMPLES].clone()
+            yield batch
+
+    def look_at(self, model: nn.Module, state: State) -> None:
+        """Shows what the network attends to, every few epochs."""
+        every, images = self._length.epochs_per_look, self._looked_at
+        if not every or state.epoch % every or images is None:
+            return
+        # Not before it is needed: the import of matplotlib takes a second.
+        from eval.footprints import sheet
+
+        title = f"mean footprints after {state.epoch} epochs"
+        try:
+            pixels = sheet.of_network(model, images, title)
+        except Exception as error:  # Of a network that somebody has changed.
+            self._warn_unseen(error)
+            return
+        if pixels is not None:
+            self._sinks.show(
+                Picture("footprints", state.total_steps, pixels, title)
+            )
+
+    def _warn_unseen(self, error: Exception) -> None:
+        if not self._has_warned:
+            self._has_warned = True
+            print(
+                f"warning: no footprints are shown ({error}); training goes on",
+                file=sys.stderr,
+            )
 
     def _draw(
         self, kind: str, state: State, figures: Mapping[str, float]

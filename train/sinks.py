@@ -1,6 +1,6 @@
 """What keeps the figures of a run; without any of it training goes on.
 
-Each sink is a file of its own: curves.py, metrics.py, examples.py.
+Each kind of sink is a file of its own: curves.py, metrics.py, pictures.py.
 """
 
 import contextlib
@@ -35,6 +35,23 @@ class Point:
     figures: Mapping[str, float]
 
 
+@dataclasses.dataclass(frozen=True)
+class Picture:
+    """Something to look at.
+
+    Attributes:
+      name: what of: "examples" or "footprints".
+      step: optimiser steps since the beginning of training.
+      pixels: uint8 [height, width, 3].
+      words: what is on it.
+    """
+
+    name: str
+    step: int
+    pixels: np.ndarray
+    words: str
+
+
 class Sink:
     """Keeps figures of one kind, and leaves out what it has no place for.
 
@@ -55,8 +72,8 @@ class Sink:
     def draw(self, point: Point) -> None:
         """Keeps figures."""
 
-    def show(self, step: int, picture: np.ndarray, words: str) -> None:
-        """Keeps a picture of what the network saw, and its labels."""
+    def show(self, picture: Picture) -> None:
+        """Keeps a picture."""
 
     def flush(self) -> None:
         """Sees to it that everything is on the disk."""
@@ -75,15 +92,9 @@ class Sinks:
         """Keeps figures."""
         self._attempt(lambda sink: sink.draw(point))
 
-    def show(self, step: int, picture: np.ndarray, words: str) -> None:
-        """Keeps a picture of what the network saw.
-
-        Args:
-          step: the optimiser step.
-          picture: uint8 [height, width, 3].
-          words: what is on it.
-        """
-        self._attempt(lambda sink: sink.show(step, picture, words))
+    def show(self, picture: Picture) -> None:
+        """Keeps a picture."""
+        self._attempt(lambda sink: sink.show(picture))
 
     def flush(self) -> None:
         """Sees to it that everything is on the disk."""

@@ -104,7 +104,10 @@ class Trainer:
             device=process.device,
         )
         self.length = reporting.Length(
-            recipe.epochs, self._training.steps_per_epoch, recipe.batch_size
+            recipe.epochs,
+            self._training.steps_per_epoch,
+            recipe.batch_size,
+            recipe.look_every_epochs,
         )
         self._validation = data.ValidationLoader(
             self._validation_index,
@@ -319,6 +322,7 @@ class Trainer:
         is_best = state.finish_epoch(result)
         self._save(is_best)
         self._reporter.validated(state, training, rate)
+        self._reporter.look_at(model, state)
 
     def _until_asked_to_stop(
         self, batches: data.ValidationLoader
@@ -327,7 +331,7 @@ class Trainer:
 
         All processes ask together, those that are out of batches too.
         """
-        left = iter(batches)
+        left = self._reporter.validating(batches)
         for _ in range(processes.largest(len(batches))):
             if (batch := next(left, None)) is not None:
                 yield batch

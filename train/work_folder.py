@@ -9,6 +9,7 @@
     metrics.jsonl           every figure, a JSON object in each line
     tensorboard/            curves of them
     examples.png            images as the network saw them at the last start
+    footprints.png          what it attends to, on average, every few epochs
     cache/                  image sizes, so that files are looked at once
     digits_*/               the images of a config that brings its own
     .lock                   held by the run that owns the folder
@@ -49,6 +50,7 @@ class WorkFolder:
       metrics: the file of all figures.
       tensorboard: the folder of the curves.
       examples: the picture of what the network sees.
+      footprints: the picture of what it attends to.
       scratch: where what can be made again is made: the folder itself, or
         one that goes away.
       cache: the folder of the input's file lists, in there.
@@ -64,6 +66,7 @@ class WorkFolder:
         self.metrics = path / "metrics.jsonl"
         self.tensorboard = path / "tensorboard"
         self.examples = path / "examples.png"
+        self.footprints = path / "footprints.png"
         self.cache = path / "cache"
 
     @contextlib.contextmanager

@@ -6,10 +6,34 @@ from collections.abc import Mapping
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from torch import Tensor
+from PIL import Image
+from torch import Tensor, nn
+
+import san
+from eval.footprints import collect
 
 _MAX_COLUMNS = 8
 _INCH = 1.1
+
+
+def of_network(
+    model: nn.Module, images: Tensor, title: str
+) -> np.ndarray | None:
+    """The mean footprints of a network over some images, as pixels.
+
+    Args:
+      model: the network.
+      images: [N, 3, H, W] on its device.
+      title: above them.
+
+    Returns:
+      uint8 [height, width, 3]; None if the network has no attention blocks.
+    """
+    if not san.attention_blocks(model):
+        return None
+    means = collect.mean_over(model, [(images, images)])
+    with Image.open(io.BytesIO(contact_sheet(means, title))) as picture:
+        return np.asarray(picture.convert("RGB"))
 
 
 def contact_sheet(means: Mapping[str, Tensor], title: str) -> bytes:

@@ -1,11 +1,13 @@
 import os
 import re
 import signal
+from unittest import mock
 
 import pytest
 import torch
 from tensorboard.backend.event_processing import event_accumulator
 
+import san
 from tests.train import jobs
 from train.interruption import InterruptionError
 
@@ -411,3 +413,38 @@ def test_a_used_folder_keeps_other_runs_out(tmp_path, images):
         pytest.raises(ValueError, match="in use by another run"),
     ):
         jobs.train(tmp_path / "run", images)
+
+
+def test_footprints_are_shown_every_few_epochs(tmp_path, images, capsys):
+    pairwise = "SAN.attention = @PairwiseAttention"
+    settings = ["Recipe.epochs = 5", "Recipe.look_every_epochs = 2", pairwise]
+    folder = train(tmp_path / "run", images, *settings)
+    events = event_accumulator.EventAccumulator(
+        str(folder.tensorboard), size_guidance={"images": 0}
+    )
+    events.Reload()
+    shown = events.Images("footprints")
+    assert [image.step for image in shown] == [8, 16]
+    assert folder.footprints.read_bytes().startswith(b"\x89PNG")
+    assert "warning" not in capsys.readouterr().err
+    never = train(tmp_path / "never", images, "Recipe.look_every_epochs = 0")
+    assert not never.footprints.exists()
+
+
+def test_looking_changes_nothing(tmp_path, images):
+    looking = train(tmp_path / "one", images, "Recipe.look_every_epochs = 1")
+    never = train(tmp_path / "two", images, "Recipe.look_every_epochs = 0")
+    jobs.assert_same_bits(jobs.weights(looking), jobs.weights(never))
+
+
+def test_a_network_that_cannot_be_looked_at_trains(tmp_path, images, capsys):
+    def fail(*arguments):
+        raise RuntimeError("not like this")
+
+    with mock.patch.object(san, "attention_weights", fail):
+        train(tmp_path / "run", images, "Recipe.look_every_epochs = 1")
+    assert capsys.readouterr().err.count("no footprints are shown (not") == 1
+    without = "create_model.name = @without_norms"
+    looks = "Recipe.look_every_epochs = 1"
+    folder = train(tmp_path / "without", images, without, looks)
+    assert not folder.footprints.exists()
