@@ -2,7 +2,6 @@ import pytest
 import torch
 from PIL import Image
 
-from eval import evaluation
 from san.jobs.processes import Process
 from tests.train import jobs
 
@@ -48,7 +47,7 @@ def checkpoint(run, path, **changes):
 
 
 def figures(path, images, capfd):
-    found = evaluation.evaluate(path, None, str(images), None, ALONE)
+    found = jobs.evaluate(path, data_dir=images)
     return found, capfd.readouterr().err
 
 
@@ -89,13 +88,13 @@ def test_numbers_are_not_the_classes_of_a_network_that_names_them(
     with pytest.raises(
         ValueError, match="got '0' in place of 'n00000000' as class 0"
     ):
-        evaluation.evaluate(run.last, None, str(images), None, ALONE)
+        jobs.evaluate(run.last, data_dir=images)
 
 
 def test_evaluation_needs_no_train_folder(tmp_path, run):
     images = write_images(tmp_path / "images", ["val"], SYNSETS)
     (images / "train" / "other").mkdir(parents=True)
-    found = evaluation.evaluate(run.last, None, str(images), None, ALONE)
+    found = jobs.evaluate(run.last, data_dir=images)
     assert found.result.num_images == 3 * NUM_CLASSES
 
 

@@ -5,18 +5,9 @@ import numpy as np
 import pytest
 import torch
 
-from eval import evaluation, loading, outcomes, report
+from eval import evaluation, outcomes, report
 from san import data
-from san.jobs.processes import Process
 from tests.train import jobs
-
-ALONE = Process()
-
-
-def evaluate(path, workdir, data_dir, batch_size, process):
-    """One evaluation."""
-    with loading.load(path, workdir, data_dir, process) as trained:
-        return evaluation.evaluate(trained, batch_size)
 
 
 @pytest.fixture(scope="module")
@@ -50,22 +41,22 @@ def assert_figures(found, expected):
 
 
 def test_own_checkpoint_equals_training(run):
-    found = evaluate(run.last, run.path, None, None, ALONE)
+    found = jobs.evaluate(run.last, run.path)
     assert_figures(found, latest(run))
     assert (found.epoch, found.classes) == (2, list("abcdef"))
 
 
 @pytest.mark.parametrize("batch_size", [1, 7, 100])
 def test_batch_size_changes_nothing(run, batch_size):
-    found = evaluate(run.last, None, None, batch_size, ALONE)
+    found = jobs.evaluate(run.last, batch_size=batch_size)
     assert_figures(found, latest(run))
 
 
 def test_other_settings_are_announced(tmp_path, run, capsys):
-    evaluate(run.last, None, None, None, ALONE)
+    jobs.evaluate(run.last)
     assert "warning" not in capsys.readouterr().err
     jobs.configure(tmp_path, "Data.resize_size = 16", "Recipe.epochs = 9")
-    evaluate(run.last, None, None, None, ALONE)
+    jobs.evaluate(run.last)
     assert capsys.readouterr().err == (
         "warning: Data.resize_size is 16; the network was trained with 14\n"
     )
@@ -83,7 +74,7 @@ def test_published_checkpoint_equals_training(tmp_path, run, images):
     }
     path = tmp_path / "published.pth"
     torch.save(published, path)
-    found = evaluate(path, None, str(images), None, ALONE)
+    found = jobs.evaluate(path, data_dir=images)
     assert_figures(found, latest(run))
     assert found.epoch == 100
 
@@ -104,7 +95,7 @@ def test_what_other_tools_say_beside_the_weights(
 ):
     path = tmp_path / "other.pth"
     torch.save({"model": jobs.weights(run)} | beside, path)
-    found = evaluation.evaluate(path, None, str(images), None, ALONE)
+    found = jobs.evaluate(path, data_dir=images)
     assert_figures(found, latest(run))
     assert json.loads(report.as_json(found))["epoch"] is None
     (line,) = capsys.readouterr().err.splitlines()
@@ -121,7 +112,7 @@ def test_what_other_tools_say_beside_the_weights(
 def test_other_ways_to_name_the_classes(tmp_path, run, images, capsys, beside):
     path = tmp_path / "other.pth"
     torch.save({"model": jobs.weights(run)} | beside, path)
-    found = evaluation.evaluate(path, None, str(images), None, ALONE)
+    found = jobs.evaluate(path, data_dir=images)
     assert_figures(found, latest(run))
     assert capsys.readouterr().err == ""
 
@@ -129,7 +120,7 @@ def test_other_ways_to_name_the_classes(tmp_path, run, images, capsys, beside):
 def test_weights_alone_equal_training(tmp_path, run, images):
     path = tmp_path / "weights.pth"
     torch.save(jobs.weights(run), path)
-    found = evaluate(path, None, str(images), None, ALONE)
+    found = jobs.evaluate(path, data_dir=images)
     assert_figures(found, latest(run))
 
 
@@ -143,7 +134,7 @@ def test_a_config_brings_its_own_images(tmp_path):
     jobs.configure(tmp_path, *digits)
     run = jobs.train(tmp_path / "run", None)
     for workdir in (run.path, None):
-        found = evaluate(run.last, workdir, None, None, ALONE)
+        found = jobs.evaluate(run.last, workdir)
         assert found.result.top1 == latest(run)["top1"]
         assert found.result.num_images == 360
 
@@ -153,7 +144,7 @@ def test_images_must_have_the_networks_classes(tmp_path, run):
     with pytest.raises(
         ValueError, match=r"network's 6 classes, got 2 class folders in .*fewer"
     ):
-        evaluate(run.last, None, str(fewer), None, ALONE)
+        jobs.evaluate(run.last, data_dir=fewer)
 
 
 def test_images_must_have_the_trained_classes(tmp_path, run, images):
@@ -162,7 +153,7 @@ def test_images_must_have_the_trained_classes(tmp_path, run, images):
     for split in ("train", "val"):
         (others / split / "f").rename(others / split / "z")
     with pytest.raises(ValueError, match="got 'z' in place of 'f' as class 5"):
-        evaluate(run.last, None, str(others), None, ALONE)
+        jobs.evaluate(run.last, data_dir=others)
 
 
 def test_images_that_are_gone(tmp_path, run):
@@ -173,10 +164,10 @@ def test_images_that_are_gone(tmp_path, run):
     with pytest.raises(
         ValueError, match=r"--data_dir must .* /gone, which is gone"
     ):
-        evaluate(path, None, None, None, ALONE)
+        jobs.evaluate(path)
     torch.save(jobs.weights(run), path)
     with pytest.raises(ValueError, match=r"--data_dir must .* got none"):
-        evaluate(path, None, None, None, ALONE)
+        jobs.evaluate(path)
 
 
 def test_a_damaged_checkpoint_names_what_is_whole(tmp_path, run):
@@ -191,9 +182,9 @@ def test_a_damaged_checkpoint_names_what_is_whole(tmp_path, run):
         r" last\.pth can be evaluated instead, by --gin_file=\S+/run/config\.gin"
         r" --checkpoint=\S+/run/checkpoints/epoch\.pth$",
     ):
-        evaluation.evaluate(best, folder, None, None, ALONE)
+        jobs.evaluate(best, folder)
     with pytest.raises(ValueError, match=r"not the one it names$"):
-        evaluation.evaluate(best, None, None, None, ALONE)
+        jobs.evaluate(best)
 
 
 def test_a_checkpoint_without_a_classifier(tmp_path):
@@ -202,17 +193,17 @@ def test_a_checkpoint_without_a_classifier(tmp_path):
     with pytest.raises(
         ValueError, match=r"must hold the matrix fc\.weight.*other\.pth"
     ):
-        evaluate(path, None, None, None, ALONE)
+        jobs.evaluate(path)
 
 
 def test_a_checkpoint_of_another_network(tmp_path, run):
     jobs.configure(tmp_path, "SAN.widths = (32, 64)")
     with pytest.raises(ValueError, match=r"misshapen: conv1\.weight"):
-        evaluate(run.last, None, None, None, ALONE)
+        jobs.evaluate(run.last)
 
 
 def test_json_has_every_figure(run):
-    found = evaluate(run.last, None, None, None, ALONE)
+    found = jobs.evaluate(run.last)
     figures = json.loads(report.as_json(found))
     assert figures["top1"] == found.result.top1
     assert figures["top5"] == found.result.top5
@@ -296,7 +287,7 @@ def test_of_many_classes_the_worst_and_the_best_are_printed():
 def test_images_that_were_named_in_training_come_before_a_source(tmp_path, run):
     # The configuration of a digits run that was given --data_dir.
     jobs.configure(tmp_path, "Data.source = @write_digits")
-    found = evaluate(run.last, run.path, None, None, ALONE)
+    found = jobs.evaluate(run.last, run.path)
     assert_figures(found, latest(run))
 
 
@@ -304,4 +295,4 @@ def test_classes_are_read_from_a_matrix(tmp_path):
     path = tmp_path / "odd.pth"
     torch.save({"fc.weight": torch.zeros(())}, path)
     with pytest.raises(ValueError, match=r"matrix fc.weight.*got shape \[\]"):
-        evaluate(path, None, None, None, ALONE)
+        jobs.evaluate(path)

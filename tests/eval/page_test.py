@@ -8,9 +8,8 @@ import re
 import numpy as np
 import pytest
 
-from eval import evaluation, loading, outcomes
+from eval import outcomes
 from eval.page import findings, render
-from san.jobs.processes import Process
 from tests.train import jobs
 
 # In 3 classes, the names of which a page has to escape.
@@ -45,8 +44,7 @@ def found(tmp_path, runs):
 
 def evaluate(folder, run):
     jobs.configure(folder)
-    with loading.load(run.last, run.path, None, Process()) as trained:
-        return evaluation.evaluate(trained, None)
+    return jobs.evaluate(run.last, run.path)
 
 
 class Checker(html.parser.HTMLParser):

@@ -6,9 +6,7 @@ from unittest import mock
 import pytest
 import torch
 
-from eval import evaluation
 from san.data import listing
-from san.jobs.processes import Process
 from tests.train import jobs
 from train.interruption import InterruptionError
 
@@ -62,7 +60,7 @@ def test_they_go_on_to_the_same_bits(tmp_path, images, whole, capfd, step):
     assert last["classes"] == sorted(NUMBERS)
     expected = torch.load(whole.last, weights_only=True)["state"]["latest"]
     assert last["state"]["latest"] == expected
-    found = evaluation.evaluate(resumed.last, None, None, None, Process())
+    found = jobs.evaluate(resumed.last)
     assert found.result.top1 == expected["top1"]
 
 

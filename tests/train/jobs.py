@@ -15,6 +15,7 @@ import torch
 from PIL import Image
 from torch import nn
 
+from eval import evaluation, loading
 from san.jobs import config
 from san.jobs.processes import Process
 from train import job, trainer
@@ -105,6 +106,13 @@ def train(folder, data_dir, resume=True):
             interruption,
         )
     return work_folder
+
+
+def evaluate(path, workdir=None, data_dir=None, batch_size=None):
+    """Evaluates a checkpoint of what is configured, in this process."""
+    data_dir = None if data_dir is None else str(data_dir)
+    with loading.load(path, workdir, data_dir, Process()) as trained:
+        return evaluation.evaluate(trained, batch_size)
 
 
 def train_alone(folder, data_dir, epochs):
