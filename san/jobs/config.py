@@ -42,6 +42,9 @@ _NO_MACRO = re.compile(r"No bindings specified for '(.+)/gin\.macro'")
 _UNBOUND = "Required bindings for"
 _CALL = "\n  In call to configurable"
 
+# In place of a value's text.
+NOT_BOUND = "unbound"
+
 
 class ConfigError(ValueError):
     """A configuration that cannot be used; one line says where and why."""
@@ -88,7 +91,7 @@ def parse(gin_files: Sequence[str], gin_params: Sequence[str] = ()) -> None:
             gin.parse_config(param)
         source = ""
         gin.finalize()
-        _check_macros_are_read(files, gin_params)
+        _drop_replaced_macros(files, gin_params)
     except Exception as error:
         # gin raises ValueError, SyntaxError, KeyError and more, and its
         # import statements whatever the imported module raises.
@@ -138,14 +141,14 @@ def bindings() -> dict[str, str]:
 def changed_bindings(
     before: Mapping[str, str],
 ) -> dict[str, tuple[str, str]]:
-    """What is bound otherwise than it was: (old, new), "unbound" for none.
+    """What is bound otherwise than it was: (old, new), NOT_BOUND for none.
 
     Args:
       before: what bindings() gave then.
     """
     now = bindings()
     pairs = {
-        name: (before.get(name, "unbound"), now.get(name, "unbound"))
+        name: (before.get(name, NOT_BOUND), now.get(name, NOT_BOUND))
         for name in sorted(before.keys() | now.keys())
     }
     return {name: pair for name, pair in pairs.items() if pair[0] != pair[1]}
@@ -271,11 +274,20 @@ def _cause(error: Exception, text: str) -> str:
     return " ".join(text.split())
 
 
-def _check_macros_are_read(files: list[str], params: Sequence[str]) -> None:
-    """Raises ConfigError if a value has a name that stands nowhere else."""
+def _drop_replaced_macros(files: list[str], params: Sequence[str]) -> None:
+    """Keeps the macros that are read.
+
+    Raises:
+      ConfigError: if a value has a name that stands nowhere else.
+    """
     read = set(map(repr, gin.config.iterate_references(gin.config._CONFIG)))
     for name in _macros():
         if f"%{name}" in read:
+            continue
+        if _place(_use(name), files, params):
+            # By a binding that a later one has replaced; config.gin of a work
+            # folder would have the macro alone.
+            del gin.config._CONFIG[name, "gin.macro"]
             continue
         owners = [
             f"{selector.split('.')[-1]}.{name}"
@@ -293,8 +305,13 @@ def _check_macros_are_read(files: list[str], params: Sequence[str]) -> None:
 
 def _describe_macro(name: str, files: list[str], params: Sequence[str]) -> str:
     """One line for an undefined macro, of which gin does not say the place."""
-    place = _place(rf"%{re.escape(name)}\b", files, params)
+    place = _place(_use(name), files, params)
     return f"{place}macro %{name} is not defined{_suggest(name, _macros())}"
+
+
+def _use(name: str) -> str:
+    """A pattern for where a macro is read."""
+    return rf"%{re.escape(name)}\b"
 
 
 def _macros() -> list[str]:

@@ -247,6 +247,17 @@ def test_a_setting_that_nothing_reads(user_folder):
     assert Data().mean == (32, 1.0, 1.0)
 
 
+def test_what_reads_a_macro_may_be_replaced(user_folder):
+    file = user_folder / "a.gin"
+    file.write_text("side = 32\nData.image_size = %side")
+    config.parse(["a.gin"], ["Data.image_size = 64"])
+    assert Data().image_size == 64
+    # Which config.gin of a work folder is.
+    file.write_text(config.resolved_text())
+    config.parse(["a.gin"])
+    assert Data().image_size == 64
+
+
 def test_syntax_mistakes_on_the_command_line():
     assert error_of([], ["epochs"]).startswith("--gin_param='epochs', line 1:")
     message = error_of([], ["Recipe.seed=1", "Data.source=x"])
