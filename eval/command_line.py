@@ -1,9 +1,12 @@
 """What the commands of eval make of their flags."""
 
+import contextlib
 import dataclasses
 import pathlib
+import tempfile
 from collections.abc import Sequence
 
+from san import checkpoints
 from san.jobs import config
 
 
@@ -27,9 +30,32 @@ class Selected:
     def configure(
         self, gin_files: Sequence[str], gin_params: Sequence[str]
     ) -> None:
-        """Configures its network: config.gin of the work folder, then these."""
-        own = [str(self.workdir / "config.gin")] if self.workdir else []
-        config.parse([*own, *gin_files], gin_params)
+        """Configures its network: as it was trained, then as these say."""
+        if self.workdir is None:
+            config.parse(gin_files, gin_params)
+            return
+        own = str(self.workdir / "config.gin")
+        config.parse([own])
+        with tempfile.TemporaryDirectory() as folder:
+            since = pathlib.Path(folder) / "checkpoint.gin"
+            since.write_text(self._changed_since())
+            config.parse([own, str(since), *gin_files], gin_params)
+
+    def _changed_since(self) -> str:
+        """What config.gin, of the last run there, binds otherwise, as it was.
+
+        That run may have gone on with other data settings, and may have left
+        the best checkpoint as it was.
+        """
+        settings = config.bindings()
+        with contextlib.suppress(ValueError):  # Whoever loads it says why.
+            checkpoint = checkpoints.read_checkpoint(self.path)
+            settings = checkpoint.get("settings", settings)
+        return "".join(
+            f"{name} = {old}\n"
+            for name, (old, _) in config.changed_bindings(settings).items()
+            if old != config.NOT_BOUND
+        )
 
 
 def select(
