@@ -33,8 +33,10 @@ def in_checkpoint_order(
             f"eval: data folder must hold the network's {num_classes} classes,"
             f" got {len(index.classes)} class folders in {index.root}/val"
         )
-    trained = _names(checkpoint.get("classes", checkpoint.get("class_to_idx")))
-    if trained is None:
+    trained = _names(checkpoint, "classes") or _names(
+        checkpoint, "class_to_idx"
+    )
+    if not trained:
         if say:
             _say_assumed(index.classes)
         return index
@@ -64,17 +66,20 @@ def reordered(
     return index.in_order_of(trained)
 
 
-def _names(classes: Any) -> list[str] | None:
+def _names(checkpoint: dict[str, Any], entry: str) -> list[str] | None:
     """The names in the order of the outputs, if that is what an entry holds.
 
     A list, or numbers by name, as torchvision's class_to_idx. Other tools keep
     all kinds of things by these names.
     """
+    classes = checkpoint.get(entry)
     if isinstance(classes, dict):
-        by_number = {number: name for name, number in classes.items()}
-        if by_number.keys() != set(range(len(classes))):
+        numbers = list(classes.values())
+        if not all(isinstance(number, int) for number in numbers):
             return None
-        classes = [by_number[number] for number in range(len(classes))]
+        if sorted(numbers) != list(range(len(numbers))):
+            return None
+        classes = sorted(classes, key=classes.__getitem__)
     if not isinstance(classes, list | tuple):
         return None
     if not all(isinstance(name, str) for name in classes):

@@ -6,6 +6,7 @@ import pathlib
 import tempfile
 from collections.abc import Sequence
 
+from eval import loading
 from san import checkpoints
 from san.jobs import config
 
@@ -49,8 +50,9 @@ class Selected:
         """
         settings = config.bindings()
         with contextlib.suppress(ValueError):  # Whoever loads it says why.
-            checkpoint = checkpoints.read_checkpoint(self.path)
-            settings = checkpoint.get("settings", settings)
+            settings = loading.trained_settings(
+                checkpoints.read_checkpoint(self.path)
+            )
         return "".join(
             f"{name} = {old}\n"
             for name, (old, _) in config.changed_bindings(settings).items()

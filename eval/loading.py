@@ -171,14 +171,20 @@ def _whole_ones(folder: pathlib.Path) -> list[str]:
     return whole
 
 
-def _announce_changes(checkpoint: dict[str, Any]) -> None:
-    """Says which settings are not those that the network was trained with.
+def trained_settings(checkpoint: dict[str, Any]) -> dict[str, str]:
+    """What was bound in training, as config.bindings has it.
 
-    Other tools have settings of their own.
+    What is bound now where the checkpoint is older, or of another tool, which
+    has settings of its own.
     """
     if not {"recipe", "state"} <= checkpoint.keys():
-        return
-    settings = checkpoint.get("settings", config.bindings())
+        return config.bindings()
+    return checkpoint.get("settings", config.bindings())
+
+
+def _announce_changes(checkpoint: dict[str, Any]) -> None:
+    """Says which settings are not those that the network was trained with."""
+    settings = trained_settings(checkpoint)
     for name, (old, new) in config.changed_bindings(settings).items():
         if not name.startswith("Recipe."):
             print(

@@ -85,6 +85,7 @@ def test_published_checkpoint_equals_training(tmp_path, run, images):
         {"classes": 6},
         {"classes": {"a": 1, "b": 2, "c": 3, "d": 4, "e": 5, "f": 6}},
         {"classes": dict.fromkeys(range(6), "a")},
+        {"classes": {"a": [0], "b": None}, "class_to_idx": []},
         {"settings": {"lr": 0.1}, "epoch": "3"},
         {"settings": [1], "recipe": "mine", "epoch": torch.tensor(3)},
         {"data_dir": 3, "epoch": 2.5},
@@ -106,7 +107,10 @@ def test_what_other_tools_say_beside_the_weights(
     "beside",
     [
         {"classes": tuple("abcdef")},
-        {"class_to_idx": {name: "abcdef".index(name) for name in "bafedc"}},
+        {
+            "classes": 6,
+            "class_to_idx": {name: "abcdef".index(name) for name in "bafedc"},
+        },
     ],
 )
 def test_other_ways_to_name_the_classes(tmp_path, run, images, capsys, beside):
