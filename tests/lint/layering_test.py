@@ -20,8 +20,13 @@ _OWNERS = {
     "absl.app": _COMMANDS,
     "absl.flags": ("san/jobs/flags.py", *_COMMANDS),
     "cuda_kernels": "san/ops/",
-    "matplotlib": ("eval/rotation_plot.py", "train/sweep/plot.py"),
-    "nvidia.dali": "san/data/pipeline.py",
+    "jinja2": ("eval/footprints/viewer.py", "eval/page/render.py"),
+    "matplotlib": (
+        "eval/footprints/sheet.py",
+        "eval/rotation_plot.py",
+        "train/sweep/plot.py",
+    ),
+    "nvidia.dali": ("san/data/pipeline.py", "san/data/rand_augment.py"),
     "torch.utils.tensorboard": "train/curves.py",
 }
 
