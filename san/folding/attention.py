@@ -16,6 +16,7 @@ from san.folding.layers import (
     Pointwise,
     affine,
     bias_of,
+    is_recorded,
     per_pixel,
     rows_of,
 )
@@ -141,9 +142,7 @@ class _Pairwise(_Attention):
         """Scale, shift, table, w1 and w2 for images of this size."""
         constants = [t for t in self._buffers.values() if t is not None]
         # Inference tensors do not count their changes.
-        if torch.compiler.is_compiling() or any(
-            t.is_inference() for t in constants
-        ):
+        if is_recorded() or any(t.is_inference() for t in constants):
             return self.make_mapping(features)
         key = (
             type(features),  # A fake tensor leaves nothing to a real one.

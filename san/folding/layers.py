@@ -214,12 +214,17 @@ def takes_gradient(x: Tensor) -> bool:
     )
 
 
+def is_recorded() -> bool:
+    """Whether what is computed now will be for images of other sizes, too."""
+    return torch.compiler.is_compiling() or torch.jit.is_tracing()
+
+
 def can_work_in_pieces(x: Tensor) -> bool:
     """Whether to: out= has no gradient and is nothing for compilers."""
     return (
         x.device.type == "cpu"
         and x.numel() > 0
-        and not torch.compiler.is_compiling()
+        and not is_recorded()
         and not torch.is_autocast_enabled("cpu")
         and not takes_gradient(x)
     )

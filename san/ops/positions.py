@@ -4,6 +4,8 @@ Columns and rows of an image go from -1 to 1 (a single one lies at 0). Source:
 "Exploring Self-attention for Image Recognition", CVPR 2020, section 3.1.
 """
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -32,9 +34,19 @@ def offsets(image: Tensor, kernel_size: int) -> Tensor:
 def _axis(image: Tensor, size: int) -> Tensor:
     # linspace(-1, 1, size), which torch.export would fix to one size.
     steps = 2 * torch.arange(size, device=image.device) - (size - 1)
-    return steps.to(image.dtype) / max(size - 1, 1)
+    return steps.to(image.dtype) / _gaps(size)
 
 
 def _spacing(size: int) -> float:
     """Distance of two neighbours."""
-    return 2 / max(size - 1, 1)
+    return 2 / _gaps(size)
+
+
+def _gaps(size: int) -> Any:
+    """Steps from the first pixel to the last, at least 1, as they are recorded.
+
+    By max() a recording would keep the larger of the two for every size.
+    """
+    if torch.jit.is_tracing():  # Sizes are tensors then.
+        return torch.as_tensor(size - 1).clamp(min=1)
+    return torch.sym_max(size - 1, 1)

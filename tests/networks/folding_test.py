@@ -367,3 +367,20 @@ def test_outputs_that_were_given_out_stay(kind):
     assert len(given) > len(layers)
     for tensor, as_it_was in given:
         assert torch.equal(tensor, as_it_was)
+
+
+@pytest.mark.parametrize("kind", SMALL)
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning")
+def test_traced_networks_take_images_of_every_size(kind):
+    model = small_san(kind)
+    networks = {"folded": san.fold_for_inference(model), "whole": model}
+    with torch.no_grad():
+        for name, network in networks.items():
+            traced = torch.jit.trace(network, torch.randn(2, 3, 64, 64))
+            # The smallest images; some that are worked on in pieces.
+            for shape in ((1, 3, 32, 32), (1, 3, 35, 90), (3, 3, 160, 97)):
+                images = torch.randn(shape)
+                torch.testing.assert_close(
+                    traced(images), network(images), msg=f"{name} {shape}"
+                )
