@@ -33,14 +33,12 @@ def in_checkpoint_order(
             f"eval: data folder must hold the network's {num_classes} classes,"
             f" got {len(index.classes)} class folders in {index.root}/val"
         )
-    trained = _names(checkpoint, "classes") or _names(
-        checkpoint, "class_to_idx"
-    )
-    if not trained:
+    trained = class_names(checkpoint, num_classes)
+    if trained is None:
         if say:
             _say_assumed(index.classes)
         return index
-    _check_names(trained, num_classes, index)
+    _check_names(trained, index)
     return reordered(index, trained, say=say)
 
 
@@ -64,6 +62,27 @@ def reordered(
             file=sys.stderr,
         )
     return index.in_order_of(trained)
+
+
+def class_names(
+    checkpoint: dict[str, Any], num_classes: int
+) -> list[str] | None:
+    """The names of a network's outputs; None if its checkpoint has none.
+
+    Args:
+      checkpoint: of our own, of another tool, or a published one.
+      num_classes: outputs of its network.
+
+    Raises:
+      ValueError: there are more or fewer names than outputs.
+    """
+    names = _names(checkpoint, "classes") or _names(checkpoint, "class_to_idx")
+    if names and len(names) != num_classes:
+        raise ValueError(
+            f"eval: the checkpoint must name its {num_classes} classes, got"
+            f" {len(names)} names"
+        )
+    return names or None
 
 
 def _names(checkpoint: dict[str, Any], entry: str) -> list[str] | None:
@@ -105,14 +124,7 @@ def _ends(classes: Sequence[str]) -> str:
     return f"{', '.join(classes[:3])} ... {classes[-1]}"
 
 
-def _check_names(
-    trained: Sequence[str], num_classes: int, index: data.ImageIndex
-) -> None:
-    if len(trained) != num_classes:
-        raise ValueError(
-            f"eval: the checkpoint must name its {num_classes} classes, got"
-            f" {len(trained)} names"
-        )
+def _check_names(trained: Sequence[str], index: data.ImageIndex) -> None:
     if sorted(trained) == sorted(index.classes):
         return
     for label, (name, folder) in enumerate(

@@ -83,6 +83,14 @@ def select(
     return [_of_work_folder(user_path(path), which) for path in workdirs]
 
 
+def selected(
+    workdir: str | None, checkpoint: str | None, which: str
+) -> Selected:
+    """The one checkpoint of a command that takes one; see select."""
+    (one,) = select(_given(workdir), _given(checkpoint), which)
+    return one
+
+
 def select_any(path: str, which: str) -> Selected:
     """The checkpoint that a path names: a file, or one of a work folder."""
     named = user_path(path)
@@ -108,6 +116,10 @@ def output_file(flag: str, path: str | None) -> pathlib.Path | None:
             f"eval: --{flag} must be a file in an existing folder, got {file}"
         )
     return file
+
+
+def _given(path: str | None) -> list[str]:
+    return [path] if path else []
 
 
 def _of_work_folder(workdir: pathlib.Path, which: str) -> Selected:

@@ -43,7 +43,7 @@ from eval.command_line import Selected
 from eval.evaluation import Evaluation
 from eval.page import render
 from san.jobs import entry, files, processes
-from san.jobs.flags import define, define_checkpoint
+from san.jobs.flags import define, define_checkpoint, define_json
 
 _SHARED = define(
     example="Data.image_size=256",
@@ -56,6 +56,7 @@ _SHARED = define(
     least_batch=1,
 )
 _TRAINED = define_checkpoint()
+_JSON = define_json()
 _CSV = flags.DEFINE_string(
     "csv", None, "File to write the figures of each class to, as a table."
 )
@@ -77,15 +78,13 @@ def main(argv: list[str]) -> NoReturn:
 
 def _evaluate(arguments: list[str]) -> None:
     entry.check_no_arguments(arguments)
-    (selected,) = command_line.select(
-        _given(_SHARED.workdir.value),
-        _given(_TRAINED.checkpoint.value),
-        _TRAINED.which.value,
+    selected = command_line.selected(
+        _SHARED.workdir.value, _TRAINED.checkpoint.value, _TRAINED.which.value
     )
     outputs = {
         name: command_line.output_file(name, flag.value)
         for name, flag in (
-            ("json", _TRAINED.json),
+            ("json", _JSON),
             ("csv", _CSV),
             ("report", _REPORT),
         )
@@ -143,10 +142,6 @@ def _report(
     for name, file in outputs.items():
         if file:
             files.write_atomically(file, makers[name]().encode())
-
-
-def _given(path: str | None) -> list[str]:
-    return [path] if path else []
 
 
 if __name__ == "__main__":

@@ -25,6 +25,28 @@ from san.recipe import Recipe
 
 
 @dataclasses.dataclass(frozen=True)
+class Network:
+    """A trained network without images.
+
+    Attributes:
+      checkpoint: all that the file holds.
+      model: on the CPU, in training mode.
+      name: as san.jobs.network.network_name says it.
+      num_classes: length of its output.
+    """
+
+    checkpoint: dict[str, Any]
+    model: nn.Module
+    name: str | None
+    num_classes: int
+
+    @property
+    def classes(self) -> list[str] | None:
+        """Names of its outputs; None if the checkpoint has none."""
+        return class_order.class_names(self.checkpoint, self.num_classes)
+
+
+@dataclasses.dataclass(frozen=True)
 class Trained:
     """A trained network beside its validation images.
 
@@ -96,20 +118,21 @@ def load(
     Raises:
       ValueError: if checkpoint, network and images do not fit together.
     """
-    model, checkpoint = load_network(path, workdir, process)
-    recipe, num_classes = Recipe(), len(model.get_parameter("fc.weight"))
+    found = read_network(path, workdir, say=process.is_first)
+    recipe = Recipe()
+    network.try_network()
     with contextlib.ExitStack() as stack:
-        root = data_dir or _data_dir(checkpoint, workdir, stack)
+        root = data_dir or _data_dir(found.checkpoint, workdir, stack)
         index = _load_images(root, workdir)
         index = class_order.in_checkpoint_order(
-            checkpoint, num_classes, index, say=process.is_first
+            found.checkpoint, found.num_classes, index, say=process.is_first
         )
         numbers = _evenly(len(index), num_images)
         yield Trained(
             path,
-            _epoch(checkpoint),
-            network.network_name(),
-            model,
+            _epoch(found.checkpoint),
+            found.name,
+            found.model.to(process.device),
             index.part(numbers),
             numbers,
             data.Data(),
@@ -118,32 +141,30 @@ def load(
         )
 
 
-def load_network(
-    path: pathlib.Path, workdir: pathlib.Path | None, process: processes.Process
-) -> tuple[nn.Module, dict[str, Any]]:
-    """The configured network with the weights of a checkpoint, without images.
+def read_network(
+    path: pathlib.Path, workdir: pathlib.Path | None, *, say: bool = True
+) -> Network:
+    """Reads a checkpoint of the configured network.
+
+    The attention backend is the configured one from now on.
 
     Args:
       path: the checkpoint, our own or a published one.
       workdir: the work folder it lies in, if any.
-      process: this process.
-
-    Returns:
-      The network, on the device of the process, in training mode; and what the
-      checkpoint holds.
+      say: warn on stderr of settings that are not those of its training.
 
     Raises:
       ValueError: if checkpoint and network do not fit together.
     """
     checkpoint = _read(path, workdir)
     state_dict = checkpoints.read_state_dict(path)
-    model = san.create_model(num_classes=_num_classes(state_dict, path))
+    num_classes = _num_classes(state_dict, path)
+    model = san.create_model(num_classes=num_classes)
     checkpoints.load_state_dict(model, state_dict, source=str(path))
-    if process.is_first:
+    if say:
         _announce_changes(checkpoint)
     san.set_attention_backend()  # The configured one.
-    network.try_network()
-    return model.to(process.device), checkpoint
+    return Network(checkpoint, model, network.network_name(), num_classes)
 
 
 def _read(path: pathlib.Path, workdir: pathlib.Path | None) -> dict[str, Any]:

@@ -55,7 +55,7 @@ from eval import (
 from eval.command_line import Selected
 from eval.subject import Subject
 from san.jobs import entry, files, processes
-from san.jobs.flags import define, define_checkpoint
+from san.jobs.flags import define, define_checkpoint, define_json
 
 _COMMANDS = ("rotations", "attack")
 _PLOTS = (".png", ".svg", ".pdf")
@@ -72,6 +72,7 @@ _SHARED = define(
     several=True,
 )
 _TRAINED = define_checkpoint(several=True)
+_JSON = define_json()
 _NUM_IMAGES = flags.DEFINE_integer(
     "num_images",
     None,
@@ -121,7 +122,7 @@ def _run(arguments: list[str]) -> None:
     selected = command_line.select(
         _SHARED.workdir.value, _TRAINED.checkpoint.value, _TRAINED.which.value
     )
-    json_file = command_line.output_file("json", _TRAINED.json.value)
+    json_file = command_line.output_file("json", _JSON.value)
     try_networks = _rotations if command == "rotations" else _attack
     with processes.process_group() as process:
         text = try_networks(selected, process)

@@ -45,7 +45,7 @@ from eval.command_line import Selected
 from eval.footprints import collect, sheet, viewer
 from san import data
 from san.data import loose
-from san.jobs import entry, files
+from san.jobs import entry, files, network
 from san.jobs.flags import define, define_checkpoint
 from san.jobs.processes import Process
 
@@ -100,17 +100,17 @@ def _show(arguments: list[str]) -> None:
             "visualize: --image must name an image for --page and --pixel, got"
             " none"
         )
-    (selected,) = command_line.select(
-        [_SHARED.workdir.value] * bool(_SHARED.workdir.value),
-        [_TRAINED.checkpoint.value] * bool(_TRAINED.checkpoint.value),
-        _TRAINED.which.value,
+    selected = command_line.selected(
+        _SHARED.workdir.value, _TRAINED.checkpoint.value, _TRAINED.which.value
     )
     selected.configure(_SHARED.gin_file.value, _SHARED.gin_param.value)
     if not _IMAGE.value:
         assert picture is not None
         _write(picture, _mean_sheet(selected))
         return
-    model, _ = loading.load_network(selected.path, selected.workdir, Process())
+    found = loading.read_network(selected.path, selected.workdir)
+    network.try_network()
+    model = found.model.to(Process().device)
     image = _image(_IMAGE.value)
     blocks = _blocks(model)
     if page:

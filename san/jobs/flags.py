@@ -14,20 +14,29 @@ flags.disclaim_key_flags()
 
 
 @dataclasses.dataclass(frozen=True)
-class Flags:
-    """The flags of a command; each has its `value` once absl has read them.
+class ConfigFlags:
+    """What configures a command; each has its `value` once absl has read it.
 
     Attributes:
       gin_file: configuration files, in their order.
       gin_param: single settings, which come after the files.
       workdir: the work folder, or None; a list where there may be several.
-      data_dir: the folder of images, or None.
-      batch_size: images at a time over all processes together, or None.
     """
 
     gin_file: flags.FlagHolder[list[str]]
     gin_param: flags.FlagHolder[list[str]]
     workdir: flags.FlagHolder[Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class Flags(ConfigFlags):
+    """The same of a command that reads a folder of images.
+
+    Attributes:
+      data_dir: the folder of images, or None.
+      batch_size: images at a time over all processes together, or None.
+    """
+
     data_dir: flags.FlagHolder[str | None]
     batch_size: flags.FlagHolder[int | None]
 
@@ -51,7 +60,27 @@ def define(
       least_batch: the smallest --batch_size, where no setting checks it.
       several: whether --workdir is repeatable.
     """
+    config = define_config(example=example, workdir=workdir, several=several)
     return Flags(
+        **vars(config),
+        data_dir=flags.DEFINE_string("data_dir", None, data_dir),
+        batch_size=flags.DEFINE_integer(
+            "batch_size", None, batch_size, lower_bound=least_batch
+        ),
+    )
+
+
+def define_config(
+    *, example: str, workdir: str, several: bool = False
+) -> ConfigFlags:
+    """Defines the flags that configure the calling command.
+
+    Args:
+      example: a setting, such as "Recipe.epochs=50", for --gin_param's help.
+      workdir: the help of --workdir.
+      several: whether --workdir is repeatable.
+    """
+    return ConfigFlags(
         gin_file=flags.DEFINE_multi_string(
             "gin_file",
             [],
@@ -65,10 +94,6 @@ def define(
             " files.",
         ),
         workdir=_define_path("workdir", workdir, several),
-        data_dir=flags.DEFINE_string("data_dir", None, data_dir),
-        batch_size=flags.DEFINE_integer(
-            "batch_size", None, batch_size, lower_bound=least_batch
-        ),
     )
 
 
@@ -79,12 +104,10 @@ class CheckpointFlags:
     Attributes:
       which: the checkpoint of a work folder, "best" or "last".
       checkpoint: a checkpoint file, or None; a list where there may be several.
-      json: file to write the figures to, or None.
     """
 
     which: flags.FlagHolder[str]
     checkpoint: flags.FlagHolder[Any]
-    json: flags.FlagHolder[str | None]
 
 
 def define_checkpoint(*, several: bool = False) -> CheckpointFlags:
@@ -99,12 +122,22 @@ def define_checkpoint(*, several: bool = False) -> CheckpointFlags:
         ),
         checkpoint=_define_path(
             "checkpoint",
-            "Checkpoint to evaluate, a published one or one of //train:main;"
+            "Checkpoint to take, a published one or one of //train:main;"
             " the gin files name its network.",
             several,
         ),
-        json=flags.DEFINE_string("json", None, "File to write the figures to."),
     )
+
+
+def define_json(
+    text: str = "File to write the figures to.",
+) -> flags.FlagHolder[str | None]:
+    """Defines --json for the calling command.
+
+    Args:
+      text: its help.
+    """
+    return flags.DEFINE_string("json", None, text)
 
 
 def _define_path(name: str, text: str, several: bool) -> flags.FlagHolder[Any]:

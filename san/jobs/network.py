@@ -8,18 +8,21 @@ from san import data
 from san.jobs import config
 
 
-def try_network() -> None:
+def try_network(image_size: int | None = None) -> None:
     """Runs the configured network on an image without pixels.
 
     Costs no time. Finds settings of the network that are missing or wrong,
     and images too small for it, before anything else is done.
+
+    Args:
+      image_size: side of the image; None for that of the input.
 
     Raises:
       ValueError: saying which setting to look at.
       RuntimeError: gin's own, if a setting without a default is not bound;
         see config.is_unbound.
     """
-    size = data.Data().image_size
+    size = image_size or data.Data().image_size
     try:
         with torch.device("meta"), torch.no_grad():
             san.create_model(num_classes=2).eval()(
