@@ -2,9 +2,10 @@
 
     bazel run //tools:lock
 
-Writes third_party/python/requirements_{cpu,cuda}.lock and
+Writes third_party/python/requirements_{cpu,cuda,export}.lock and
 third_party/cuda/requirements.lock, each for every supported Python: one version
-of a package where one will do, and the hashes of all its files.
+of a package where one will do, and the hashes of all its files. The one for
+export holds what the others lack, beside the versions that they have.
 
 torch's CPU build is not on the package index but on PyTorch's own, which is
 asked for its hashes. Where that cannot be reached, the hashes that the lock has
@@ -18,6 +19,9 @@ import subprocess
 import sys
 import urllib.request
 
+# What requirements_export.lock is beside.
+_MAIN = "python/requirements_cuda.lock"
+
 # Requirements, lock, further options of uv.
 _LOCKS = (
     (
@@ -25,7 +29,8 @@ _LOCKS = (
         "python/requirements_cpu.lock",
         ["--override", "python/without_cuda.txt"],
     ),
-    ("python/requirements.in", "python/requirements_cuda.lock", []),
+    ("python/requirements.in", _MAIN, []),
+    ("python/requirements_export.in", "python/requirements_export.lock", []),
     ("cuda/requirements.in", "cuda/requirements.lock", []),
 )
 
@@ -50,11 +55,23 @@ def main() -> None:
         command += ["--no-emit-index-url"]
         command += ["--custom-compile-command", "bazel run //tools:lock"]
         command += ["--output-file", lock, *options]
+        if lock.endswith("_export.lock"):
+            command += beside(_MAIN)
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
         if lock.endswith("_cpu.lock"):
             after = pathlib.Path(lock).read_text()
             after = with_cpu_torch(after, before, pythons)
             pathlib.Path(lock).write_text(after)
+
+
+def beside(lock: str) -> list[str]:
+    """Options of uv for a lock of what another one lacks, at its versions.
+
+    Args:
+      lock: path of the other one.
+    """
+    names = re.findall(r"^([\w.-]+)==", pathlib.Path(lock).read_text(), re.M)
+    return ["--constraint", lock, *(f"--no-emit-package={n}" for n in names)]
 
 
 def with_cpu_torch(lock: str, before: str, pythons: list[str]) -> str:

@@ -1,5 +1,8 @@
 """What //tools:lock does by itself; the resolving is uv's."""
 
+import pathlib
+import re
+
 import pytest
 
 from tools import lock
@@ -48,3 +51,30 @@ def test_hashes_stay_where_the_index_cannot_be_reached(monkeypatch):
     assert written.startswith(_LOCK[: _LOCK.index("torch==")])
     with pytest.raises(SystemExit, match="must be reached"):
         lock.with_cpu_torch(_LOCK, _LOCK, ["3.11"])
+
+
+def test_a_lock_beside_another_takes_its_versions_and_repeats_none(tmp_path):
+    path = tmp_path / "main.lock"
+    path.write_text(_LOCK)
+    assert lock.beside(str(path)) == [
+        "--constraint",
+        str(path),
+        "--no-emit-package=sympy",
+        "--no-emit-package=torch",
+    ]
+
+
+def test_what_export_needs_is_locked_beside_the_rest():
+    folder = pathlib.Path("third_party/python")
+    cpu, cuda, export = (
+        set(
+            re.findall(
+                r"^([\w.-]+)==",
+                (folder / f"requirements_{kind}.lock").read_text(),
+                re.MULTILINE,
+            )
+        )
+        for kind in ("cpu", "cuda", "export")
+    )
+    assert {"onnx", "onnxruntime", "openvino"} <= export
+    assert not export & (cpu | cuda)

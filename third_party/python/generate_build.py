@@ -1,5 +1,7 @@
 """Writes the BUILD file of @python from an installed folder of wheels.
 
+Or that of a repository beside it, whose lock leaves out what @python has.
+
 Run by the repository rule with pip's own interpreter; standard library and
 pip's vendored packaging only.
 """
@@ -14,9 +16,11 @@ import sys
 from pip._vendor.packaging.requirements import Requirement
 
 _HEADER = """\
-load("@bazel_tools//tools/python:toolchain.bzl", "py_runtime_pair")
-
 package(default_visibility = ["//visibility:public"])
+"""
+
+_INTERPRETER = """\
+load("@bazel_tools//tools/python:toolchain.bzl", "py_runtime_pair")
 
 py_runtime(
     name = "runtime",
@@ -97,22 +101,39 @@ def entries(files_by_name, prefix=""):
     return found
 
 
-def dependencies(distribution, known):
-    """Target names that a distribution needs on this interpreter."""
-    names = set()
+def dependencies(distribution, labels):
+    """Labels of what a distribution needs on this interpreter.
+
+    Args:
+      distribution: an installed one.
+      labels: of all that there is, by target name.
+    """
+    found = set()
     for line in distribution.requires or []:
         requirement = Requirement(line)
         marker = requirement.marker
         if marker and not marker.evaluate({"extra": ""}):
             continue
         name = target_name(requirement.name)
-        if name in known:
-            names.add(name)
-    return sorted(names)
+        if name in labels:
+            found.add(labels[name])
+    return sorted(found)
 
 
-def main(folder):
-    """Prints the BUILD file for the wheels installed in a folder."""
+def locked_names(lock):
+    """Target names of the packages in a lock."""
+    pins = re.findall(r"^([\w.-]+)==", lock.read_text(), re.MULTILINE)
+    return [target_name(pin) for pin in pins]
+
+
+def main(folder, beside=None):
+    """Prints the BUILD file for the wheels installed in a folder.
+
+    Args:
+      folder: with the wheels.
+      beside: the lock of @python, for a repository beside it; None for its
+        own, which has the interpreter as well.
+    """
     site = pathlib.Path(folder).resolve()
     distributions = {
         target_name(d.metadata["Name"]): d
@@ -123,15 +144,19 @@ def main(folder):
         for name, d in distributions.items()
     }
     owned = entries(files)
-    interpreter = site.parent / "interpreter" / "bin" / "python"
-    print(_HEADER.format(interpreter=interpreter))
+    labels = {name: f":{name}" for name in distributions}
+    if beside:
+        names = locked_names(pathlib.Path(beside))
+        labels |= {name: f"@python//:{name}" for name in names}
+    else:
+        interpreter = site.parent / "interpreter" / "bin" / "python"
+        print(_INTERPRETER.format(interpreter=interpreter))
+    print(_HEADER)
     for name, distribution in sorted(distributions.items()):
         data = "".join(f'        "site/{p}",\n' for p in owned[name])
-        deps = ", ".join(
-            f'":{d}"' for d in dependencies(distribution, distributions)
-        )
+        deps = ", ".join(f'"{d}"' for d in dependencies(distribution, labels))
         print(_PACKAGE.format(name=name, data=data, deps=deps))
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    main(*sys.argv[1:])
