@@ -27,6 +27,7 @@ PACKAGES = [
     "tools/compare_runs",
     "tools/data_doctor",
     "tools/paper_tables",
+    "tools/predict",
     "tools/slurm",
     "train",
 ]
