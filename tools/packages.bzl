@@ -26,6 +26,7 @@ PACKAGES = [
     "tools/benchmark",
     "tools/compare_runs",
     "tools/data_doctor",
+    "tools/export",
     "tools/paper_tables",
     "tools/predict",
     "tools/slurm",
