@@ -44,10 +44,10 @@ from eval import command_line, loading
 from eval.command_line import Selected
 from eval.footprints import collect, sheet, viewer
 from san import data
-from san.data import loose
 from san.jobs import entry, files, network
 from san.jobs.flags import define, define_checkpoint
 from san.jobs.processes import Process
+from tools.predict import images
 
 _SHARED = define(
     example="Data.image_size=256",
@@ -207,12 +207,18 @@ def _blocks(model: nn.Module) -> list[str]:
 
 def _image(path: str) -> Tensor:
     """An image as the network sees it: [1, 3, image_size, image_size]."""
-    index = loose.load_files([command_line.user_path(path)])
-    loader = data.ValidationLoader(
-        index, data.Data(), batch_size=1, device=Process().device
-    )
-    ((image, _),) = loader
-    return image
+    file = str(command_line.user_path(path))
+    found, bad = images.look_at([file])
+    pixels = None
+    if found:
+        device = Process().device
+        ((_, pixels),) = images.batches(found, data.Data(), 1, device)
+    if pixels is None:
+        why = bad[0].reason if bad else "cannot be decoded"
+        raise ValueError(
+            f"visualize: --image must be an image, got {file}, which {why}"
+        )
+    return pixels
 
 
 def _pixels(image: Tensor) -> np.ndarray:

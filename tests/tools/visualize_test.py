@@ -69,9 +69,9 @@ def test_the_mean_over_validation_images(tmp_path, run):
         (["--page=page.html"], "visualize: --image must name an image"),
         (
             ["--page=page.html", "--image=none.jpg"],
-            "none.jpg must be an image file (No such file or directory)",
+            "none.jpg, which cannot be read (No such file or directory)",
         ),
-        (["--page=page.html", "--image=text.jpg"], "text.jpg is "),
+        (["--page=page.html", "--image=text.jpg"], "text.jpg, which is "),
         (
             ["--image=photo.png", "--page=page.html", "--block=layer7.0"],
             "--block must be a block of the network, got 'layer7.0'. Known:"

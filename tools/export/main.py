@@ -98,7 +98,7 @@ def _deployable() -> Deployable:
     data = _data()
     network.try_network(data.image_size)
     return deployable(
-        loading.read_network(selected.path),
+        loading.read_network(selected.path, selected.workdir),
         data,
         _OPS.value,
         getattr(torch, _DTYPE.value),

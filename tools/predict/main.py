@@ -96,7 +96,7 @@ def _network() -> loading.Network:
     )
     selected.configure(_CONFIG.gin_file.value, _CONFIG.gin_param.value)
     network.try_network()
-    asked = loading.read_network(selected.path)
+    asked = loading.read_network(selected.path, selected.workdir)
     if asked.classes is None:
         print(
             "the checkpoint does not name its classes: they have numbers",
