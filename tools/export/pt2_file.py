@@ -50,11 +50,7 @@ def write_compiled(source: Deployable, traced: Traced) -> bytes:
             torch._inductor.aoti_compile_and_package(
                 traced.program,
                 package_path=str(path),
-                inductor_configs={
-                    "aot_inductor.metadata": source.metadata,
-                    # Worth it for whoever compiles several.
-                    "aot_inductor.precompile_headers": False,
-                },
+                inductor_configs={"aot_inductor.metadata": source.metadata},
             )
         except Exception as error:
             # Inductor's errors have no type in common.
