@@ -44,6 +44,18 @@ def _cuda_toolkit_impl(ctx):
     ctx.report_progress("fetching and installing the CUDA compiler")
     installer = make_venv(ctx, python, "installer", with_pip = True)
     install_locked(ctx, installer, lock, ctx.path("site"))
+
+    # glibc 2.42 and later declare rsqrt as well, without exceptions; two
+    # declarations have to agree. CUDA's own headers do so from 13.2 on.
+    header = ctx.path("site/nvidia/cu13/include/crt/math_functions.h")
+    agreed = ctx.execute([
+        "sed",
+        "-i",
+        "s/\\(rsqrtf\\{0,1\\}([a-z]* x)\\);/\\1 noexcept(true);/",
+        header,
+    ])
+    if agreed.return_code:
+        fail("cuda: " + agreed.stderr)
     ctx.file("BUILD", _BUILD)
     ctx.file("stamp", ctx.read(lock))
 
