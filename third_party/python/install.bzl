@@ -96,6 +96,14 @@ def make_venv(ctx, python, name, with_pip):
         [python, "-m", "venv"] + options + [ctx.path(name)],
         "%s -m venv" % python,
     )
+    # Python 3.14 adds a joke, a link named by a Greek letter. Where the locale
+    # is not UTF-8, Bazel crashes when it has to delete such a name.
+    folder = ctx.path(name + "/bin")
+    _run(
+        ctx,
+        ["find", folder, "-name", "*thon", "!", "-name", "python", "-delete"],
+        "tidying %s" % folder,
+    )
     return ctx.path(name + "/bin/python")
 
 def install_locked(ctx, pip_python, lock, target):
