@@ -21,6 +21,12 @@ nothing else, with another network beside it:
   bazel run //eval:imagenet -- --workdir=runs/new --report=new.html \
       --against=runs/old
 
+Other sizes than it was trained at, each resized in proportion:
+
+  bazel run //eval:imagenet -- --workdir=runs/new --image_size=192,224,288
+
+prints a line for each; --json writes a list of all, in the order given.
+
 Several processes, one per GPU, start by torchrun or srun. Exit codes: 0,
 or 1 if a flag was unknown or a file could not be read or written, or 2 if a
 setting or the data was wrong;
@@ -42,7 +48,8 @@ from eval import command_line, evaluation, loading, report
 from eval.command_line import Selected
 from eval.evaluation import Evaluation
 from eval.page import render
-from san.jobs import entry, files, processes
+from san import data
+from san.jobs import entry, files, output, processes
 from san.jobs.flags import define, define_checkpoint, define_json
 
 _SHARED = define(
@@ -69,10 +76,17 @@ _AGAINST = flags.DEFINE_string(
     "Another work folder or checkpoint, which --report compares with. Every"
     " --gin_file and --gin_param counts for both.",
 )
+_SIZES = flags.DEFINE_list(
+    "image_size",
+    [],
+    "Sizes of the network's input in pixels, such as 192,224,288."
+    " Data.resize_size follows in proportion. Default: Data.image_size.",
+)
 
 
 def main(argv: list[str]) -> NoReturn:
     """Runs the job."""
+    output.outlive_readers()
     entry.leave(entry.run(lambda: _evaluate(argv[1:])))
 
 
@@ -89,10 +103,12 @@ def _evaluate(arguments: list[str]) -> None:
             ("report", _REPORT),
         )
     }
-    against = _against(outputs["report"])
+    against, sizes = _against(outputs["report"]), _sizes()
     with processes.process_group() as process, contextlib.ExitStack() as stack:
-        before = _evaluated(against, process, stack) if against else None
-        found = _evaluated(selected, process, stack)
+        before = None
+        if against:
+            before = _evaluated(against, sizes[0], process, stack)
+        found = [_evaluated(selected, s, process, stack) for s in sizes]
         if process.is_first:
             _report(found, before, outputs)
 
@@ -109,13 +125,40 @@ def _against(page: pathlib.Path | None) -> Selected | None:
     return command_line.select_any(_AGAINST.value, _TRAINED.which.value)
 
 
+def _sizes() -> list[int | None]:
+    """The sizes to evaluate at; None is the configured one."""
+    texts = _SIZES.value
+    if not all(text.strip().isdecimal() and int(text) for text in texts):
+        raise ValueError(
+            "eval: --image_size must be sizes in pixels, such as 192,224, got"
+            f" {','.join(texts)}"
+        )
+    if len(texts) > 1 and (_REPORT.value or _CSV.value):
+        raise ValueError(
+            "eval: --report and --csv must come with one --image_size, got"
+            f" {','.join(texts)}"
+        )
+    return [int(text) for text in texts] or [None]
+
+
 def _evaluated(
     selected: Selected,
+    size: int | None,
     process: processes.Process,
     stack: contextlib.ExitStack,
 ) -> Evaluation:
     """One evaluation; its images are there as long as the stack is."""
-    selected.configure(_SHARED.gin_file.value, _SHARED.gin_param.value)
+    params = _SHARED.gin_param.value
+    selected.configure(_SHARED.gin_file.value, params)
+    if size is not None:
+        trained_at = data.Data()
+        resize = round(size * trained_at.resize_size / trained_at.image_size)
+        params = [
+            *params,
+            f"Data.image_size = {size}",
+            f"Data.resize_size = {resize}",
+        ]
+        selected.configure(_SHARED.gin_file.value, params)
     data_dir = _SHARED.data_dir.value
     trained = stack.enter_context(
         loading.load(
@@ -129,15 +172,16 @@ def _evaluated(
 
 
 def _report(
-    found: Evaluation,
+    found: list[Evaluation],
     before: Evaluation | None,
     outputs: dict[str, pathlib.Path | None],
 ) -> None:
-    print(report.as_text(found))
+    one, *more = found
+    print(report.by_size_as_text(found) if more else report.as_text(one))
     makers = {
-        "json": lambda: report.as_json(found),
-        "csv": lambda: report.as_csv(found),
-        "report": lambda: render.page(found, before),
+        "json": lambda: report.as_json(found if more else one),
+        "csv": lambda: report.as_csv(one),
+        "report": lambda: render.page(one, before),
     }
     for name, file in outputs.items():
         if file:

@@ -2,6 +2,7 @@
 
 import csv
 import io
+from collections.abc import Sequence
 from typing import Any
 
 from eval.evaluation import Evaluation
@@ -34,10 +35,33 @@ def as_text(evaluation: Evaluation) -> str:
     )
 
 
-def as_json(evaluation: Evaluation) -> str:
-    """All figures; accuracies in percent."""
+def by_size_as_text(evaluations: Sequence[Evaluation]) -> str:
+    """A line for each size of the same network's input."""
+    lines = [
+        f"{one.settings.image_size:>6}{one.settings.resize_size:>9}"
+        f"{one.result.top1:>9.2f}%{one.result.top5:>8.2f}%"
+        f"{one.result.loss:>9.4f}{one.result.images_per_second:>10.0f}"
+        for one in evaluations
+    ]
+    return "\n".join(
+        [
+            f"{evaluations[0].checkpoint}",
+            "  size  resized     top-1    top-5     loss  images/s",
+            *lines,
+        ]
+    )
+
+
+def as_json(evaluations: Evaluation | Sequence[Evaluation]) -> str:
+    """All figures, of one or in a list; accuracies in percent."""
+    if isinstance(evaluations, Evaluation):
+        return valid_json.text_of(_figures(evaluations))
+    return valid_json.text_of([_figures(one) for one in evaluations])
+
+
+def _figures(evaluation: Evaluation) -> dict[str, Any]:
     result = evaluation.result
-    figures = {
+    return {
         "checkpoint": str(evaluation.checkpoint),
         "epoch": evaluation.epoch,
         "top1": result.top1,
@@ -47,9 +71,10 @@ def as_json(evaluation: Evaluation) -> str:
         "calibration_error": _calibration_error(evaluation),
         "num_images": result.num_images,
         "images_per_second": result.images_per_second,
+        "image_size": evaluation.settings.image_size,
+        "resize_size": evaluation.settings.resize_size,
         "per_class": _per_class(evaluation),
     }
-    return valid_json.text_of(figures)
 
 
 def as_csv(evaluation: Evaluation) -> str:

@@ -3,6 +3,7 @@
 import dataclasses
 import html.parser
 import itertools
+import json
 import re
 
 import numpy as np
@@ -194,3 +195,50 @@ def test_a_comparison_without_a_page(tmp_path, runs):
     )
     assert code == 2
     assert "eval: --against must come with --report" in stderr
+
+
+def test_other_sizes_are_a_line_each(tmp_path, runs):
+    _, last = runs
+    code, stdout, stderr = jobs.run(
+        "eval.imagenet",
+        f"--workdir={last.path}",
+        "--image_size=12,18",
+        "--json=sizes.json",
+        BUILD_WORKING_DIRECTORY=str(tmp_path),
+    )
+    assert code == 0, stderr
+    title, _, *lines = stdout.splitlines()
+    assert str(last.best) in title
+    found = json.loads((tmp_path / "sizes.json").read_text())
+    jobs.configure(tmp_path)
+    expected = jobs.evaluate(last.best, last.path)
+    assert found[0]["loss"] == pytest.approx(expected.result.loss)
+    for one, line, sizes in zip(
+        found, lines, [(12, 14), (18, 21)], strict=True
+    ):
+        assert (one["image_size"], one["resize_size"]) == sizes
+        assert [*map(int, line.split()[:2])] == [*sizes]
+        assert f"{one['top1']:.2f}%" in line
+    assert found[0]["loss"] != found[1]["loss"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--image_size=0"], "must be sizes in pixels, such as 192,224, got 0"),
+        (["--image_size=12,x"], "got 12,x"),
+        (
+            ["--image_size=12,16", "--csv=classes.csv"],
+            "--report and --csv must come with one --image_size",
+        ),
+    ],
+)
+def test_sizes_that_make_no_sense(tmp_path, runs, arguments, message):
+    code, _, stderr = jobs.run(
+        "eval.imagenet",
+        f"--workdir={runs[0].path}",
+        *arguments,
+        BUILD_WORKING_DIRECTORY=str(tmp_path),
+    )
+    assert code == 2
+    assert stderr.startswith("error: eval: ") and message in stderr
