@@ -82,7 +82,7 @@ def places(folder):
 def test_a_damaged_last_one_is_kept_aside(folder, capsys, damage, lost):
     damage(folder.last)
     damaged = folder.last.read_bytes()
-    resuming._mend(folder)
+    resuming._last_whole(folder)
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("warning: read_checkpoint: file must ")
     assert f"got {folder.last}, which is damaged" in line
@@ -98,7 +98,7 @@ def test_a_damaged_last_one_is_kept_aside(folder, capsys, damage, lost):
         ("epoch", "4 epochs and 0 steps"),
         ("best", "2 epochs and 0 steps"),
     ]
-    resuming._mend(folder)
+    resuming._last_whole(folder)
     assert capsys.readouterr().err == ""
 
 
@@ -107,7 +107,7 @@ def test_the_newest_whole_one_is_taken_and_each_damaged_one_named(
 ):
     flip_a_bit(folder.last)
     cut(folder.last.with_name("last-1.pth"))
-    resuming._mend(folder)
+    resuming._last_whole(folder)
     first, second = capsys.readouterr().err.splitlines()
     assert "last-1.pth, which is damaged" in first
     assert second.endswith(
@@ -115,7 +115,7 @@ def test_the_newest_whole_one_is_taken_and_each_damaged_one_named(
     )
     flip_a_bit(folder.last)
     flip_a_bit(folder.epoch)
-    resuming._mend(folder)
+    resuming._last_whole(folder)
     assert "kept as last.damaged-2.pth; training goes on from best.pth" in (
         capsys.readouterr().err
     )
@@ -124,7 +124,7 @@ def test_the_newest_whole_one_is_taken_and_each_damaged_one_named(
 def test_a_missing_last_one(folder, capsys):
     """As left by a kill while a damaged one was replaced."""
     folder.last.unlink()
-    resuming._mend(folder)
+    resuming._last_whole(folder)
     line = capsys.readouterr().err
     assert "last.pth is missing; training goes on from last-1.pth" in line
 
@@ -135,7 +135,7 @@ def test_without_a_whole_one_it_says_what_to_do(folder, capsys):
     for path in (folder.last, *folder.others()[:-1]):
         empty(path)
     with pytest.raises(ValueError, match=r"last\.pth, .*--resume=false$"):
-        resuming._mend(folder)
+        resuming._last_whole(folder)
     said = capsys.readouterr().err
     assert said.count("which is damaged") == 2
     assert "one of //train:main, got one that holds state_dict" in said
@@ -145,7 +145,7 @@ def test_without_a_whole_one_it_says_what_to_do(folder, capsys):
 def test_nothing_is_no_fault(tmp_path, capsys):
     folder = WorkFolder(tmp_path)
     with folder.owned():
-        resuming._mend(folder)
+        resuming._last_whole(folder)
     assert capsys.readouterr().err == ""
     assert folder.load() is None
 
