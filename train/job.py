@@ -13,7 +13,7 @@ import san
 from san import data
 from san.jobs import config, files, network, processes
 from san.recipe import Recipe
-from train import rehearsal, reporting, same_folder
+from train import messages, rehearsal, same_folder
 from train.data_folder import source
 from train.interruption import Interruption
 from train.trainer import Trainer
@@ -52,7 +52,7 @@ def train(
             trainer.run()
             _write_text(folder.operative, config.operative_text())
         if process.is_first:
-            print(reporting.results(folder, trainer.state))
+            print(messages.results(folder, trainer.state))
 
 
 def rehearse(
@@ -90,7 +90,7 @@ def _set_up(
     """A trainer that is where the last checkpoint is."""
     recipe = Recipe()
     if process.is_first:
-        reporting.print_unread(recipe, data.Data())
+        messages.print_unread(recipe, data.Data())
     san.set_attention_backend()  # The configured one.
     make_images = source(data_dir)
     # A mistake in the network should not wait for the images to be listed.

@@ -8,7 +8,7 @@ import san
 from san import data
 from san.jobs import config
 from san.jobs.processes import Process
-from train import memory, optimization, reporting
+from train import memory, messages, optimization, reporting
 from train.checkpointing import Run, State
 from train.work_folder import WorkFolder
 
@@ -90,7 +90,7 @@ def _network(step: Step) -> list[str]:
     except ValueError as error:
         counted = f"not known ({error})"
     return [
-        reporting.network_line(step.run.model, step.process.device),
+        messages.network_line(step.run.model, step.process.device),
         f"multiply-accumulates: {counted}",
     ]
 

@@ -5,7 +5,7 @@ The chapters of Trainer are its parts, in their order. Beside this file: job.py
 rate), losses.py, mixing.py, averaging.py, checkpointing.py and work_folder.py
 (what is saved, and where), resuming.py (from which of it training goes on),
 batch_of_one.py (that norms have something to average), interruption.py
-(signals), meter.py and reporting.py (progress).
+(signals), meter.py, reporting.py and messages.py (what people see).
 """
 
 import contextlib
@@ -32,6 +32,7 @@ from train import (
     batch_of_one,
     checkpointing,
     losses,
+    messages,
     optimization,
     random_numbers,
     rehearsal,
@@ -158,9 +159,9 @@ class Trainer:
         if self._process.is_first:
             changes = checkpointing.changed_values(checkpoint, self._run)
             if self.is_finished():
-                reporting.print_finished(self.state, changes)
+                messages.print_finished(self.state, changes)
             else:
-                reporting.print_resumed(path, self.state, changes)
+                messages.print_resumed(path, self.state, changes)
 
     def _save(self, is_best: bool = False) -> None:
         now = time.monotonic()
@@ -182,7 +183,7 @@ class Trainer:
         """Trains the epochs that are left; see job.train."""
         is_first = self._process.is_first
         if is_first:
-            reporting.print_network(self._run.model, self._process.device)
+            messages.print_network(self._run.model, self._process.device)
         self._clock = time.monotonic()
         self._reporter = (
             reporting.Reporter(

@@ -10,7 +10,7 @@ import torch
 
 import san
 from tests.train import jobs
-from train import reporting
+from train import messages
 from train.checkpointing import State, Validation
 from train.work_folder import WorkFolder
 
@@ -26,12 +26,12 @@ from train.work_folder import WorkFolder
     ],
 )
 def test_durations(seconds, text):
-    assert reporting.duration(seconds) == text
+    assert messages.duration(seconds) == text
 
 
 def test_names_the_blocks_that_are_not_fused(capsys):
     model = san.SAN(san.PatchwiseAttention, (2, 1), (129, 3), (32, 32), 4)
-    reporting.print_network(model, torch.device("cpu"))
+    messages.print_network(model, torch.device("cpu"))
     why = "the fused operator has no room for footprints above 127"
     assert (
         f"attention backend 'fused'; not fused: layer0.0.sam: {why}; "
@@ -39,13 +39,13 @@ def test_names_the_blocks_that_are_not_fused(capsys):
     )
     for block in (*model.layer0, *model.layer1):
         block.relu = torch.nn.GELU()
-    reporting.print_network(model, torch.device("cpu"))
+    messages.print_network(model, torch.device("cpu"))
     said = capsys.readouterr().err
     assert "layer0.0: relu is a GELU, not a ReLU; " in said
     assert said.endswith("; and 2 more\n")
     san.set_attention_backend("reference")
     try:
-        reporting.print_network(model, torch.device("cpu"))
+        messages.print_network(model, torch.device("cpu"))
     finally:
         san.set_attention_backend()
     assert "backend 'reference'\n" in capsys.readouterr().err
@@ -54,18 +54,18 @@ def test_names_the_blocks_that_are_not_fused(capsys):
 def test_says_that_torch_leaves_a_gpu_idle(tmp_path, monkeypatch, capsys):
     model = torch.nn.Linear(1, 1)
     cpu = torch.device("cpu")
-    monkeypatch.setattr(reporting, "_DRIVER", tmp_path / "version")
+    monkeypatch.setattr(messages, "_DRIVER", tmp_path / "version")
     monkeypatch.setattr(torch.version, "cuda", None)
-    reporting.print_network(model, cpu)
+    messages.print_network(model, cpu)
     assert "driver" not in capsys.readouterr().err
     (tmp_path / "version").touch()
-    reporting.print_network(model, cpu)
+    messages.print_network(model, cpu)
     said = capsys.readouterr().err
     assert said.count("\n") == 1
     assert "built for CPUs, for a reason" in said
     assert "bazel run --config=cuda" in said
     monkeypatch.setattr(torch.version, "cuda", "13.0")
-    reporting.print_network(model, cpu)
+    messages.print_network(model, cpu)
     assert "driver" not in capsys.readouterr().err
 
 
@@ -77,7 +77,7 @@ def test_results_by_hand():
         best=Validation(7, 98.61, 100.0, 0.1234, 360),
         latest=Validation(9, 98.0, 99.5, 0.2, 360),
     )
-    assert reporting.results(folder, state).splitlines() == [
+    assert messages.results(folder, state).splitlines() == [
         "results of /home/me/run",
         "        epoch     top-1     top-5     loss   images",
         "  best      7    98.61%   100.00%   0.1234      360",

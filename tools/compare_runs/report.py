@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from tools.compare_runs.runs import Run
-from train import reporting
+from train import messages
 
 _WIDTH = 28  # Of a setting's value, at most.
 
@@ -58,7 +58,7 @@ def _row(run: Run) -> list[str]:
         _figure(last, "loss", ".4f"),
         f"{losses[-1]:.4f}" if losses else "-",
         f"{sum(speeds) / len(speeds):.0f}" if speeds else "-",
-        reporting.duration(run.seconds),
+        messages.duration(run.seconds),
     ]
 
 

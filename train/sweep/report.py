@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from san.jobs import valid_json
-from train import reporting
+from train import messages
 from train.sweep.figures import Measured
 from train.sweep.job import Job
 from train.sweep.plan import Plan
@@ -62,7 +62,7 @@ class Progress:
         self._num_done += 1
         self._num_left -= 1
         seconds = (time.monotonic() - self._begin) / self._num_done
-        left = reporting.duration(seconds * self._num_left)
+        left = messages.duration(seconds * self._num_left)
         validation = job.finished()
         assert validation is not None
         self._print(job, f"top-1 {validation.top1:.2f}%, about {left} left")
