@@ -89,7 +89,7 @@ def test_what_can_be_read_is_predicted_and_the_rest_named(folder):
 
 def test_probabilities_are_those_of_the_validation(folder, tmp_path):
     jobs.configure(folder)
-    asked = loading.read_network(folder / "named.pth")
+    asked = loading.read_network(folder / "named.pth", None)
     sizes = [(31, 70), (44, 18)]
     for number, (height, width) in enumerate(sizes):
         path = tmp_path / "val" / "cat" / f"{number}.jpg"

@@ -12,7 +12,7 @@ from torch import nn
 
 from san.data import loaders
 from tests.train import forked, jobs
-from train import optimization, trainer
+from train import losses, trainer
 from train.work_folder import WorkFolder
 
 _KILLS = 20
@@ -138,7 +138,7 @@ class Recorder:
 
     def __enter__(self):
         decode, step = loaders._decode, trainer.Trainer._train_step
-        mixed_loss, now = optimization.mixed_loss, {}
+        mixed_loss, now = losses.mixed_loss, {}
 
         def note_numbers(pipeline, index, batches, crops):
             decoded = decode(pipeline, index, batches, crops)
@@ -160,7 +160,7 @@ class Recorder:
         self._patches = contextlib.ExitStack()
         for owner, name, function in (
             (loaders, "_decode", note_numbers),
-            (optimization, "mixed_loss", note_loss),
+            (losses, "mixed_loss", note_loss),
             (trainer.Trainer, "_train_step", write_down),
         ):
             patch = mock.patch.object(owner, name, function)
