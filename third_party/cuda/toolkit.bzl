@@ -47,15 +47,20 @@ def _cuda_toolkit_impl(ctx):
 
     # glibc 2.42 and later declare rsqrt as well, without exceptions; two
     # declarations have to agree. CUDA's own headers do so from 13.2 on.
-    header = ctx.path("site/nvidia/cu13/include/crt/math_functions.h")
-    agreed = ctx.execute([
-        "sed",
-        "-i",
-        "s/\\(rsqrtf\\{0,1\\}([a-z]* x)\\);/\\1 noexcept(true);/",
-        header,
+    is_declared = ctx.execute([
+        "sh",
+        "-c",
+        "echo '#include <math.h>' | gcc -D_GNU_SOURCE -E - | grep -q rsqrt",
     ])
-    if agreed.return_code:
-        fail("cuda: " + agreed.stderr)
+    if is_declared.return_code == 0:
+        agreed = ctx.execute([
+            "sed",
+            "-i",
+            "s/\\(rsqrtf\\{0,1\\}([a-z]* x)\\);/\\1 noexcept(true);/",
+            ctx.path("site/nvidia/cu13/include/crt/math_functions.h"),
+        ])
+        if agreed.return_code:
+            fail("cuda: " + agreed.stderr)
     ctx.file("BUILD", _BUILD)
     ctx.file("stamp", ctx.read(lock))
 
