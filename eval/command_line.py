@@ -37,13 +37,23 @@ class Selected:
             return
         own = str(self.workdir / "config.gin")
         config.parse([own])
+        changed = self._changed_since()
+        late = [name for name, old in changed.items() if old is None]
         with tempfile.TemporaryDirectory() as folder:
             since = pathlib.Path(folder) / "checkpoint.gin"
-            since.write_text(self._changed_since())
-            config.parse([own, str(since), *gin_files], gin_params)
+            since.write_text(
+                "".join(
+                    f"{name} = {old}\n"
+                    for name, old in changed.items()
+                    if old is not None
+                )
+            )
+            config.parse([own, str(since), *gin_files], gin_params, late)
 
-    def _changed_since(self) -> str:
+    def _changed_since(self) -> dict[str, str | None]:
         """What config.gin, of the last run there, binds otherwise, as it was.
+
+        None for what was not bound.
 
         That run may have gone on with other data settings, and may have left
         the best checkpoint as it was.
@@ -53,11 +63,10 @@ class Selected:
             settings = loading.trained_settings(
                 checkpoints.read_checkpoint(self.path)
             )
-        return "".join(
-            f"{name} = {old}\n"
+        return {
+            name: None if old == config.NOT_BOUND else old
             for name, (old, _) in config.changed_bindings(settings).items()
-            if old != config.NOT_BOUND
-        )
+        }
 
 
 def select(

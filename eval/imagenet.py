@@ -49,7 +49,7 @@ from eval.command_line import Selected
 from eval.evaluation import Evaluation
 from eval.page import render
 from san import data
-from san.jobs import entry, files, output, processes
+from san.jobs import entry, files, network, output, processes
 from san.jobs.flags import define, define_checkpoint, define_json
 
 _SHARED = define(
@@ -105,6 +105,10 @@ def _evaluate(arguments: list[str]) -> None:
     }
     against, sizes = _against(outputs["report"]), _sizes()
     with processes.process_group() as process, contextlib.ExitStack() as stack:
+        # A size too small should not cost what comes before it.
+        for size in sizes:
+            _configure(selected, size)
+            network.try_network()
         before = None
         if against:
             before = _evaluated(against, sizes[0], process, stack)
@@ -141,13 +145,8 @@ def _sizes() -> list[int | None]:
     return [int(text) for text in texts] or [None]
 
 
-def _evaluated(
-    selected: Selected,
-    size: int | None,
-    process: processes.Process,
-    stack: contextlib.ExitStack,
-) -> Evaluation:
-    """One evaluation; its images are there as long as the stack is."""
+def _configure(selected: Selected, size: int | None) -> None:
+    """Configures a network and, in proportion, the size of its input."""
     params = _SHARED.gin_param.value
     selected.configure(_SHARED.gin_file.value, params)
     if size is not None:
@@ -159,6 +158,16 @@ def _evaluated(
             f"Data.resize_size = {resize}",
         ]
         selected.configure(_SHARED.gin_file.value, params)
+
+
+def _evaluated(
+    selected: Selected,
+    size: int | None,
+    process: processes.Process,
+    stack: contextlib.ExitStack,
+) -> Evaluation:
+    """One evaluation; its images are there as long as the stack is."""
+    _configure(selected, size)
     data_dir = _SHARED.data_dir.value
     trained = stack.enter_context(
         loading.load(

@@ -253,6 +253,15 @@ def _num_classes(
     return weight.shape[0]
 
 
+def _makes_others(checkpoint: dict[str, Any]) -> bool:
+    """Whether the source that trained it is told to make other images."""
+    settings = trained_settings(checkpoint)
+    return "Data.source" in settings and any(
+        name.startswith(("digits.", "write_digits."))
+        for name in config.changed_bindings(settings)
+    )
+
+
 def _data_dir(
     checkpoint: dict[str, Any],
     workdir: pathlib.Path | None,
@@ -260,9 +269,10 @@ def _data_dir(
 ) -> str:
     """The images to evaluate on where no folder was named."""
     recorded = checkpoint.get("data_dir")
-    if isinstance(recorded, str) and os.path.isdir(recorded):
-        return recorded
     source = data.Data().source
+    if isinstance(recorded, str) and os.path.isdir(recorded):
+        if not (source and _makes_others(checkpoint)):
+            return recorded
     if source:
         return processes.on_first_process(
             lambda: source(

@@ -13,7 +13,7 @@ import pathlib
 import re
 import sys
 import tokenize
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import TextIO
 
 import gin
@@ -50,7 +50,11 @@ class ConfigError(ValueError):
     """A configuration that cannot be used; one line says where and why."""
 
 
-def parse(gin_files: Sequence[str], gin_params: Sequence[str] = ()) -> None:
+def parse(
+    gin_files: Sequence[str],
+    gin_params: Sequence[str] = (),
+    dropped: Collection[str] = (),
+) -> None:
     """Binds what gin files and single bindings say, in the order given.
 
     Everything bound before is forgotten. Names of files, those included by
@@ -61,6 +65,7 @@ def parse(gin_files: Sequence[str], gin_params: Sequence[str] = ()) -> None:
     Args:
       gin_files: names of gin files.
       gin_params: bindings such as "Recipe.epochs = 10".
+      dropped: names of bindings of the first file that do not count.
 
     Raises:
       ConfigError: a file is missing, or something in it is not known; says
@@ -86,6 +91,8 @@ def parse(gin_files: Sequence[str], gin_params: Sequence[str] = ()) -> None:
     try:
         for source in gin_files:
             gin.parse_config_file(source)
+            if source == gin_files[0]:
+                _drop(dropped)
         for param in gin_params:
             source = f"--gin_param={param!r}"
             gin.parse_config(param)
@@ -98,6 +105,13 @@ def parse(gin_files: Sequence[str], gin_params: Sequence[str] = ()) -> None:
         message = _describe(error, source, files, gin_params)
         gin.clear_config()
         raise ConfigError(message) from error
+
+
+def _drop(names: Collection[str]) -> None:
+    for (scope, selector), values in gin.config._CONFIG.items():
+        for parameter in list(values):
+            if _name(scope, selector, parameter) in names:
+                del values[parameter]
 
 
 def is_unbound(error: Exception) -> bool:
@@ -128,14 +142,18 @@ def bindings() -> dict[str, str]:
         name: repr(bound[name, "gin.macro"]["value"]) for name in _macros()
     }
     return {
-        f"{f'{scope}/' if scope else ''}{selector.removeprefix('san.')}"
-        f".{parameter}": re.sub(
+        _name(scope, selector, parameter): re.sub(
             r"%([\w./]+)", lambda m: macros.get(m[1], m[0]), repr(value)
         )
         for (scope, selector), values in bound.items()
         if selector != "gin.macro"
         for parameter, value in values.items()
     }
+
+
+def _name(scope: str, selector: str, parameter: str) -> str:
+    owner = selector.removeprefix("san.")
+    return f"{f'{scope}/' if scope else ''}{owner}.{parameter}"
 
 
 def changed_bindings(

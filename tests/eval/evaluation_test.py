@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 
-from eval import evaluation, outcomes, report
+from eval import command_line, evaluation, outcomes, report
 from san import data
 from tests.train import jobs
 
@@ -300,3 +300,30 @@ def test_classes_are_read_from_a_matrix(tmp_path):
     torch.save({"fc.weight": torch.zeros(())}, path)
     with pytest.raises(ValueError, match=r"matrix fc.weight.*got shape \[\]"):
         jobs.evaluate(path)
+
+
+def test_what_was_bound_after_the_checkpoint_does_not_count(tmp_path, images):
+    """The best one is of before; config.gin is of the last run."""
+    jobs.configure(tmp_path, "Recipe.epochs = 3", "Recipe.learning_rate = 0.05")
+    folder = jobs.train(tmp_path / "run", images)
+    best = torch.load(folder.best, weights_only=True)["state"]["best"]
+    worse = ["Recipe.learning_rate = 9.0", "Data.mean = (0.0, 0.9, 0.9)"]
+    jobs.configure(tmp_path, "Recipe.epochs = 4", *worse)
+    jobs.train(tmp_path / "run", images)
+    assert "Data.mean" in folder.config.read_text()
+    command_line.select([str(folder.path)], [], "best")[0].configure([], [])
+    found = jobs.evaluate(folder.best, folder.path)
+    assert found.settings.mean == data.Data.mean
+    assert found.result.loss == pytest.approx(best["loss"])
+
+
+def test_another_fold_is_evaluated_where_it_is_asked_for(tmp_path):
+    small = ["Data.source = @write_digits", "write_digits.image_side = 12"]
+    batch = ["Recipe.batch_size = 700", "Recipe.epochs = 1"]
+    jobs.configure(tmp_path, *small, *batch, "digits.fold = 1")
+    folder = jobs.train(tmp_path / "run", None)
+    found = jobs.evaluate(folder.last, folder.path)
+    jobs.configure(tmp_path, *small, "digits.fold = 2")
+    other = jobs.evaluate(folder.last, folder.path)
+    assert other.index.root != found.index.root
+    assert other.result.loss != found.result.loss
