@@ -121,7 +121,7 @@ class Recipe:
 
     def unread(self) -> dict[str, str]:
         """What has no effect beside the rest, and why, by name."""
-        cosine, late = self.schedule == "cosine", self.step_epochs[-1:]
+        cosine, first = self.schedule == "cosine", self.step_epochs[:1]
         reasons = {
             "momentum": (self.optimizer == "adamw", "AdamW has none"),
             "betas": (self.optimizer == "sgd", "SGD has none"),
@@ -129,8 +129,12 @@ class Recipe:
             "step_factor": (cosine, "the schedule is 'cosine'"),
             "step_epochs": (cosine, "the schedule is 'cosine'"),
             "schedule": (
-                not cosine and late >= (self.epochs,),
-                f"not all of step_epochs come before epochs, {self.epochs}",
+                not cosine and first >= (self.epochs,),
+                f"no step_epochs come before epochs, {self.epochs}",
+            ),
+            "schedule_interval": (
+                not cosine and not self.warmup_epochs,
+                "nothing changes within an epoch without warm-up or 'cosine'",
             ),
         }
         return {name: why for name, (holds, why) in reasons.items() if holds}

@@ -49,6 +49,10 @@ def train(
             processes.on_first_process(folder.forget)
         if not trainer.is_finished():
             _write_text(folder.config, config.resolved_text())
+            # That of an earlier run; this one's comes at its end.
+            processes.on_first_process(
+                lambda: folder.operative.unlink(missing_ok=True)
+            )
             trainer.run()
             _write_text(folder.operative, config.operative_text())
         if process.is_first:
@@ -69,7 +73,9 @@ def rehearse(
     with _set_up(
         folder, True, data_dir, resume, process, interruption
     ) as trainer:
-        plan = rehearsal.plan(folder, trainer.state, trainer.length, resume)
+        plan = rehearsal.plan(
+            folder, trainer.state, trainer.source, trainer.length, resume
+        )
         if not trainer.is_finished():
             step = trainer.rehearse()
             if process.is_first:

@@ -11,6 +11,7 @@ from torch import nn
 import san
 from san import data
 from san.jobs import config
+from san.jobs.processes import Process
 from san.recipe import Recipe
 from train.checkpointing import State
 from train.work_folder import WorkFolder
@@ -64,6 +65,12 @@ def _unfused(model: nn.Module) -> str:
     return f"; not fused: {'; '.join(listed)}" + (
         f"; and {more} more" if more else ""
     )
+
+
+def warn_first(process: Process, text: str) -> None:
+    """Warns of something, if it is anything, on the first process."""
+    if text and process.is_first:
+        print(f"warning: {text}", file=sys.stderr)
 
 
 def print_unread(recipe: Recipe, settings: data.Data) -> None:

@@ -24,6 +24,37 @@ class Mixing:
     box: tuple[int, int, int, int] | None = None
 
 
+def check_pairs(recipe: Recipe, world_size: int) -> str:
+    """That images have partners where they are to be mixed.
+
+    Args:
+      recipe: the hyperparameters.
+      world_size: the number of processes.
+
+    Returns:
+      What to warn of, if the pairs are not those of a single process.
+
+    Raises:
+      ValueError: if a process gets a single image in a step.
+    """
+    if not (recipe.mixup_alpha or recipe.cutmix_alpha):
+        return ""
+    count = recipe.batch_size
+    if count < 2 * world_size:
+        raise ValueError(
+            "Recipe: batch_size must be two images or more for each process,"
+            " where mixup and CutMix mix pairs of them, got"
+            f" {count} for {world_size}"
+        )
+    if world_size == 1 or count % (2 * world_size) == 0:
+        return ""
+    return (
+        "mixup and CutMix mix other pairs than a single process would:"
+        f" Recipe.batch_size, {count}, is no multiple of two images for each"
+        f" of {world_size} processes"
+    )
+
+
 def draw(recipe: Recipe, epoch: int, step: int, side: int) -> Mixing:
     """What a step draws.
 

@@ -1,6 +1,7 @@
 """What --dry_run prints: what training would be, one step measured."""
 
 import dataclasses
+import pathlib
 
 from torch import Tensor
 
@@ -8,7 +9,7 @@ import san
 from san import data
 from san.jobs import config
 from san.jobs.processes import Process
-from train import memory, messages, optimization, reporting
+from train import memory, messages, reporting
 from train.checkpointing import Run, State
 from train.work_folder import WorkFolder
 
@@ -38,13 +39,18 @@ class Step:
 
 
 def plan(
-    folder: WorkFolder, state: State, length: reporting.Length, resume: bool
+    folder: WorkFolder,
+    state: State,
+    source: pathlib.Path | None,
+    length: reporting.Length,
+    resume: bool,
 ) -> str:
     """How much would be trained, and from where, in a line.
 
     Args:
       folder: the work folder.
       state: where training would start.
+      source: the checkpoint that it would go on from, if there is one.
       length: how long all of it is.
       resume: whether it would go on from a checkpoint, if there is one.
     """
@@ -58,7 +64,7 @@ def plan(
     if state.epoch or state.step:
         place = (
             f"going on after {state.epoch} epochs and {state.step} steps, from"
-            f" {folder.last}"
+            f" {source}"
         )
     else:
         place = f"from the beginning, in {folder.path}"
@@ -109,10 +115,12 @@ def _images(step: Step) -> list[str]:
 
 
 def _rates(step: Step) -> list[str]:
-    recipe = step.run.recipe
+    run, recipe = step.run, step.run.recipe
+    by_step = recipe.schedule_interval == "step"
     rates = [
-        optimization.learning_rate_at(recipe, epoch)
+        run.rate_at(epoch, number)
         for epoch in range(recipe.epochs)
+        for number in range(run.steps_per_epoch if by_step else 1)
     ]
     return [f"learning rate over {recipe.epochs} epochs:", *picture(rates)]
 

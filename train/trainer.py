@@ -10,6 +10,7 @@ batch_of_one.py (that norms have something to average), interruption.py
 
 import contextlib
 import math
+import pathlib
 import signal
 import time
 from collections.abc import Iterator
@@ -45,7 +46,7 @@ from train.checkpointing import Run, State
 from train.interruption import Interruption, InterruptionError
 from train.memory import SavedForBackward
 from train.meter import NO_FIGURES, Meter
-from train.mixing import Mixing, draw, mix
+from train.mixing import Mixing, check_pairs, draw, mix
 from train.work_folder import WorkFolder
 
 
@@ -54,6 +55,7 @@ class Trainer:
 
     Attributes:
       state: how far training has come.
+      source: the checkpoint that it went on from, if there was one.
       length: how long it is.
     """
 
@@ -85,6 +87,7 @@ class Trainer:
         self._prepare_data(root, resume)
         self._prepare_network()
         self.state = State()
+        self.source: pathlib.Path | None = None
         if resume:
             self._resume()
 
@@ -125,6 +128,7 @@ class Trainer:
         recipe, process, index = self._recipe, self._process, self._index
         num_classes = len(index.classes)
         batch_of_one.check(recipe, process.world_size)
+        messages.warn_first(process, check_pairs(recipe, process.world_size))
         losses.check_smoothing(recipe.label_smoothing, num_classes)
         torch.manual_seed(recipe.seed)
         model = san.create_model(num_classes=num_classes)
@@ -154,14 +158,14 @@ class Trainer:
         found = resuming.find(self._folder, self._run)
         if found is None:
             return
-        path, checkpoint = found
+        self.source, checkpoint = found
         self.state = checkpointing.restore(checkpoint, self._run)
         if self._process.is_first:
             changes = checkpointing.changed_values(checkpoint, self._run)
             if self.is_finished():
                 messages.print_finished(self.state, changes)
             else:
-                messages.print_resumed(path, self.state, changes)
+                messages.print_resumed(self.source, self.state, changes)
 
     def _save(self, is_best: bool = False) -> None:
         now = time.monotonic()

@@ -238,4 +238,26 @@ def test_a_damaged_checkpoint_stays_as_it_is(rehearse, tmp_path, images):
     said, warned = rehearse(folder.path, "Recipe.epochs = 3")
     assert traces(folder.path) == before
     assert "last.pth" in warned and "training goes on from" in warned
-    assert said.splitlines()[-1].startswith("would train ")
+    last = said.splitlines()[-1]
+    assert last.startswith("would train ")
+    assert last.endswith(f"from {folder.best}")
+
+
+def test_the_rate_by_the_step_is_that_of_training(rehearse, tmp_path):
+    by_step = ["Recipe.schedule_interval = 'step'", "Recipe.warmup_epochs = 1"]
+    said, _ = rehearse(tmp_path / "run", *by_step, "Recipe.epochs = 2")
+    (top,) = (
+        line
+        for line in said.splitlines()
+        if " |" in line
+        and "*" in line
+        and line.split("|")[0].strip() not in ("", "0")
+    )
+    assert len(top.split("|")[1]) <= 8
+    assert said.count("|") == 6
+    # Four steps up and four down: it begins low.
+    (lowest,) = (
+        line for line in said.splitlines() if line.startswith("        0 |")
+    )
+    assert lowest.split("|")[1] == "*" * 8
+    assert top.split("|")[1][0] == " "

@@ -85,3 +85,22 @@ def test_mixed_images_do_not_depend_on_the_number_of_processes(sizes, drawn):
     images = torch.randn(8, 3, 2, 2)
     parts = [mixing.mix(part, drawn) for part in images.split(sizes)]
     assert torch.equal(torch.cat(parts), mixing.mix(images, drawn))
+
+
+@pytest.mark.parametrize(
+    ("batch_size", "world_size"), [(1, 1), (2, 2), (3, 2), (15, 8)]
+)
+def test_an_image_alone_has_no_partner(batch_size, world_size):
+    recipe = Recipe(mixup_alpha=0.2, batch_size=batch_size)
+    with pytest.raises(ValueError, match="two images or more for each proc"):
+        mixing.check_pairs(recipe, world_size)
+    assert not mixing.check_pairs(Recipe(batch_size=batch_size), world_size)
+
+
+def test_other_pairs_in_several_processes_are_said():
+    recipe = Recipe(cutmix_alpha=1.0, batch_size=6)
+    assert not mixing.check_pairs(recipe, 1)
+    assert "6, is no multiple of two images for each of 2 p" in (
+        mixing.check_pairs(recipe, 2)
+    )
+    assert not mixing.check_pairs(recipe, 3)
