@@ -26,9 +26,7 @@ from train.place import Place
 _CHANGEABLE = (
     "Data",
     "Recipe",
-    "digits",
     "set_attention_backend",
-    "write_digits",
 )
 _START_AGAIN = "; give another --workdir, or --resume=false to start again here"
 

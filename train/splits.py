@@ -8,7 +8,7 @@ it, and with that whatever is drawn for them.
 import contextlib
 
 from eval import class_order
-from san import data
+from san import checkpoints, data
 from train.work_folder import WorkFolder
 
 
@@ -45,7 +45,9 @@ def load(
 
 
 def _trained(folder: WorkFolder) -> list[str] | None:
-    """The classes of the last checkpoint."""
-    with contextlib.suppress(ValueError):  # Whoever resumes from it says why.
-        return (folder.load() or {}).get("classes")
+    """The classes of the latest checkpoint that can be read."""
+    for path in (folder.last, *folder.others()):
+        # Whoever resumes says what is the matter with a damaged one.
+        with contextlib.suppress(ValueError, OSError):
+            return checkpoints.read_checkpoint(path).get("classes")
     return None

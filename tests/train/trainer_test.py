@@ -209,6 +209,16 @@ def test_a_network_with_the_same_weights_is_another(
         train(tmp_path / "run", images, pairwise, other)
 
 
+def test_another_fold_cannot_resume(tmp_path):
+    """Its held-out images were trained on."""
+    small = ["Data.source = @write_digits", "write_digits.image_side = 12"]
+    folds = [f"digits.fold = {fold}" for fold in (0, 1)]
+    batch = ["Recipe.batch_size = 700", "Recipe.epochs = 1"]
+    train(tmp_path / "run", None, *small, *batch, folds[0])
+    with pytest.raises(ValueError, match=r"digits\.fold must be the checkp"):
+        train(tmp_path / "run", None, *small, *batch, folds[1])
+
+
 def test_more_epochs_go_on_and_say_so(tmp_path, images, capsys):
     train(tmp_path / "run", images)
     folder = train(tmp_path / "run", images, "Recipe.epochs = 3")
