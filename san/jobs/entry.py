@@ -7,10 +7,12 @@ import contextlib
 import os
 import signal
 import sys
+import threading
 import traceback
 from collections.abc import Callable, Sequence
 from typing import NoReturn
 
+import tqdm
 from absl import logging
 
 from san.jobs import config
@@ -48,6 +50,9 @@ def run(job: Callable[[], None]) -> int:
     if signal.getsignal(signal.SIGINT) != signal.SIG_IGN:
         # The imports are over, see third_party/stop_signals.py.
         signal.signal(signal.SIGINT, signal.default_int_handler)
+    # Bars have a lock between processes by default, and Python 3.14 complains
+    # at the end that it was left behind.
+    tqdm.tqdm.set_lock(threading.RLock())
     try:
         job()
         sys.stdout.flush()
