@@ -3,6 +3,7 @@
 import contextlib
 import json
 import random
+import signal
 import time
 from unittest import mock
 
@@ -111,21 +112,45 @@ def writing(folder, saves, moment):
     return condition
 
 
+def caught_writing(job, folder):
+    """That a process stands still in the middle of writing a checkpoint."""
+
+    def is_writing():
+        return any(folder.last.parent.glob(".*.tmp"))
+
+    def condition():
+        end = time.monotonic() + 0.1
+        while not is_writing():
+            if time.monotonic() > end:
+                return False
+        job.send(signal.SIGSTOP)
+        time.sleep(0.02)
+        if is_writing():
+            return True
+        job.send(signal.SIGCONT)
+        return False
+
+    return condition
+
+
 @pytest.mark.parametrize("count", [1, 2])
 def test_killed_at_twenty_instants(tmp_path, images, count):
     whole, _ = Training(tmp_path / "whole", images, 25).finish(count)
     training = Training(tmp_path / "killed", images, 25)
     folder, rng = training.folder, random.Random(count)
-    steps = set()
+    half_written, steps = 0, set()
     for number in range(_KILLS):
         running = training.start(count)
         if number % 4 == 3:
             condition = after(rng.uniform(0.1, 1.0))
+        elif number % 4 == 0:
+            condition = caught_writing(running[0], folder)
         else:
             condition = writing(folder, rng.randrange(2), rng.uniform(0, 0.01))
         training.kill(running, condition)
+        half_written += any(folder.last.parent.glob(".*.tmp"))
         steps.add(training.steps())
-    assert len(steps) >= 3
+    assert half_written >= 3 and len(steps) >= 3
     jobs.assert_same_bits(whole, training.finish(count)[0])
 
 
