@@ -150,14 +150,12 @@ def _configure(selected: Selected, size: int | None) -> None:
     params = _SHARED.gin_param.value
     selected.configure(_SHARED.gin_file.value, params)
     if size is not None:
-        trained_at = data.Data()
-        resize = round(size * trained_at.resize_size / trained_at.image_size)
-        params = [
-            *params,
+        resized = data.Data().at_size(size).resize_size
+        sizes = [
             f"Data.image_size = {size}",
-            f"Data.resize_size = {resize}",
+            f"Data.resize_size = {resized}",
         ]
-        selected.configure(_SHARED.gin_file.value, params)
+        selected.configure(_SHARED.gin_file.value, [*params, *sizes])
 
 
 def _evaluated(

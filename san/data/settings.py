@@ -106,6 +106,21 @@ class Data:
             self.source is None or callable(self.source),
         )
 
+    def at_size(self, image_size: int) -> "Data":
+        """The same with images of another size, of which as much is seen.
+
+        Args:
+          image_size: side of the square images, in pixels; resize_size changes
+            in proportion.
+
+        Raises:
+          ValueError: if it is no size.
+        """
+        resized = round(self.resize_size * image_size / self.image_size)
+        return dataclasses.replace(
+            self, image_size=image_size, resize_size=resized
+        )
+
     def unread(self) -> dict[str, str]:
         """What has no effect beside the rest, and why, by name."""
         if self.rand_augment_ops:

@@ -59,3 +59,17 @@ def test_gin_fills_it():
         gin.clear_config()
     assert (data.image_size, data.resize_size) == (32, 36)
     assert Data().image_size == 224
+
+
+@pytest.mark.parametrize(
+    ("size", "resized"), [(224, 256), (192, 219), (288, 329), (1, 1)]
+)
+def test_at_another_size_as_much_is_seen(size, resized):
+    data = Data(flip=False).at_size(size)
+    assert (data.image_size, data.resize_size) == (size, resized)
+    assert data.flip is False
+
+
+def test_no_size_at_all():
+    with pytest.raises(ValueError, match="image_size must be an integer"):
+        Data().at_size(0)

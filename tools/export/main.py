@@ -30,7 +30,6 @@ or written, or 2 if a setting was wrong or the file is not the network;
 --verbosity=1 shows the traceback of an error.
 """
 
-import dataclasses
 import os
 import pathlib
 from typing import NoReturn
@@ -98,7 +97,9 @@ def _deployable() -> Deployable:
         _CONFIG.workdir.value, _TRAINED.checkpoint.value, _TRAINED.which.value
     )
     selected.configure(_CONFIG.gin_file.value, _CONFIG.gin_param.value)
-    data = _data()
+    data = Data()
+    if _IMAGE_SIZE.value is not None:
+        data = data.at_size(_IMAGE_SIZE.value)
     network.try_network(data.image_size)
     return deployable(
         loading.read_network(selected.path, selected.workdir),
@@ -106,15 +107,6 @@ def _deployable() -> Deployable:
         _OPS.value,
         getattr(torch, _DTYPE.value),
     )
-
-
-def _data() -> Data:
-    data, size = Data(), _IMAGE_SIZE.value
-    if size is None:
-        return data
-    # As large a part of the image as before.
-    resized = round(data.resize_size * size / data.image_size)
-    return dataclasses.replace(data, image_size=size, resize_size=resized)
 
 
 def _output() -> pathlib.Path:
