@@ -107,7 +107,10 @@ def _set_up(
         if not is_rehearsal:
             same_folder.check(folder.path, process)
         root = processes.on_first_process(lambda: _root(make_images, folder))
-        yield Trainer(recipe, folder, root, resume, process, interruption)
+        trainer = Trainer(recipe, folder, root, resume, process, interruption)
+        if process.is_first:
+            messages.print_never_read()
+        yield trainer
 
 
 def _root(make_images: Callable[[str], str], folder: WorkFolder) -> str:

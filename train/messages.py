@@ -82,6 +82,15 @@ def print_unread(recipe: Recipe, settings: data.Data) -> None:
         print(f"warning: {name} has no effect: {unread[name]}", file=sys.stderr)
 
 
+def print_never_read() -> None:
+    """Warns of what is configured and no part of this run has asked for."""
+    for name in config.unread_bindings():
+        print(
+            f"warning: {name} has no effect: nothing in this run reads it",
+            file=sys.stderr,
+        )
+
+
 def print_finished(state: State, changes: Changes) -> None:
     """Prints why nothing is trained, and that other settings change nothing."""
     print(

@@ -172,6 +172,29 @@ def changed_bindings(
     return {name: pair for name, pair in pairs.items() if pair[0] != pair[1]}
 
 
+def unread_bindings() -> list[str]:
+    """Names of what is bound for something that nobody has called so far.
+
+    For a network that is not the configured one, say, or in a scope that none
+    of the calls had.
+    """
+    calls = list(gin.config._OPERATIVE_CONFIG)
+
+    def is_read(scope: str, selector: str) -> bool:
+        return any(
+            called == selector
+            and (not scope or f"{own}/".startswith(f"{scope}/"))
+            for own, called in calls
+        )
+
+    return sorted(
+        _name(scope, selector, parameter)
+        for (scope, selector), values in gin.config._CONFIG.items()
+        if selector != "gin.macro" and not is_read(scope, selector)
+        for parameter in values
+    )
+
+
 def operative_text() -> str:
     """Every parameter used so far, defaults too, as a gin file."""
     return gin.operative_config_str()

@@ -164,6 +164,30 @@ def test_what_has_no_effect_is_said(tmp_path, images, capsys):
     assert said.count("no effect") == 3
 
 
+def test_what_nothing_reads_is_said(tmp_path, images, capsys):
+    """A network that is not the configured one; a scope that nobody has."""
+    arguments = [
+        "Recipe.epochs = 1",
+        "PairwiseAttention.relation = 'hadamard'",
+        "ResNet.widths = (3,)",
+        "foo/Recipe.learning_rate = 0.5",
+        "one/PatchwiseAttention.num_layers = 1",
+    ]
+    train(tmp_path / "run", images, *arguments)
+    said = capsys.readouterr().err
+    for name in (
+        "PairwiseAttention.relation",
+        "ResNet.widths",
+        "foo/Recipe.learning_rate",
+        "one/PatchwiseAttention.num_layers",
+    ):
+        assert f"warning: {name} has no effect: nothing in this run" in said
+    assert said.count("no effect") == 4
+    used = "SAN.attention = @one/PatchwiseAttention"
+    train(tmp_path / "used", images, used, *arguments[:1], *arguments[4:])
+    assert "no effect" not in capsys.readouterr().err
+
+
 def test_steps_after_the_last_epoch_are_said(tmp_path, images, capsys):
     train(tmp_path / "run", images, "Recipe.schedule = 'step'")
     assert (
