@@ -2,10 +2,11 @@
 
 The chapters of Trainer are its parts, in their order. Beside this file: job.py
 (a run from beginning to end), splits.py (images), optimization.py (learning
-rate), losses.py, mixing.py, averaging.py, checkpointing.py and work_folder.py
-(what is saved, and where), resuming.py (from which of it training goes on),
-batch_of_one.py (that norms have something to average), interruption.py
-(signals), meter.py, reporting.py and messages.py (what people see).
+rate), losses.py, mixing.py, stochastic_depth.py, averaging.py, checkpointing.py
+and work_folder.py (what is saved, and where), resuming.py (from which of it
+training goes on), batch_of_one.py (that norms have something to average),
+interruption.py (signals), meter.py, reporting.py and messages.py (what people
+see).
 """
 
 import contextlib
@@ -17,7 +18,6 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from typing import cast
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
@@ -27,7 +27,6 @@ from eval import validation
 from san import data, norms
 from san.jobs import processes
 from san.jobs.precision import autocast
-from san.networks.stochastic_depth import residual_blocks
 from san.recipe import Recipe
 from train import (
     batch_of_one,
@@ -35,11 +34,11 @@ from train import (
     losses,
     messages,
     optimization,
-    random_numbers,
     rehearsal,
     reporting,
     resuming,
     splits,
+    stochastic_depth,
 )
 from train.averaging import averaged
 from train.checkpointing import Run, State
@@ -265,7 +264,14 @@ class Trainer:
         parts = optimization.parts(len(images), recipe.accumulation)
         run.optimizer.zero_grad()
         for part in parts:
-            self._leave_out_blocks(part)
+            stochastic_depth.leave_out(
+                run.model,
+                recipe,
+                state.epoch,
+                state.step,
+                self._training.share,
+                part,
+            )
             with self._sharing_gradients(part == parts[-1]):
                 self._add_gradients(
                     mix(images[part], mixing), labels[part], mixing, part
@@ -276,22 +282,6 @@ class Trainer:
         run.optimizer.step()
         if run.average:
             run.average.update_parameters(run.model)
-
-    def _leave_out_blocks(self, part: slice) -> None:
-        """Draws which bottlenecks are left out of a part's images."""
-        recipe, state = self._recipe, self.state
-        if not recipe.stochastic_depth:
-            return
-        blocks = residual_blocks(self._run.model)
-        random = random_numbers.of_step(
-            random_numbers.DEPTH, recipe, state.epoch, state.step
-        )
-        draws = random.random((recipe.batch_size, len(blocks)), np.float32)
-        mine = torch.from_numpy(draws[self._training.share][part])
-        for block, row in zip(
-            blocks, mine.to(self._process.device).T.contiguous(), strict=True
-        ):
-            block.drop_draws = row
 
     def _sharing_gradients(self, now: bool) -> AbstractContextManager[None]:
         """Within it gradients are averaged over processes, or are not yet."""
@@ -372,9 +362,14 @@ class Trainer:
         raise FloatingPointError(
             f"train: {what} at epoch {epoch + 1}, step {step}, with a learning"
             f" rate of {rate:g}. Try a lower Recipe.learning_rate, more"
-            " Recipe.warmup_epochs or Recipe.precision = 'float32'. What is"
-            f" saved in {self._folder.path} is from before that."
+            " Recipe.warmup_epochs or Recipe.precision = 'float32'."
+            + self._saved_before()
         )
+
+    def _saved_before(self) -> str:
+        if not self._folder.last.exists():
+            return ""
+        return f" What is saved in {self._folder.path} is from before that."
 
     def _must_save(self) -> bool:
         """Whether a checkpoint is due: every so many steps, and at the end.

@@ -314,10 +314,13 @@ def test_an_infinite_loss_stops_training(tmp_path, images):
     with pytest.raises(
         FloatingPointError,
         match=r"loss must stay finite, got \w+ at epoch 1, step [2-4]\D.*"
-        r"learning rate of 1e\+30.*lower Recipe\.learning_rate",
+        r"learning rate of 1e\+30.*lower Recipe\.learning_rate.*'float32'\.$",
     ):
         train(folder, images, "Recipe.learning_rate = 1e30")
     assert not (folder / "checkpoints/last.pth").exists()
+    train(folder, images, "Recipe.epochs = 1")
+    with pytest.raises(FloatingPointError, match=r"run is from before that\.$"):
+        train(folder, images, "Recipe.learning_rate = 1e30")
 
 
 def test_weights_that_are_not_finite_are_not_saved(tmp_path, images):
