@@ -108,6 +108,12 @@ def train(folder, data_dir, resume=True):
     return work_folder
 
 
+def train_with(folder, data_dir, *params, resume=True):
+    """Trains the settings above and more of them, in this process."""
+    configure(folder.parent, *params)
+    return train(folder, data_dir, resume)
+
+
 def evaluate(path, workdir=None, data_dir=None, batch_size=None):
     """Evaluates a checkpoint of what is configured, in this process."""
     data_dir = None if data_dir is None else str(data_dir)
@@ -117,8 +123,7 @@ def evaluate(path, workdir=None, data_dir=None, batch_size=None):
 
 def train_alone(folder, data_dir, epochs):
     """Trains the settings above for some epochs, in this process."""
-    configure(folder.parent, f"Recipe.epochs = {epochs}")
-    return train(folder, data_dir)
+    return train_with(folder, data_dir, f"Recipe.epochs = {epochs}")
 
 
 @gin.configurable(module="tests")
@@ -174,6 +179,31 @@ def free_port():
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return probe.getsockname()[1]
+
+
+def train_one_and_two(folder, data_dir, *arguments):
+    """Trains in one process, and as torchrun does in two, in folder/one, two.
+
+    Their last checkpoints, and what each process came to.
+    """
+    arguments = [
+        f"--gin_file={write_settings(folder)}",
+        f"--data_dir={data_dir}",
+        *arguments,
+    ]
+    results = [
+        run("train.main", *arguments, f"--workdir={folder / 'one'}"),
+        *run_processes(
+            2, "train.main", *arguments, f"--workdir={folder / 'two'}"
+        ),
+    ]
+    for code, _, stderr in results:
+        assert code == 0, stderr
+    checkpoints = [
+        torch.load(WorkFolder(folder / name).last, weights_only=True)
+        for name in ("one", "two")
+    ]
+    return checkpoints, results
 
 
 def run_processes(count, module, *arguments):

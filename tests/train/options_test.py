@@ -11,6 +11,7 @@ from san import data
 from san.jobs import config
 from san.networks.stochastic_depth import residual_blocks
 from tests.train import jobs
+from tests.train.jobs import train_with as train
 from train.interruption import InterruptionError
 
 # 27 images: 4 steps of 6 an epoch. Drawn: images, pairs, boxes, blocks.
@@ -34,11 +35,6 @@ EVERYTHING = [
 @pytest.fixture(scope="module")
 def images(tmp_path_factory):
     return jobs.write_images(tmp_path_factory.mktemp("images"))
-
-
-def train(folder, images, *params):
-    jobs.configure(folder.parent, *params)
-    return jobs.train(folder, images)
 
 
 def checkpoint(folder):
@@ -198,29 +194,13 @@ def test_steps_after_the_last_epoch_are_said(tmp_path, images, capsys):
 
 def test_two_processes_draw_the_same(tmp_path, images):
     """And give the weights of one, up to rounding."""
-    # One block, so that the statistics of batches do not spread rounding.
     settings = [
         f"--gin_param={param}"
         for param in (*EVERYTHING, "Recipe.ema_decay = 0.5")
         if "Recipe.learning_rate" not in param
     ]
     settings += ["--gin_param=Recipe.learning_rate = 1e-4", "--batch_size=8"]
-    arguments = [
-        f"--gin_file={jobs.write_settings(tmp_path)}",
-        f"--data_dir={images}",
-        *settings,
-    ]
-    results = [
-        jobs.run("train.main", *arguments, f"--workdir={tmp_path / 'one'}"),
-        *jobs.run_processes(
-            2, "train.main", *arguments, f"--workdir={tmp_path / 'two'}"
-        ),
-    ]
-    for code, _, stderr in results:
-        assert code == 0, stderr
-    one, two = (
-        checkpoint(jobs.WorkFolder(tmp_path / name)) for name in ("one", "two")
-    )
+    (one, two), _ = jobs.train_one_and_two(tmp_path, images, *settings)
     for name, expected in one["trained_state_dict"].items():
         torch.testing.assert_close(
             two["trained_state_dict"][name],

@@ -14,24 +14,7 @@ def runs(tmp_path_factory):
     """The last checkpoints of one process and of two."""
     folder = tmp_path_factory.mktemp("runs")
     images = jobs.write_images(folder / "images")
-    arguments = [
-        f"--gin_file={jobs.write_settings(folder)}",
-        f"--data_dir={images}",
-        *SETTINGS,
-    ]
-    results = [
-        jobs.run("train.main", *arguments, f"--workdir={folder / 'one'}"),
-        *jobs.run_processes(
-            2, "train.main", *arguments, f"--workdir={folder / 'two'}"
-        ),
-    ]
-    for code, _, stderr in results:
-        assert code == 0, stderr
-    checkpoints = [
-        torch.load(folder / name / "checkpoints/last.pth", weights_only=True)
-        for name in ("one", "two")
-    ]
-    return checkpoints, results
+    return jobs.train_one_and_two(folder, images, *SETTINGS)
 
 
 def test_same_weights_within_rounding(runs):
