@@ -144,6 +144,19 @@ def test_pt2_files_for_images_too_small_for_free_sizes_have_one():
     torch.testing.assert_close(traced.program.module()(images), ours(images))
 
 
+@pytest.mark.parametrize(("side", "least"), [(32, 32), (48, 33)])
+def test_resnets_need_two_pixels_in_the_last_stage_too(side, least):
+    model = san.ResNet((1, 1, 1, 1), num_classes=3, widths=(4, 4, 4, 4))
+    data = Data(image_size=side, resize_size=side)
+    small = Network({}, model, None, 3)
+    ours = deployable(small, data, "aten", torch.float32)
+    traced = tracing.trace(ours, any_size=False)
+    assert (traced.least, traced.is_free) == (least, side > 32)
+    images = torch.randn(3, 3, side, side)
+    found = traced.program.module()(images)
+    torch.testing.assert_close(found, ours(images), rtol=1e-4, atol=1e-5)
+
+
 def test_folded_networks_are_refused_or_right():
     whole = network("pair")
     folded = Network(

@@ -1,5 +1,6 @@
 """From a network to torch.export's graph of it, with free sizes."""
 
+import bisect
 import dataclasses
 
 import torch
@@ -72,18 +73,30 @@ def _trace(source: Deployable, side: int, is_free: bool) -> Traced:
     for node in program.graph.nodes:
         # Paths of this machine, which the files would hold.
         node.meta.pop("stack_trace", None)
-    return Traced(program, _least(program) if is_free else side, is_free)
+    return Traced(program, _least(program, side) if is_free else side, is_free)
 
 
-def _least(program: ExportedProgram) -> int:
-    """The smallest height and width that the graph takes."""
-    (name,) = program.graph_signature.user_inputs
-    (images,) = (node for node in program.graph.nodes if node.name == name)
-    ranges = program.range_constraints
-    return max(
-        int(ranges[size.node.expr].lower)
-        for size in images.meta["val"].shape[2:]
-    )
+def _least(program: ExportedProgram, most: int) -> int:
+    """The smallest height and width that the graph takes.
+
+    Tried, since not all that it asks of sizes stands in its ranges.
+
+    Args:
+      program: the graph, with free sizes.
+      most: a size that it takes.
+    """
+    module = program.module()
+
+    def takes(side: int) -> bool:
+        try:
+            with torch.no_grad():
+                module(torch.zeros(2, 3, side, side))
+        # A guard of the graph, and what operators say of too small images.
+        except (AssertionError, RuntimeError, ValueError):
+            return False
+        return True
+
+    return 1 + bisect.bisect_left(range(1, most), True, key=takes)
 
 
 def _check_standard(program: ExportedProgram) -> None:
