@@ -159,26 +159,18 @@ def read_build_file(path: pathlib.Path) -> tuple[list[str], dict, set[str]]:
       sources that are compiled once for each of those.
 
     Raises:
-      CheckError: the file is not written as expected.
+      CheckError: the file lacks a name of the three.
     """
     tree = ast.parse(path.read_text())
-    wanted = {"COPTS", "INSTRUCTION_SETS"}
+    wanted = {"COPTS", "INSTRUCTION_SETS", "FAMILIES"}
     values = {
         node.targets[0].id: ast.literal_eval(node.value)
         for node in tree.body
         if isinstance(node, ast.Assign) and node.targets[0].id in wanted
     }
-    per_set = {
-        constant.value
-        for comprehension in ast.walk(tree)
-        if isinstance(comprehension, ast.ListComp)
-        and "INSTRUCTION_SETS" in ast.dump(comprehension.generators[0].iter)
-        for constant in ast.walk(comprehension.elt)
-        if isinstance(constant, ast.Constant)
-        and str(constant.value).endswith(".cc")
-    }
-    if values.keys() != wanted or not per_set:
-        raise CheckError(f"{path} has no COPTS and INSTRUCTION_SETS to read")
+    if values.keys() != wanted:
+        raise CheckError(f"{path} lacks one of {', '.join(sorted(wanted))}")
+    per_set = set(values["FAMILIES"].values())
     return values["COPTS"], values["INSTRUCTION_SETS"], per_set
 
 

@@ -9,7 +9,7 @@
 
 #include "cuda_kernels/binding/errors.h"
 #include "cuda_kernels/binding/tensor.h"
-#include "cuda_kernels/cuda_device.h"
+#include "cuda_kernels/cuda/device.h"
 
 namespace san {
 

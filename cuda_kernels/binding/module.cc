@@ -1,31 +1,44 @@
-// The Python module: reads the arguments of each op, checks them against each
-// other, and runs the implementation that the tensors' device and the options
-// ask for. Nothing after these checks can fail on a bad argument.
+// The Python module: the functions of every family, and what they share. Each
+// function reads its arguments, checks them against each other and runs what
+// the tensors' device and the options ask for. Nothing after these checks can
+// fail on a bad argument.
 #include <pybind11/pybind11.h>
 
-#include <initializer_list>
 #include <iterator>
-#include <optional>
 #include <string>
 #include <vector>
 
-#include "cuda_kernels/aggregation.h"
-#include "cuda_kernels/binding/docstrings.h"
-#include "cuda_kernels/binding/errors.h"
-#include "cuda_kernels/binding/fused_pairwise.h"
-#include "cuda_kernels/binding/fused_patchwise.h"
-#include "cuda_kernels/binding/norm_relu.h"
 #include "cuda_kernels/binding/options.h"
-#include "cuda_kernels/binding/square.h"
-#include "cuda_kernels/binding/tensor.h"
-#include "cuda_kernels/cuda_device.h"
-#include "cuda_kernels/fast/row_kernels.h"
-#include "cuda_kernels/subtraction.h"
+#include "cuda_kernels/cpu/instruction_set.h"
+#include "cuda_kernels/cuda/device.h"
+#include "cuda_kernels/norm_relu/binding.h"
+#include "cuda_kernels/pairwise/binding.h"
+#include "cuda_kernels/patchwise/binding.h"
+#include "cuda_kernels/resize/binding.h"
+#include "cuda_kernels/window_ops/binding.h"
 
 namespace py = pybind11;
 
 namespace san {
 namespace {
+
+constexpr char kCudaDeviceCountDoc[] =
+    "The CUDA devices that can be used: 0 without a driver, without a GPU, or\n"
+    "in a build without CUDA.";
+
+constexpr char kBuiltWithCudaDoc[] =
+    "Whether this build contains the CUDA kernels.";
+
+constexpr char kInstructionSetsDoc[] =
+    "The instruction sets that the fast CPU kernels can use on this "
+    "processor,\n"
+    "in ascending order. The last one is in use.";
+
+constexpr char kUseInstructionSetDoc[] =
+    "Makes all later fast CPU kernels use one of instruction_sets().\n\n"
+    "For tests and benchmarks.\n\n"
+    "Raises:\n"
+    "  ValueError: the name is not one of them.\n";
 
 #ifdef SAN_NO_CUDA
 constexpr bool kBuiltWithCuda = false;
@@ -33,193 +46,19 @@ constexpr bool kBuiltWithCuda = false;
 constexpr bool kBuiltWithCuda = true;
 #endif
 
-// An image, in either layout.
-Tensor image(const char* op, const char* name, py::handle object,
-             Access access) {
-  return Tensor(op, name, object, access, Accepts::kBothLayouts);
-}
-
-std::optional<Tensor> optional_output(const char* op, const char* name,
-                                      py::handle object, Accepts accepts) {
-  if (object.is_none()) return std::nullopt;
-  return Tensor(op, name, object, Access::kWrite, accepts);
-}
-
-void* data_or_null(const std::optional<Tensor>& tensor) {
-  return tensor ? tensor->data() : nullptr;
-}
-
-// A gradient is like the tensor it belongs to and shares no memory with
-// `others`.
-void check_gradient(const std::optional<Tensor>& gradient, const Tensor& like,
-                    std::initializer_list<const Tensor*> others) {
-  if (!gradient) return;
-  gradient->require_same_kind(like);
-  gradient->require_shape_of(like);
-  gradient->require_layout_of(like);
-  for (const Tensor* other : others) gradient->require_apart_from(*other);
-}
-
-template <typename Task>
-void run(const char* op, const Options& options, const Tensor& like,
-         const Task& task) {
-  if (!like.on_cuda()) {
-    const py::gil_scoped_release without_gil;
-    return options.implementation == Implementation::kFast
-               ? fast::run_on_cpu(task)
-               : simple::run_on_cpu(task);
-  }
-#ifdef SAN_NO_CUDA
-  fail(op, "tensors", "be on the CPU, for this build has no CUDA kernels",
-       "cuda:" + std::to_string(like.device_id()));
-#else
-  (void)op;
-  const py::gil_scoped_release without_gil;
-  const CudaDeviceGuard guard(like.device_id());
-  return options.implementation == Implementation::kFast
-             ? fast::run_on_cuda(task, options.stream)
-             : simple::run_on_cuda(task, options.stream);
-#endif
-}
-
-// The sizes of one aggregation, from its input, weight and output (or its
-// gradient), after checking them against each other.
-AggregationShape aggregation_shape(const char* op, const Options& options,
-                                   const Tensor& input, const Tensor& weight,
-                                   const Tensor& output) {
-  const int64_t batch = input.size(0), channels = input.size(1);
-  const int64_t weight_channels = weight.size(1);
-  const Window window = options.window_over(op, "input", input);
-  const __int128 rows = window.rows.outputs, columns = window.columns.outputs;
-  weight.require_same_kind(input);
-  weight.require_shape("[N, Cw, kernel_size^2, H_out * W_out]",
-                       {batch, weight_channels, window.taps(), rows * columns});
-  if (weight_channels < 1 || channels % weight_channels != 0)
-    fail(op, "weight",
-         "have a number of channels that divides input's, " +
-             std::to_string(channels),
-         std::to_string(weight_channels));
-  output.require_same_kind(input);
-  output.require_shape("[N, C, H_out, W_out]",
-                       {batch, channels, rows, columns});
-  output.require_layout_of(input);
-  return {batch, channels, weight_channels, window, input.layout()};
-}
-
-void aggregation_forward(const char* op, const Options& options,
-                         py::handle input_object, py::handle weight_object,
-                         py::handle output_object) {
-  const Tensor input = image(op, "input", input_object, Access::kRead);
-  const Tensor weight(op, "weight", weight_object, Access::kRead);
-  const Tensor output = image(op, "output", output_object, Access::kWrite);
-  const AggregationShape shape =
-      aggregation_shape(op, options, input, weight, output);
-  output.require_apart_from(input);
-  output.require_apart_from(weight);
-  if (output.empty()) return;
-  run(op, options, input,
-      AggregationForward{input.type(), shape, input.data(), weight.data(),
-                         output.data()});
-}
-
-void aggregation_backward(const char* op, const Options& options,
-                          py::handle grad_output_object,
-                          py::handle input_object, py::handle weight_object,
-                          py::handle grad_input_object,
-                          py::handle grad_weight_object) {
-  const Tensor grad_output =
-      image(op, "grad_output", grad_output_object, Access::kRead);
-  const Tensor input = image(op, "input", input_object, Access::kRead);
-  // The gradient of the weight does not depend on the weight: where it is all
-  // that is asked for, it says how large the weight is.
-  const bool is_weightless =
-      weight_object.is_none() && grad_input_object.is_none();
-  const Tensor weight(op, is_weightless ? "grad_weight" : "weight",
-                      is_weightless ? grad_weight_object : weight_object,
-                      Access::kRead);
-  const auto grad_input = optional_output(op, "grad_input", grad_input_object,
-                                          Accepts::kBothLayouts);
-  const auto grad_weight = optional_output(
-      op, "grad_weight", grad_weight_object, Accepts::kRowMajor);
-  const AggregationShape shape =
-      aggregation_shape(op, options, input, weight, grad_output);
-  check_gradient(grad_input, input, {&grad_output, &input, &weight});
-  check_gradient(grad_weight, weight, {&grad_output, &input});
-  if (grad_weight && !is_weightless) grad_weight->require_apart_from(weight);
-  if (grad_input && grad_weight) grad_weight->require_apart_from(*grad_input);
-  if (input.size(0) == 0) return;
-  run(op, options, input,
-      AggregationBackward{input.type(), shape, grad_output.data(), input.data(),
-                          weight.data(), data_or_null(grad_input),
-                          data_or_null(grad_weight)});
-}
-
-// The sizes of one subtraction2. Checks that `output` (or its gradient) has the
-// shape that `image` gives.
-SubtractionShape subtraction_shape(const char* op, const Options& options,
-                                   const char* name, const Tensor& image,
-                                   const Tensor& output) {
-  const Window window = options.window_over(op, name, image);
-  output.require_same_kind(image);
-  output.require_shape(
-      "[N, C, kernel_size^2, H_out * W_out]",
-      {image.size(0), image.size(1), window.taps(),
-       static_cast<__int128>(window.rows.outputs) * window.columns.outputs});
-  return {image.size(0), image.size(1), window, image.layout()};
-}
-
-void subtraction2_forward(const char* op, const Options& options,
-                          py::handle a_object, py::handle b_object,
-                          py::handle output_object) {
-  const Tensor a = image(op, "a", a_object, Access::kRead);
-  const Tensor b = image(op, "b", b_object, Access::kRead);
-  const Tensor output(op, "output", output_object, Access::kWrite);
-  b.require_same_kind(a);
-  b.require_shape_of(a);
-  b.require_layout_of(a);
-  const SubtractionShape shape = subtraction_shape(op, options, "a", a, output);
-  output.require_apart_from(a);
-  output.require_apart_from(b);
-  if (output.empty()) return;
-  run(op, options, a,
-      SubtractionForward{a.type(), shape, a.data(), b.data(), output.data()});
-}
-
-void subtraction2_backward(const char* op, const Options& options,
-                           py::handle grad_output_object,
-                           py::handle grad_a_object, py::handle grad_b_object) {
-  const Tensor grad_output(op, "grad_output", grad_output_object,
-                           Access::kRead);
-  const auto grad_a =
-      optional_output(op, "grad_a", grad_a_object, Accepts::kBothLayouts);
-  const auto grad_b =
-      optional_output(op, "grad_b", grad_b_object, Accepts::kBothLayouts);
-  if (!grad_a && !grad_b) return;
-  const Tensor& image = grad_a ? *grad_a : *grad_b;
-  const SubtractionShape shape = subtraction_shape(
-      op, options, grad_a ? "grad_a" : "grad_b", image, grad_output);
-  check_gradient(grad_a, image, {&grad_output});
-  check_gradient(grad_b, image, {&grad_output});
-  if (grad_a && grad_b) grad_b->require_apart_from(*grad_a);
-  if (grad_output.empty()) return;
-  run(op, options, image,
-      SubtractionBackward{grad_output.type(), shape, grad_output.data(),
-                          data_or_null(grad_a), data_or_null(grad_b)});
-}
-
 // Names of the instruction sets that this processor can run, the best last.
 py::list instruction_sets() {
   py::list names;
-  for (int i = 0; i <= fast::best_instruction_set(); ++i)
-    names.append(fast::kInstructionSets[i]);
+  for (int i = 0; i <= best_instruction_set(); ++i)
+    names.append(kInstructionSets[i]);
   return names;
 }
 
-void use_instruction_set(py::handle name) {
+void use_set_named(py::handle name) {
   const std::vector<std::string> known(
-      std::begin(fast::kInstructionSets),
-      std::begin(fast::kInstructionSets) + fast::best_instruction_set() + 1);
-  fast::use_instruction_set(static_cast<int>(
+      std::begin(kInstructionSets),
+      std::begin(kInstructionSets) + best_instruction_set() + 1);
+  use_instruction_set(static_cast<int>(
       checked_choice("use_instruction_set", "name", name, known)));
 }
 
@@ -231,50 +70,20 @@ int device_count() {
 #endif
 }
 
-// Adds `function` to the module under the name `op`, with the named tensors
-// as arguments followed by the keyword-only options.
-template <typename... Objects, typename... Names>
-void define(py::module_& module, const char* op,
-            void (*function)(const char*, const Options&, Objects...),
-            const char* docstring, Names... names) {
-  module.def(
-      op,
-      [=](Objects... tensors, py::handle kernel_size, py::handle stride,
-          py::handle padding, py::handle dilation, py::handle padding_mode,
-          py::handle implementation, py::handle stream) {
-        function(op,
-                 Options(op, kernel_size, stride, padding, dilation,
-                         padding_mode, implementation, stream),
-                 tensors...);
-      },
-      py::arg(names)..., py::kw_only(), py::arg("kernel_size"),
-      py::arg("stride") = 1, py::arg("padding") = 0, py::arg("dilation") = 1,
-      py::arg("padding_mode") = "reflect", py::arg("implementation") = "fast",
-      py::arg("stream") = 0, docstring);
-}
-
 }  // namespace
 
 PYBIND11_MODULE(_kernels, module) {
   module.doc() = "Compiled kernels; see the package cuda_kernels.";
-  define(module, "aggregation_forward", &aggregation_forward,
-         kAggregationForwardDoc, "input", "weight", "output");
-  define(module, "aggregation_backward", &aggregation_backward,
-         kAggregationBackwardDoc, "grad_output", "input", "weight",
-         "grad_input", "grad_weight");
-  define(module, "subtraction2_forward", &subtraction2_forward,
-         kSubtraction2ForwardDoc, "a", "b", "output");
-  define(module, "subtraction2_backward", &subtraction2_backward,
-         kSubtraction2BackwardDoc, "grad_output", "grad_a", "grad_b");
-  define_fused_pairwise(module);
-  define_fused_patchwise(module);
+  define_window_ops(module);
+  define_pairwise(module);
+  define_patchwise(module);
   define_norm_relu(module);
-  define_square(module);
+  define_resize(module);
   module.def("cuda_device_count", &device_count, kCudaDeviceCountDoc);
   module.def(
       "built_with_cuda", [] { return kBuiltWithCuda; }, kBuiltWithCudaDoc);
   module.def("instruction_sets", &instruction_sets, kInstructionSetsDoc);
-  module.def("use_instruction_set", &use_instruction_set, py::arg("name"),
+  module.def("use_instruction_set", &use_set_named, py::arg("name"),
              kUseInstructionSetDoc);
 }
 

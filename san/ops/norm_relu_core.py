@@ -1,7 +1,7 @@
 """The registered operators under norm_relu.
 
 What they compute is in `norm_relu`, the loops are in
-cuda_kernels/fused/norm_relu.h. Each saves its input alone; of weights it
+cuda_kernels/norm_relu/tasks.h. Each saves its input alone; of weights it
 saves the parameters themselves, which it casts and joins anew when it needs
 them.
 

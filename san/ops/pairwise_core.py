@@ -3,7 +3,7 @@
 Three differentiable operators on `features`, [N, F, H, W] with phi, psi and
 beta of an image side by side (F = 2 R + M); none makes a tensor with K taps,
 forward or backward. How they become an attention block with batch norms is in
-`pairwise_attention`, the arithmetic is in cuda_kernels/fused/pairwise.h.
+`pairwise_attention`, the arithmetic is in cuda_kernels/pairwise/tasks.h.
 
 Shape letters: N batch, R relation channels, G weight channels, M value
 channels, F feature channels, K taps, H W image.

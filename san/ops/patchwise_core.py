@@ -5,7 +5,7 @@ and P pixels in memory, forward or backward: the hidden layer of the mapping is
 a convolution that rectifies its input anew for every tap, and the weights of
 the footprint exist for a few pixels at a time. Both compute again what their
 derivative needs. How they become an attention block with batch norms is in
-`patchwise_attention`, the arithmetic is in cuda_kernels/fused/patchwise.h.
+`patchwise_attention`, the arithmetic is in cuda_kernels/patchwise/tasks.h.
 
 Shape letters: N batch, R relation channels, G weight channels, C value
 channels, H W image, k footprint, K = k * k taps, P = H * W pixels.

@@ -105,3 +105,31 @@ def test_what_comes_before_torch_imports_the_standard_library():
 def test_no_file_is_called_utils():
     names = {p.stem for layer in _LAYERS for p in sources(layer)}
     assert not names & {"utils", "util", "helpers", "misc", "common"}
+
+
+# Below the families of kernels: what each of them may include.
+_TOOLBOXES = {"cpu", "cuda", "binding"}
+
+
+def included_rooms(path):
+    for name in re.findall(r'#include "cuda_kernels/(.+)"', path.read_text()):
+        yield name.split("/")[0] if "/" in name else ""
+
+
+def test_families_of_kernels_include_no_other_family():
+    root = pathlib.Path("cuda_kernels")
+    rooms = {path.name for path in root.iterdir() if path.is_dir()}
+    families = rooms - _TOOLBOXES
+    assert {"pairwise", "window_ops"} <= families
+    sources = [p for p in root.rglob("*") if p.suffix in {".h", ".cc", ".cu"}]
+    for path in sources:
+        room = path.relative_to(root).parts[0] if path.parent != root else ""
+        allowed = {
+            "": {""},
+            "cpu": {"", "cpu"},
+            "cuda": {"", "cuda"},
+            "binding": {"", "cpu", "cuda", "binding"},
+        }.get(room, {"", *_TOOLBOXES, room})
+        if path.name == "module.cc":
+            allowed = rooms  # Where the families' functions come together.
+        assert set(included_rooms(path)) <= allowed, path

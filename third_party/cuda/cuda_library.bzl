@@ -15,7 +15,7 @@ def _compile(ctx, source, headers, includes):
     toolkit = ctx.files._toolkit
     root = [f for f in toolkit if f.basename == "cu13"][0]
     output = ctx.actions.declare_file(
-        "_objs/%s/%s.o" % (ctx.label.name, source.basename),
+        "_objs/%s/%s.o" % (ctx.label.name, source.short_path),
     )
     arguments = ctx.actions.args()
     arguments.add("-c", source)

@@ -1,0 +1,13 @@
+// Adds the layers around attention to the Python module.
+#ifndef CUDA_KERNELS_NORM_RELU_BINDING_H_
+#define CUDA_KERNELS_NORM_RELU_BINDING_H_
+
+#include <pybind11/pybind11.h>
+
+namespace san {
+
+void define_norm_relu(pybind11::module_& module);
+
+}  // namespace san
+
+#endif  // CUDA_KERNELS_NORM_RELU_BINDING_H_

@@ -1,0 +1,376 @@
+// The fused pairwise attention on the CPU: who does which rows, and how sums
+// that belong to the whole batch are put together.
+//
+// Forward: a job is a few rows of one image. Backward: a pixel adds to the
+// gradients of the rows around it, so images are cut into bands at least as
+// high as a footprint: first all even bands run side by side, then all odd
+// ones, and no two that run together touch the same row. Sums over the batch
+// are taken per band and then in the order of the bands. The bands depend on
+// the sizes only, so that results are the same bits for every number of
+// threads.
+#include <algorithm>
+#include <cstring>
+#include <vector>
+
+#include "cuda_kernels/cpu/instruction_set.h"
+#include "cuda_kernels/cpu/jobs.h"
+#include "cuda_kernels/pairwise/rows.h"
+
+namespace san::pairwise {
+
+SAN_CHOOSE_TABLE(PairwiseRows, pairwise_rows)
+
+namespace {
+
+constexpr int64_t kLeastBandRows = 8;
+// The batch is cut into at most so many groups of images, each with sums of its
+// own: what they need must not grow with the batch.
+constexpr int64_t kMostGroups = 32;
+
+// How many taps of output i show pixel i + j - k / 2, for each j: [size, k].
+template <typename A>
+std::vector<A> tap_counts(int64_t size, int64_t kernel_size) {
+  const int64_t reach = kernel_size / 2;
+  const Axis axis = {size,  size, kernel_size,          1,
+                     reach, 1,    PaddingMode::kReflect};
+  std::vector<A> counts(size * kernel_size, A(0));
+  for (int64_t i = 0; i < size; ++i)
+    for (int64_t tap = 0; tap < kernel_size; ++tap)
+      ++counts[i * kernel_size + axis.source(axis.position(i, tap)) - i +
+               reach];
+  return counts;
+}
+
+// The problem and the memory that it points to.
+template <typename A>
+class Problem : public PairwiseProblem<A> {
+ public:
+  Problem(const PairwiseShape& shape, const void* features, const void* scale,
+          const void* shift)
+      : PairwiseProblem<A>{},
+        rows_(tap_counts<A>(shape.height, shape.kernel_size)),
+        columns_(tap_counts<A>(shape.width, shape.kernel_size)) {
+    this->shape = shape;
+    this->features = static_cast<const A*>(features);
+    this->scale = static_cast<const A*>(scale);
+    this->shift = static_cast<const A*>(shift);
+    this->row_counts = rows_.data();
+    this->column_counts = columns_.data();
+  }
+
+  // [columns, depth] as the right factor of a product, or its transpose.
+  const A* packed(const void* matrix, int64_t columns, int64_t depth) {
+    return pack(matrix, depth, columns, 1, depth);
+  }
+  const A* packed_transposed(const void* matrix, int64_t columns,
+                             int64_t depth) {
+    return pack(matrix, columns, depth, depth, 1);
+  }
+
+  const A* pitched(const void* first, const void* second, int64_t columns) {
+    std::vector<A> rows(2 * columns);
+    std::copy_n(static_cast<const A*>(first), columns, rows.data());
+    std::copy_n(static_cast<const A*>(second), columns, rows.data() + columns);
+    return pitched(rows.data(), 2, columns);
+  }
+
+  // Rows of `columns` elements with the pitch of the kernels' buffers.
+  const A* pitched(const void* matrix, int64_t rows, int64_t columns) {
+    const int64_t pitch = pairwise_rows<A>().pitch(this->shape);
+    const A* from = static_cast<const A*>(matrix);
+    A* to = allocate(rows * pitch);
+    for (int64_t i = 0; i < rows; ++i)
+      std::copy_n(from + i * columns, columns, to + i * pitch);
+    return to;
+  }
+
+ private:
+  A* allocate(int64_t elements) {
+    memory_.emplace_back(elements, A(0));
+    return memory_.back().data();
+  }
+  const A* pack(const void* matrix, int64_t depth, int64_t columns,
+                int64_t step, int64_t column_step) {
+    const PairwiseRows<A>& rows = pairwise_rows<A>();
+    A* to = allocate(rows.packed_elements(depth, columns));
+    rows.pack(static_cast<const A*>(matrix), depth, columns, step, column_step,
+              to);
+    return to;
+  }
+
+  std::vector<A> rows_, columns_;
+  std::vector<std::vector<A>> memory_;
+};
+
+template <typename A>
+Problem<A> mapped_problem(const PairwiseShape& shape,
+                          const PairwiseInputs& in) {
+  Problem<A> problem(shape, in.features, in.scale, in.shift);
+  const int64_t R = shape.relation_channels, G = shape.weight_channels;
+  problem.table = problem.pitched(in.table, shape.taps(), R);
+  problem.w1 = problem.packed(in.w1, R, R);
+  problem.w2 = problem.packed(in.w2, G, R);
+  return problem;
+}
+
+// Bands of rows over groups of images.
+struct Bands {
+  explicit Bands(const PairwiseShape& s)
+      : shape(s),
+        rows(std::max(kLeastBandRows, s.kernel_size)),
+        per_image((s.height + rows - 1) / rows),
+        images(std::max<int64_t>(1, (s.batch + kMostGroups - 1) / kMostGroups)),
+        groups((s.batch + images - 1) / images) {}
+
+  int64_t count() const { return groups * per_image; }
+
+  // Calls f(n, h) for the rows of band number `band`, image after image.
+  template <typename F>
+  void for_each_row_of(int64_t band, F f) const {
+    const int64_t group = band / per_image, first = band % per_image * rows;
+    const int64_t last = std::min(shape.batch, (group + 1) * images);
+    const int64_t end = std::min(shape.height, first + rows);
+    for (int64_t n = group * images; n < last; ++n)
+      for (int64_t h = first; h < end; ++h) f(n, h);
+  }
+
+  // Calls f(band, n, h, scratch) for each row of each image, without ever
+  // running neighbouring bands of an image together.
+  template <typename A, typename F>
+  void for_each_row(F f) const {
+    const int64_t elements = pairwise_rows<A>().scratch_elements(shape);
+    if (groups == 0) return;
+    for (int64_t parity = 0; parity < std::min<int64_t>(2, per_image);
+         ++parity) {
+      const int64_t bands = (per_image - parity + 1) / 2;
+      cpu::for_each_job<A>(
+          groups * bands, elements, [&](int64_t job, A* scratch) {
+            const int64_t band =
+                job / bands * per_image + job % bands * 2 + parity;
+            for_each_row_of(
+                band, [&](int64_t n, int64_t h) { f(band, n, h, scratch); });
+          });
+    }
+  }
+
+  PairwiseShape shape;
+  int64_t rows, per_image, images, groups;
+};
+
+template <typename A>
+void clear(const PairwiseShape& s, void* grad_features) {
+  const int64_t image = s.height * s.width * s.feature_channels();
+  A* to = static_cast<A*>(grad_features);
+#pragma omp parallel for schedule(dynamic)
+  for (int64_t n = 0; n < s.batch; ++n)
+    memset(to + n * image, 0, image * sizeof(A));
+}
+
+// One set of sums per band: scale and shift, and `elements` of the table, w1
+// and w2 that follow.
+template <typename A, typename Sum>
+class BandSums {
+ public:
+  BandSums(const Bands& bands, int64_t elements)
+      : pitch_(pairwise_rows<A>().pitch(bands.shape)),
+        elements_(2 * pitch_ + elements),
+        taps_(bands.shape.taps()),
+        channels_(bands.shape.relation_channels),
+        memory_(std::max<int64_t>(1, bands.count()) * elements_, Sum(0)) {}
+
+  MappingGradients<Sum> of(int64_t band) {
+    Sum* begin = memory_.data() + band * elements_;
+    Sum* table = begin + 2 * pitch_;
+    Sum* w1 = table + taps_ * pitch_;
+    return {begin, begin + pitch_, table, w1, w1 + channels_ * pitch_};
+  }
+  // Adds all bands to the first, in order.
+  MappingGradients<Sum> total() {
+#pragma omp parallel for
+    for (int64_t i = 0; i < elements_; ++i)
+      for (int64_t j = i + elements_; j < int64_t(memory_.size());
+           j += elements_)
+        memory_[i] += memory_[j];
+    return of(0);
+  }
+
+ private:
+  int64_t pitch_, elements_, taps_, channels_;
+  std::vector<Sum> memory_;
+};
+
+template <typename A>
+void forward(const PairwiseForward& task) {
+  const PairwiseShape& shape = task.shape;
+  const Problem<A> problem = mapped_problem<A>(shape, task.inputs);
+  const PairwiseRows<A>& rows = pairwise_rows<A>();
+  const int64_t step = rows.forward_rows(shape);
+  const int64_t bands = (shape.height + step - 1) / step;
+  cpu::for_each_job<A>(
+      shape.batch * bands, rows.forward_scratch_elements(shape),
+      [&](int64_t job, A* scratch) {
+        const int64_t h = job % bands * step;
+        rows.forward(problem, job / bands, h, std::min(shape.height, h + step),
+                     scratch, static_cast<A*>(task.output));
+      });
+}
+
+template <typename A>
+void backward(const PairwiseBackward& task) {
+  const PairwiseShape& shape = task.shape;
+  const int64_t R = shape.relation_channels, G = shape.weight_channels;
+  Problem<A> problem = mapped_problem<A>(shape, task.inputs);
+  problem.w1_transposed = problem.packed_transposed(task.inputs.w1, R, R);
+  problem.w2_transposed = problem.packed_transposed(task.inputs.w2, G, R);
+  const PairwiseRows<A>& rows = pairwise_rows<A>();
+  const int64_t pitch = rows.pitch(shape);
+  const Bands bands(shape);
+  BandSums<A, A> sums(bands, (shape.taps() + 2 * R) * pitch);
+  clear<A>(shape, task.grad_features);
+  bands.for_each_row<A>([&](int64_t band, int64_t n, int64_t h, A* scratch) {
+    rows.backward(problem, n, h, scratch,
+                  static_cast<const A*>(task.grad_output),
+                  static_cast<A*>(task.grad_features), sums.of(band));
+  });
+  const MappingGradients<A> total = sums.total();
+  std::copy_n(total.scale, R, static_cast<A*>(task.grad_scale));
+  std::copy_n(total.shift, R, static_cast<A*>(task.grad_shift));
+  for (int64_t o = 0; o < shape.taps(); ++o)
+    std::copy_n(total.table + o * pitch, R,
+                static_cast<A*>(task.grad_table) + o * R);
+  for (int64_t r = 0; r < R; ++r) {
+    for (int64_t i = 0; i < R; ++i)
+      static_cast<A*>(task.grad_w1)[i * R + r] = total.w1[r * pitch + i];
+    for (int64_t g = 0; g < G; ++g)
+      static_cast<A*>(task.grad_w2)[g * R + r] = total.w2[r * pitch + g];
+  }
+}
+
+// Calls add(n, h, scratch, row_sums) for each row, and adds up the first `used`
+// elements of what it leaves: in A within a row, in double from row to row.
+template <typename A, typename F>
+MappingGradients<double> sum_of_rows(const Bands& bands, int64_t used,
+                                     BandSums<A, double>& sums, F add) {
+  const PairwiseShape& shape = bands.shape;
+  const int64_t elements = pairwise_rows<A>().scratch_elements(shape);
+  const int64_t pitch = pairwise_rows<A>().pitch(shape);
+  if (bands.count() == 0) return sums.total();
+  cpu::for_each_job<A>(
+      bands.count(), elements + used, [&](int64_t job, A* scratch) {
+        A* row = scratch + elements;
+        double* total = sums.of(job).table;
+        bands.for_each_row_of(job, [&](int64_t n, int64_t h) {
+          std::fill_n(row, used, A(0));
+          add(n, h, scratch,
+              MappingGradients<A>{nullptr, nullptr, row,
+                                  row + shape.taps() * pitch, nullptr});
+          for (int64_t i = 0; i < used; ++i) total[i] += row[i];
+        });
+      });
+  return sums.total();
+}
+
+template <typename A>
+void difference(const PairwiseDifference& task) {
+  const PairwiseShape& shape = task.shape;
+  const int64_t R = shape.relation_channels;
+  Problem<A> problem(shape, task.features, nullptr, nullptr);
+  problem.centre = static_cast<const A*>(task.centre);
+  const PairwiseRows<A>& rows = pairwise_rows<A>();
+  const int64_t pitch = rows.pitch(shape);
+  const Bands bands(shape);
+  BandSums<A, double> sums(bands, 2 * pitch);
+  const double* total =
+      sum_of_rows(bands, 2 * pitch, sums,
+                  [&](int64_t n, int64_t h, A* scratch, const auto& row) {
+                    rows.difference(problem, n, h, scratch, row);
+                  })
+          .table;
+  std::copy_n(total, R, task.first);
+  std::copy_n(total + pitch, R, task.second);
+}
+
+template <typename A>
+void difference_backward(const PairwiseDifferenceBackward& task) {
+  const PairwiseShape& shape = task.shape;
+  const int64_t R = shape.relation_channels;
+  Problem<A> problem(shape, task.features, nullptr, nullptr);
+  problem.table = problem.pitched(task.constant, task.slope, R);
+  const PairwiseRows<A>& rows = pairwise_rows<A>();
+  clear<A>(shape, task.grad_features);
+  Bands(shape).for_each_row<A>([&](int64_t, int64_t n, int64_t h, A* scratch) {
+    rows.difference_backward(problem, n, h, scratch,
+                             static_cast<A*>(task.grad_features));
+  });
+}
+
+template <typename A>
+void moments(const PairwiseMoments& task) {
+  const PairwiseShape& shape = task.shape;
+  const int64_t R = shape.relation_channels;
+  Problem<A> problem(shape, task.features, task.scale, task.shift);
+  problem.centre = problem.pitched(task.centre, 1, R);
+  const PairwiseRows<A>& rows = pairwise_rows<A>();
+  const int64_t pitch = rows.pitch(shape);
+  const Bands bands(shape);
+  BandSums<A, double> sums(bands, (shape.taps() + R) * pitch);
+  const MappingGradients<double> total =
+      sum_of_rows(bands, (shape.taps() + R) * pitch, sums,
+                  [&](int64_t n, int64_t h, A* scratch, const auto& row) {
+                    rows.moments(problem, n, h, scratch, row);
+                  });
+  for (int64_t o = 0; o < shape.taps(); ++o)
+    std::copy_n(total.table + o * pitch, R, task.first + o * R);
+  for (int64_t r = 0; r < R; ++r)
+    for (int64_t i = r; i < R; ++i)
+      task.second[r * R + i] = task.second[i * R + r] = total.w1[r * pitch + i];
+}
+
+template <typename A>
+void moments_backward(const PairwiseMomentsBackward& task) {
+  const PairwiseShape& shape = task.shape;
+  const int64_t R = shape.relation_channels;
+  Problem<A> problem(shape, task.features, task.scale, task.shift);
+  problem.table = problem.pitched(task.grad_first, shape.taps(), R);
+  problem.w1 = problem.packed(task.grad_second, R, R);
+  const PairwiseRows<A>& rows = pairwise_rows<A>();
+  const Bands bands(shape);
+  BandSums<A, A> sums(bands, 0);
+  clear<A>(shape, task.grad_features);
+  bands.for_each_row<A>([&](int64_t band, int64_t n, int64_t h, A* scratch) {
+    rows.moments_backward(problem, n, h, scratch,
+                          static_cast<A*>(task.grad_features), sums.of(band));
+  });
+  const MappingGradients<A> total = sums.total();
+  std::copy_n(total.scale, R, static_cast<A*>(task.grad_scale));
+  std::copy_n(total.shift, R, static_cast<A*>(task.grad_shift));
+}
+
+}  // namespace
+
+void run_on_cpu(const PairwiseForward& task) {
+  task.type == ScalarType::kFloat64 ? forward<double>(task)
+                                    : forward<float>(task);
+}
+void run_on_cpu(const PairwiseBackward& task) {
+  task.type == ScalarType::kFloat64 ? backward<double>(task)
+                                    : backward<float>(task);
+}
+void run_on_cpu(const PairwiseDifference& task) {
+  task.type == ScalarType::kFloat64 ? difference<double>(task)
+                                    : difference<float>(task);
+}
+void run_on_cpu(const PairwiseDifferenceBackward& task) {
+  task.type == ScalarType::kFloat64 ? difference_backward<double>(task)
+                                    : difference_backward<float>(task);
+}
+void run_on_cpu(const PairwiseMoments& task) {
+  task.type == ScalarType::kFloat64 ? moments<double>(task)
+                                    : moments<float>(task);
+}
+void run_on_cpu(const PairwiseMomentsBackward& task) {
+  task.type == ScalarType::kFloat64 ? moments_backward<double>(task)
+                                    : moments_backward<float>(task);
+}
+
+}  // namespace san::pairwise

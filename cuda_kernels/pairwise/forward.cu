@@ -1,0 +1,179 @@
+// The fused pairwise attention on CUDA, forward.
+//
+// N batch, R relation channels, G weight channels, M value channels, F feature
+// channels, K taps, P pixels of a block, T taps of a chunk.
+//
+// A block makes the relation of its pairs, maps it twice, and takes the softmax
+// online: beside sums of e = exp(logit - top) * beta it keeps the top and the
+// sum of e so far of each pixel and group, and scales what it has when the top
+// rises. Memory plan: two buffers of rows (a, which makes room for the logits,
+// and z) and the sums [P, M]; pairwise_tile.h has the rest. A thread owns 4 x 4
+// results of a product, then a (pixel, group), then a pixel and four channels
+// of one group: one writer per element, no atomics. Read are the features, once
+// from memory and from a cache for every tap; written is the output.
+//
+// As the first pass of the backward the block writes instead the logarithm of
+// sum of exp(logit), and grad_output * output summed over each group.
+#include "cuda_kernels/pairwise/block.h"
+#include "cuda_kernels/pairwise/sums.h"
+
+namespace san::pairwise {
+namespace {
+
+struct Needs {
+  static constexpr int kRowBuffers = 2, kMatrices = 2, kRelationSums = 0;
+  static constexpr bool kValueSums = true, kSoftmax = true;
+};
+
+template <typename T, typename A = Accumulator<T>>
+struct Problem {
+  Tile tile;
+  const T* features;
+  const A *scale, *shift, *table, *w1, *w2;
+  T* output;  // null in the first pass of the backward
+  const T* grad_output;
+  A *logarithms, *products;
+};
+
+template <typename T>
+using ForwardBlock = Block<T, Own::kP, Needs>;
+
+template <typename T>
+__device__ void clear_sums(const ForwardBlock<T>& block) {
+  using A = Accumulator<T>;
+  const Tile& t = block.t;
+  for_each_cell(t.pixels(), t.M,
+                [&](int p, int c) { block.b.value[p * t.M + c] = 0; });
+  for_each_cell(t.pixels(), t.G, [&](int p, int g) {
+    block.b.top[p * t.G + g] = -static_cast<A>(INFINITY);
+    block.b.total[p * t.G + g] = 0;
+  });
+}
+
+// Turns the logits of a chunk into e times how often the pair counts.
+template <typename T, typename A>
+__device__ void soften(const ForwardBlock<T>& block, A* logits) {
+  const Tile& t = block.t;
+  const A lowest = -static_cast<A>(INFINITY);
+  for_each_cell(t.pixels(), t.G, [&](int p, int g) {
+    const int at = p * t.G + g;
+    A top = block.b.top[at];
+    block.for_each_pair(p, [&](int row, int64_t) {
+      const A logit = logits[row * t.pitch() + g];
+      top = logit > top ? logit : top;
+    });
+    const A rescale = top > lowest ? exponential(block.b.top[at] - top) : A(1);
+    A total = block.b.total[at] * rescale;
+    block.for_each_pair(p, [&](int row, int64_t) {
+      A& e = logits[row * t.pitch() + g];
+      e = block.b.times[row] * exponential(e - top);
+      total += e;
+    });
+    block.b.top[at] = top;
+    block.b.total[at] = total;
+    block.b.rescale[at] = rescale;
+  });
+}
+
+template <typename T>
+__device__ void write_output(const ForwardBlock<T>& block, T* output) {
+  const Tile& t = block.t;
+  for_each_cell(t.pixels(), t.M, [&](int p, int c) {
+    if (block.first + p < t.count)
+      output[(block.first + p) * t.M + c] = rounded<T>(
+          block.b.value[p * t.M + c] / block.b.total[p * t.G + c % t.G]);
+  });
+}
+
+template <typename T>
+__device__ void write_sums(const ForwardBlock<T>& block,
+                           const Problem<T>& problem) {
+  using A = Accumulator<T>;
+  const Tile& t = block.t;
+  for_each_cell(t.pixels(), t.G, [&](int p, int g) {
+    const int64_t pixel = block.first + p;
+    if (pixel >= t.count) return;
+    const A total = block.b.total[p * t.G + g];
+    A product = 0;
+    for (int c = g; c < t.M; c += t.G)
+      product += wide(problem.grad_output[pixel * t.M + c]) *
+                 block.b.value[p * t.M + c];
+    problem.products[pixel * t.G + g] = product / total;
+    problem.logarithms[pixel * t.G + g] =
+        block.b.top[p * t.G + g] + logarithm(total);
+  });
+}
+
+template <typename T>
+__global__ void __launch_bounds__(kThreads, kBlocks<T>)
+    attend(Problem<T> problem) {
+  const Tile& t = problem.tile;
+  ForwardBlock<T> block(t, problem.features);
+  const auto w1 = block.load(problem.w1, block.b.w1, t.R);
+  const auto w2 = block.load(problem.w2, block.b.w2, t.G);
+  auto *a = block.b.rows[0], *z = block.b.rows[1];
+  for (int64_t tile = blockIdx.x; tile < t.tiles(); tile += gridDim.x) {
+    block.begin(tile);
+    block.relate_own(problem.scale, problem.shift);
+    clear_sums(block);
+    for (int tap = block.begin_tap; tap < block.end_tap; tap += t.chunk) {
+      __syncthreads();
+      block.place(tap);
+      __syncthreads();
+      block.relate([&](int row, int i, auto x) { a[row * t.pitch() + i] = x; });
+      __syncthreads();
+      block.hidden(a, w1, problem.table, z);
+      __syncthreads();
+      block.logits(z, w2, a);
+      __syncthreads();
+      soften(block, a);
+      __syncthreads();
+      block.aggregate(a, block.value(0), t.features, block.b.rescale);
+    }
+    __syncthreads();
+    problem.output ? write_output(block, problem.output)
+                   : write_sums(block, problem);
+    __syncthreads();
+  }
+}
+
+template <typename T>
+void run(const PairwiseShape& shape, const PairwiseInputs& in, void* output,
+         const void* grad_output, void* logarithms, void* products,
+         void* stream) {
+  using A = Accumulator<T>;
+  const auto read = [](const void* data) {
+    return static_cast<const A*>(data);
+  };
+  const Problem<T> problem = {{},
+                              static_cast<const T*>(in.features),
+                              read(in.scale),
+                              read(in.shift),
+                              read(in.table),
+                              read(in.w1),
+                              read(in.w2),
+                              static_cast<T*>(output),
+                              static_cast<const T*>(grad_output),
+                              static_cast<A*>(logarithms),
+                              static_cast<A*>(products)};
+  launch_tiles<A, Needs>(&attend<T>, problem, shape, 0, stream);
+}
+
+}  // namespace
+
+void run_on_cuda(const PairwiseForward& task, void* stream) {
+  with_scalar_type(task.type, [&](auto zero) {
+    run<decltype(zero)>(task.shape, task.inputs, task.output, nullptr, nullptr,
+                        nullptr, stream);
+  });
+}
+
+void write_softmax_sums(const PairwiseBackward& task, void* logarithms,
+                        void* products, void* stream) {
+  with_scalar_type(task.type, [&](auto zero) {
+    run<decltype(zero)>(task.shape, task.inputs, nullptr, task.grad_output,
+                        logarithms, products, stream);
+  });
+}
+
+}  // namespace san::pairwise

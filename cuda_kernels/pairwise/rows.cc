@@ -1,0 +1,149 @@
+// Compiled once per instruction set. Only the table at the end is visible
+// outside.
+#include "cuda_kernels/pairwise/rows.h"
+
+#include "cuda_kernels/cpu/instruction_set.h"
+#include "cuda_kernels/pairwise/pixel_backward.h"
+#include "cuda_kernels/pairwise/strip.h"
+
+namespace san::pairwise {
+namespace {
+
+template <typename A, typename B>
+int64_t elements(const B& buffers) {
+  return buffers.arena.end() / sizeof(A) + 64 / sizeof(A);
+}
+
+// One pixel after the other: its whole footprint passes through the mapping
+// while it is in the first cache, and only the result leaves.
+template <typename A>
+void forward_by_pixels(const PairwiseProblem<A>& problem, int64_t n, int64_t h,
+                       A* scratch, A* output) {
+  const Buffers<A> b(problem.shape, scratch);
+  for (int64_t w = 0; w < problem.shape.width; ++w) {
+    const Pixel<A> pixel(problem, b, n, h, w);
+    pixel.relate();
+    pixel.hidden();
+    pixel.map(b.z, pixel.R, problem.w2, pixel.G, nullptr, b.weights, b.groups,
+              false);
+    pixel.soften();
+    pixel.aggregate(output);
+  }
+}
+
+template <typename A>
+int64_t forward_rows(const PairwiseShape& shape) {
+  return in_strips<A>(shape) ? kStripRows : 1;
+}
+
+template <typename A>
+int64_t forward_scratch_elements(const PairwiseShape& shape) {
+  return in_strips<A>(shape) ? elements<A>(StripBuffers<A>(shape, nullptr))
+                             : elements<A>(Buffers<A>(shape, nullptr));
+}
+
+template <typename A>
+void forward(const PairwiseProblem<A>& problem, int64_t n, int64_t h,
+             int64_t end, A* scratch, A* output) {
+  if (in_strips<A>(problem.shape))
+    return forward_in_strips(problem, n, h, end, scratch, output);
+  for (; h < end; ++h) forward_by_pixels(problem, n, h, scratch, output);
+}
+
+// Everything up to the weights again, then back.
+template <typename A>
+void backward(const PairwiseProblem<A>& problem, int64_t n, int64_t h,
+              A* scratch, const A* grad_output, A* grad_features,
+              const MappingGradients<A>& sums) {
+  const Buffers<A> b(problem.shape, scratch);
+  for (int64_t w = 0; w < problem.shape.width; ++w) {
+    const BackwardPixel<A> pixel(problem, b, n, h, w);
+    const int64_t R = pixel.R, G = pixel.G;
+    pixel.relate();
+    pixel.hidden();
+    pixel.map(b.z, R, problem.w2, G, nullptr, b.weights, b.groups, false);
+    pixel.soften();
+    pixel.normalise();
+    pixel.aggregate_backward(grad_output, grad_features);
+    pixel.soften_backward();
+    pixel.add_outer(b.z, R, b.grad_logits, G, sums.w2, b.pitch);
+    A* grad_z = b.grad_a;
+    pixel.map(b.grad_logits, G, problem.w2_transposed, R, nullptr, grad_z,
+              b.pitch, false);
+    pixel.hidden_backward(b.z, grad_z, sums.table);
+    pixel.add_outer(b.a, R, grad_z, R, sums.w1, b.pitch);
+    // z is not needed any more: its rows take the gradient of a.
+    pixel.map(grad_z, R, problem.w1_transposed, R, nullptr, b.z, b.pitch,
+              false);
+    pixel.relate_backward(b.z, false, grad_features, sums);
+  }
+}
+
+template <typename A>
+void difference(const PairwiseProblem<A>& problem, int64_t n, int64_t h,
+                A* scratch, const MappingGradients<A>& sums) {
+  const Buffers<A> b(problem.shape, scratch);
+  for (int64_t w = 0; w < problem.shape.width; ++w)
+    BackwardPixel<A>(problem, b, n, h, w).add_difference(sums.table);
+}
+
+template <typename A>
+void difference_backward(const PairwiseProblem<A>& problem, int64_t n,
+                         int64_t h, A* scratch, A* grad_features) {
+  const Buffers<A> b(problem.shape, scratch);
+  for (int64_t w = 0; w < problem.shape.width; ++w)
+    BackwardPixel<A>(problem, b, n, h, w)
+        .add_difference_backward(grad_features);
+}
+
+template <typename A>
+void moments(const PairwiseProblem<A>& problem, int64_t n, int64_t h,
+             A* scratch, const MappingGradients<A>& sums) {
+  const Buffers<A> b(problem.shape, scratch);
+  for (int64_t w = 0; w < problem.shape.width; ++w) {
+    const BackwardPixel<A> pixel(problem, b, n, h, w);
+    pixel.relate();
+    pixel.add_moments(sums);
+  }
+}
+
+template <typename A>
+void moments_backward(const PairwiseProblem<A>& problem, int64_t n, int64_t h,
+                      A* scratch, A* grad_features,
+                      const MappingGradients<A>& sums) {
+  const Buffers<A> b(problem.shape, scratch);
+  for (int64_t w = 0; w < problem.shape.width; ++w) {
+    const BackwardPixel<A> pixel(problem, b, n, h, w);
+    pixel.relate();
+    pixel.map(b.a, pixel.R, problem.w1, pixel.R,
+              pixel.rows_of(problem.table, b.grad_a), b.grad_a, b.pitch, false);
+    pixel.relate_backward(b.grad_a, true, grad_features, sums);
+  }
+}
+
+template <typename A>
+int64_t scratch_elements(const PairwiseShape& shape) {
+  return elements<A>(Buffers<A>(shape, nullptr));
+}
+
+template <typename A>
+int64_t pitch(const PairwiseShape& shape) {
+  return Buffers<A>(shape, nullptr).pitch;
+}
+
+}  // namespace
+
+template <typename A>
+PairwiseRows<A> SAN_TABLE(pairwise_rows)() {
+  return {packed_elements<A>, pack<A>,
+          pitch<A>,           scratch_elements<A>,
+          forward_rows<A>,    forward_scratch_elements<A>,
+          forward<A>,         backward<A>,
+          difference<A>,      difference_backward<A>,
+          moments<A>,         moments_backward<A>};
+}
+
+template PairwiseRows<float> SAN_TABLE(pairwise_rows)();
+template PairwiseRows<double> SAN_TABLE(pairwise_rows)();
+
+}  // namespace san::pairwise

@@ -1,0 +1,111 @@
+// The inner loops of the fused patchwise attention: small matrix products whose
+// columns are pixels, compiled once per instruction set and chosen at run time.
+// They know nothing of windows, padding or threads.
+//
+// Every run of `columns` elements is in scratch memory that may be read and
+// written up to a multiple of kColumns; what lies there beyond is never used.
+#ifndef CUDA_KERNELS_PATCHWISE_KERNELS_H_
+#define CUDA_KERNELS_PATCHWISE_KERNELS_H_
+
+#include <cstdint>
+
+namespace san::patchwise {
+
+// A multiple of the widest vector, for float and for double.
+constexpr int64_t kColumns = 16;
+
+// For each row m < rows and column i < columns:
+//   out[m * out_stride + i] = start + sum over k < terms of
+//       w[k * w_stride + m] * x[x_offsets[k] + i]
+// where start is bias[m], or the old value of out if bias is null; with a
+// scale, max(0, scale[k] * x + shift[k]) takes the place of x.
+template <typename A>
+struct Mix {
+  const A* w;
+  const A* bias;
+  const A* x;
+  const A* scale;
+  const A* shift;
+  A* out;
+  const int64_t* x_offsets;
+  int64_t rows, terms, columns;
+  int64_t w_stride, out_stride;
+};
+
+// For each row m < rows and n < others:
+//   out[m * out_stride + n * out_step] +=
+//       sum over i < columns of x[m * x_stride + i] * y[n * y_stride + i]
+// Columns beyond `columns` count too: they must be zero in x or in y.
+template <typename A>
+struct Gram {
+  const A* x;
+  const A* y;
+  A* out;
+  int64_t rows, others, columns;
+  int64_t x_stride, y_stride, out_stride, out_step;
+};
+
+// For each channel c < channels and column i < columns:
+//   out[c * out_stride + i] += sum over t < terms of
+//       w[t * w_stride + i] * x[c * x_stride + x_offsets[t] + i]
+template <typename A>
+struct Weigh {
+  const A* w;
+  const A* x;
+  A* out;
+  const int64_t* x_offsets;
+  int64_t terms, channels, columns;
+  int64_t w_stride, x_stride, out_stride;
+};
+
+// The gradients of Weigh. For each term t < terms and column i < columns:
+//   grad_w[t * w_stride + i] = sum over c < channels of
+//       grad[c * grad_stride + i] * x[c * x_stride + x_offsets[t] + i]
+// and for each channel c
+//   grad_x[c * x_stride + x_offsets[t] + i] +=
+//       w[t * w_stride + i] * grad[c * grad_stride + i]
+template <typename A>
+struct WeighGradients {
+  const A* w;
+  const A* x;
+  const A* grad;
+  A* grad_w;
+  A* grad_x;
+  const int64_t* x_offsets;
+  int64_t terms, channels, columns;
+  int64_t w_stride, x_stride, grad_stride;
+};
+
+// The gradients of y = max(0, scale[t] * x[x_offsets[t] + i] + shift[t]).
+// On entry grad[t * stride + i] is the gradient of y. Adds the gradients of x,
+// scale and shift to theirs, and leaves y in grad.
+template <typename A>
+struct Rectified {
+  const A* x;
+  const A* scale;
+  const A* shift;
+  A* grad;
+  A* grad_x;
+  A* grad_scale;
+  A* grad_shift;
+  const int64_t* x_offsets;
+  int64_t terms, columns, stride;
+};
+
+template <typename A>
+struct PatchwiseKernels {
+  bool (*has_nan)(const A*, int64_t count);
+  void (*mix)(const Mix<A>&);
+  void (*gram)(const Gram<A>&);
+  void (*weigh)(const Weigh<A>&);
+  void (*weigh_gradients)(const WeighGradients<A>&);
+  void (*rectified)(const Rectified<A>&);
+};
+
+// The table for the instruction set in use (cpu/instruction_set.h).
+template <typename A>
+const PatchwiseKernels<A>& patchwise_kernels();
+
+}  // namespace san::patchwise
+
+#endif  // CUDA_KERNELS_PATCHWISE_KERNELS_H_

@@ -1,0 +1,123 @@
+// The gradient of value in the core of the patchwise attention on CUDA; formula
+// and shape letters in patchwise.h. M = C / G channels share a weight channel.
+//
+// Idea. The weights of the footprint are made again, as in patchwise_core.cu,
+// and handed to the pixels that they weighed, times grad_output
+// (patchwise_gradients.h).
+//
+// Who owns what. A block: up to 8 of the M planes and a band of tile rows, tile
+// by tile. A thread: 8 taps of a quad, then places of the halo, then pixels.
+//
+// Shared memory: the matrix of weights, [taps, 64], 8 channels of grad_output,
+// what 8 planes of the halo receive, and 16 channels of hidden and weight at a
+// time: 32 KB for k = 7 in float32. hidden is read once per weight channel;
+// each element of grad_value is read and written 3 times, all mostly from the
+// second cache.
+#include "cuda_kernels/patchwise/gradients.h"
+
+namespace san::patchwise {
+namespace {
+
+template <typename T>
+struct ValueGradients {
+  Layout layout;
+  Bands bands;
+  int64_t bands_now, jobs;
+  int first_band;       // then every second one
+  int C, G, M, blocks;  // blocks of 8 of M channels
+  const T *hidden, *weight, *bias, *grad_output;
+  T* grad_value;
+};
+
+template <typename T>
+struct ValueMemory {
+  Sources sources;
+  MixMemory<T> mix;
+  T *matrix, *factors, *places;
+
+  SAN_HOST_DEVICE ValueMemory(const Layout& layout, int M, Arena& arena)
+      : sources(layout, arena),
+        mix(layout, arena),
+        matrix(arena.take<T>(layout.rows() * kTapStride)),
+        factors(arena.take<T>(kTilePixels * kOwned)),
+        places(arena.take<T>((M < kOwned ? M : kOwned) *
+                             san::patchwise::places(layout))) {}
+};
+
+template <typename T>
+__global__ void __launch_bounds__(kMostThreads, sizeof(T) > 4 ? 1 : 2)
+    value_gradients(ValueGradients<T> a) {
+  const Layout& layout = a.layout;
+  Arena arena(shared_memory());
+  const ValueMemory<T> memory(layout, a.M, arena);
+  const int64_t P = layout.window.pixels(), K = layout.window.taps();
+  for (int64_t job = blockIdx.x; job < a.jobs; job += gridDim.x) {
+    const int64_t band = a.first_band + job % a.bands_now * 2;
+    const int64_t block = job / a.bands_now, g = block / a.blocks % a.G;
+    const int64_t n = block / a.blocks / a.G;
+    const int first = static_cast<int>(block % a.blocks) * kOwned;
+    const int members = min(a.M - first, kOwned);
+    const int64_t top = n * layout.down() + band * a.bands.height;
+    const int64_t end =
+        n * layout.down() + min((band + 1) * a.bands.height, layout.down());
+    const int64_t planes = (n * a.C + g + int64_t{first} * a.G) * P;
+    for (int index = 0; index < layout.slabs(); ++index) {
+      const Slab slab = layout.slab(index);
+      const int64_t row = g * K + slab.first * layout.k();
+      for (int64_t at = top * layout.across(); at < end * layout.across();
+           ++at) {
+        const Tile tile = layout.tile(at);
+        __syncthreads();
+        memory.sources.find(layout, tile, slab);
+        stage_tile(layout, tile, a.grad_output + planes, a.G * P, members,
+                   memory.factors, 1, kOwned);
+        make_weights(layout, tile, slab, a.hidden + n * a.G * P,
+                     a.weight + row * a.G, a.bias + row, a.G, memory.mix,
+                     memory.matrix);
+        __syncthreads();
+        spread<true>(layout, tile, slab, memory.sources, memory.matrix,
+                     memory.factors, members, memory.places,
+                     a.grad_value + planes, a.G * P);
+      }
+    }
+  }
+}
+
+template <typename T>
+void run(const PatchwiseCoreBackward& task, void* stream) {
+  const PatchwiseCoreForward& f = task.forward;
+  const int C = static_cast<int>(f.channels);
+  const int G = static_cast<int>(f.weight_channels);
+  const int blocks = static_cast<int>(pieces(C / G, kOwned));
+  const Bands bands(f.window, f.batch * G * blocks);
+  const auto bytes = [&](const Layout& layout) {
+    Arena arena(nullptr);
+    ValueMemory<T>(layout, C / G, arena);
+    return arena.bytes();
+  };
+  const Layout layout = fitting_layout(f.window, bytes);
+  auto* const grad_value = static_cast<T*>(task.grad_value);
+  launch_zeros(grad_value, f.batch * C * f.window.pixels(), stream);
+  // One launch for every second band, so that no two blocks meet.
+  for (int first = 0; first < 2; ++first) {
+    const int64_t bands_now = (bands.count + 1 - first) / 2;
+    const int64_t jobs = f.batch * G * blocks * bands_now;
+    if (jobs > 0)
+      launch(&value_gradients<T>,
+             {blocks_for(jobs), threads_for(layout), bytes(layout)}, stream,
+             ValueGradients<T>{
+                 layout, bands, bands_now, jobs, first, C, G, C / G, blocks,
+                 static_cast<const T*>(f.hidden),
+                 static_cast<const T*>(f.weight), static_cast<const T*>(f.bias),
+                 static_cast<const T*>(task.grad_output), grad_value});
+  }
+}
+
+}  // namespace
+
+void launch_value_gradients(const PatchwiseCoreBackward& task, void* stream) {
+  task.forward.type == ScalarType::kFloat64 ? run<double>(task, stream)
+                                            : run<float>(task, stream);
+}
+
+}  // namespace san::patchwise

@@ -1,0 +1,94 @@
+// What aggregation and its gradients share on CUDA. For .cu files only.
+#ifndef CUDA_KERNELS_WINDOW_OPS_CUDA_AGGREGATION_H_
+#define CUDA_KERNELS_WINDOW_OPS_CUDA_AGGREGATION_H_
+
+#include "cuda_kernels/window_ops/aggregation.h"
+#include "cuda_kernels/window_ops/cuda_steps.h"
+
+namespace san::fast {
+
+constexpr int kMembers = 8;
+
+// Of kMembers channels, or fewer in the last one.
+inline int64_t chunks(const AggregationShape& shape) {
+  const int64_t members = shape.channels / shape.weight_channels;
+  return (members + kMembers - 1) / kMembers;
+}
+
+// Whether the tiled kernels take it: planes of pixels, and indices that fit
+// into int.
+inline bool suits_tiles(const AggregationShape& shape) {
+  return shape.layout == Layout::kRowMajor && is_small(shape.window) &&
+         shape.channels <= 0x7fffffff;
+}
+
+// A unit: the weight channel's plane, (n, g), and the first of its channels,
+// (n, c).
+struct Unit {
+  __device__ Unit(const AggregationShape& shape, unsigned index, int chunks)
+      : weight_plane(index / chunks) {
+    const unsigned groups = static_cast<unsigned>(shape.weight_channels);
+    const unsigned n = index / chunks / groups, g = index / chunks % groups;
+    const unsigned channels = static_cast<unsigned>(shape.channels);
+    const unsigned first = index % chunks * kMembers;
+    plane = n * shape.channels + g + first * shape.weight_channels;
+    members = static_cast<int>(channels / groups - first);
+    if (chunks > 1 && members > kMembers) members = kMembers;
+  }
+
+  // Its channels in a tensor that has `size` elements a channel.
+  template <typename T>
+  __device__ Planes<T> planes(const T* tensor, const AggregationShape& shape,
+                              int64_t size, const Axis& columns) const {
+    return {tensor + plane * size, shape.weight_channels * size, members,
+            static_cast<int>(columns.size)};
+  }
+
+  int64_t weight_plane, plane;
+  int members;  // from the first on
+};
+
+template <typename T>
+struct Task {
+  AggregationShape shape;
+  int chunks;  // of a unit's channels, each of which is a unit
+  Tiling tiling;
+  const T *grad_output, *input, *weight;
+  T* result;
+};
+
+template <int kTaps, int kRows, typename T>
+__device__ void widen(const T (&from)[kTaps][kRows],
+                      Accumulator<T> (&to)[kTaps][kRows]) {
+#pragma unroll
+  for (int kh = 0; kh < kTaps; ++kh)
+#pragma unroll
+    for (int r = 0; r < kRows; ++r) to[kh][r] = wide(from[kh][r]);
+}
+
+// Brings the padded pixels under the tile of outputs to shared memory, all
+// channels of the unit, kMembers behind kMembers. All threads call it.
+template <typename T>
+__device__ void load_pixels(const Task<T>& task, const Place& place,
+                            const Unit& unit,
+                            UnitMemory<Accumulator<T>, kMembers> tile) {
+  const Axis& rows = task.shape.window.rows;
+  const Axis& columns = task.shape.window.columns;
+  find_sources(task.tiling, rows, rows.position(place.top, 0), columns,
+               columns.position(place.left, 0));
+  __syncthreads();
+  if (place.active) {
+    Planes<T> from = unit.planes(task.input, task.shape,
+                                 task.shape.window.pixels(), columns);
+    for (; from.count > 0; tile.advance()) {
+      fill(task.tiling, place, from, tile);
+      from.data += kMembers * from.stride;
+      from.count -= kMembers;
+    }
+  }
+  __syncthreads();
+}
+
+}  // namespace san::fast
+
+#endif  // CUDA_KERNELS_WINDOW_OPS_CUDA_AGGREGATION_H_

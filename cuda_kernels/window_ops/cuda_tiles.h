@@ -1,0 +1,357 @@
+// How the fast CUDA kernels divide their work, and their tiles in shared
+// memory. For .cu files only.
+//
+// A grid of positions (the outputs, or the padded image) is cut into tiles. A
+// unit is what has such a grid to itself: a plane, or planes that share their
+// weights. A block does one tile of one unit or, where images are small, of
+// several; a thread does adjacent rows of one column, so that a warp's accesses
+// to global and shared memory are runs of adjacent elements for every width:
+// nothing here depends on alignment.
+#ifndef CUDA_KERNELS_WINDOW_OPS_CUDA_TILES_H_
+#define CUDA_KERNELS_WINDOW_OPS_CUDA_TILES_H_
+
+#include <algorithm>
+#include <optional>
+
+#include "cuda_kernels/cuda/launch.h"
+#include "cuda_kernels/scalar_types.h"
+#include "cuda_kernels/window.h"
+
+namespace san::fast {
+
+// Threads of a block: as a rule, and where the padding allows no smaller tile.
+// The second bounds a thread to 128 registers.
+constexpr int kUsualThreads = 256, kMostThreads = 512;
+constexpr int kUsualColumns = 64;
+
+// [begin, begin + extent) in `parts` nearly equal parts, whose lengths are
+// multiples of `step`, but for the last.
+struct Split {
+  int begin, extent, step, parts;
+
+  SAN_HOST_DEVICE int steps() const { return (extent + step - 1) / step; }
+  SAN_HOST_DEVICE int first(int part) const {
+    const int more = steps() % parts;
+    return begin +
+           step * (steps() / parts * part + (part < more ? part : more));
+  }
+  SAN_HOST_DEVICE int last(int part) const {  // one past it
+    const int end = begin + extent, next = first(part + 1);
+    return next < end ? next : end;
+  }
+  int longest() const { return (steps() + parts - 1) / parts * step; }
+  // The most parts of at least `length` positions.
+  int most_parts(int length) const {
+    return std::max(1, steps() / ((length + step - 1 + step - 1) / step));
+  }
+};
+
+// What a unit keeps in shared memory for one tile: the rows and columns of
+// source elements, if any, and all elements.
+struct SharedTile {
+  int rows, pitch;
+  int64_t elements;
+};
+
+struct Tiling {
+  Split rows, columns;
+  int thread_rows, thread_columns;
+  SharedTile shared;
+  int units_per_block, units;
+
+  SAN_HOST_DEVICE int threads() const { return thread_rows * thread_columns; }
+  SAN_HOST_DEVICE int source_positions() const {
+    return shared.rows * shared.pitch;
+  }
+  SAN_HOST_DEVICE int tiles() const { return rows.parts * columns.parts; }
+  // Positions of a tile, those of idle threads included.
+  SAN_HOST_DEVICE int positions() const { return threads() * rows.step; }
+  // For each row and column of a tile the one of the source; 16-byte units.
+  SAN_HOST_DEVICE int table_size() const {
+    return (shared.rows + shared.pitch + 3) / 4 * 4;
+  }
+  int64_t blocks() const {
+    const int64_t rounded_up = int64_t{units} + units_per_block - 1;
+    return rounded_up / units_per_block * tiles();
+  }
+  int64_t shared_bytes(int64_t element_bytes) const {
+    return table_size() * sizeof(int) +
+           units_per_block * shared.elements * element_bytes;
+  }
+  LaunchShape launch_shape(int64_t element_bytes) const {
+    return {static_cast<unsigned>(blocks()),
+            static_cast<unsigned>(units_per_block * threads()),
+            static_cast<size_t>(shared_bytes(element_bytes))};
+  }
+};
+
+inline int multiprocessors() {
+  int device = 0, count = 0;
+  check_cuda(cudaGetDevice(&device), "ask for the current CUDA device");
+  check_cuda(
+      cudaDeviceGetAttribute(&count, cudaDevAttrMultiProcessorCount, device),
+      "ask for the multiprocessors of a CUDA device");
+  return count;
+}
+
+// Whether the indices inside a plane, its padding included, fit into int.
+inline bool is_small(const Window& window) {
+  constexpr int64_t kMost = 1 << 28;
+  int64_t area = 1;
+  for (const Axis& axis : {window.rows, window.columns}) {
+    for (const int64_t value : {axis.size, axis.outputs, axis.padding,
+                                axis.taps, axis.stride, axis.dilation})
+      if (value > kMost) return false;
+    const int64_t reach = axis.taps * axis.dilation + axis.stride;
+    const int64_t extent = axis.size + 2 * axis.padding + reach;
+    if (extent > kMost || area > kMost / extent) return false;
+    area *= extent;
+  }
+  return true;
+}
+
+// The tiling of `units` grids whose `rows` and `columns` come with parts = 1,
+// in parts of at least `least` positions each way. shared_tile(rows, columns)
+// is what a tile of this size takes; half of a multiprocessor's shared memory
+// is the most, so that two blocks run side by side. Nothing if that is too
+// little.
+template <typename F>
+std::optional<Tiling> tiling(int64_t units, Split rows, Split columns,
+                             int least, int64_t element_bytes, F shared_tile) {
+  if (units > 0x7fffffff) return std::nullopt;
+  const int most_rows = rows.most_parts(least);
+  const int most_columns = columns.most_parts(least);
+  const auto parts = [](int64_t extent, int length, int most) {
+    return static_cast<int>(
+        std::min<int64_t>((extent + length - 1) / length, most));
+  };
+  columns.parts = parts(columns.extent, kUsualColumns, most_columns);
+  const int usual_rows = std::max(1, kUsualThreads / columns.longest());
+  rows.parts = parts(rows.steps(), usual_rows, most_rows);
+  const int64_t most_bytes = most_shared_bytes() / 2;
+  for (;;) {
+    const SharedTile shared = shared_tile(rows.longest(), columns.longest());
+    const int count = static_cast<int>(units);
+    const int thread_rows = rows.longest() / rows.step;
+    Tiling result = {rows,   columns, thread_rows, columns.longest(),
+                     shared, 1,       count};
+    const int64_t bytes = result.shared_bytes(element_bytes);
+    if (result.threads() <= kMostThreads && bytes <= most_bytes) {
+      const int64_t spread = units / (2 * multiprocessors());
+      result.units_per_block = static_cast<int>(std::max<int64_t>(
+          1, std::min({int64_t{kUsualThreads / result.threads()}, spread,
+                       most_bytes / bytes})));
+      if (result.blocks() > 0x7fffffff) return std::nullopt;
+      return result;
+    }
+    Split& split = rows.parts < most_rows ? rows : columns;
+    const int most = rows.parts < most_rows ? most_rows : most_columns;
+    if (split.parts == most) return std::nullopt;
+    split.parts = std::min(2 * split.parts, most);
+  }
+}
+
+// The grid of outputs of one axis.
+inline Split outputs_of(const Axis& axis, int step) {
+  return {0, static_cast<int>(axis.outputs), step, 1};
+}
+
+// The grid of padded positions of one axis whose sums fold() adds up. Parts of
+// at least fold_part() positions have the pixels that their padding mirrors.
+inline Split padded_positions(const Axis& axis, int step) {
+  const int padding =
+      axis.mode == PaddingMode::kZeros ? 0 : static_cast<int>(axis.padding);
+  return {-padding, static_cast<int>(axis.size) + 2 * padding, step, 1};
+}
+inline int fold_part(const Axis& axis) {
+  return axis.mode == PaddingMode::kZeros ? 1 : 2 * axis.padding + 1;
+}
+
+// The work of the running thread.
+struct Place {
+  __device__ explicit Place(const Tiling& tiling) {
+    const int tile = blockIdx.x % tiling.tiles();
+    const int row_part = tile / tiling.columns.parts;
+    const int column_part = tile % tiling.columns.parts;
+    top = tiling.rows.first(row_part);
+    bottom = tiling.rows.last(row_part);
+    left = tiling.columns.first(column_part);
+    right = tiling.columns.last(column_part);
+    slot = threadIdx.x / tiling.threads();
+    thread = threadIdx.x % tiling.threads();
+    const int first = blockIdx.x / tiling.tiles() * tiling.units_per_block;
+    active = slot < tiling.units - first;
+    unit = first + slot;
+    row = thread / tiling.thread_columns * tiling.rows.step;
+    column = thread % tiling.thread_columns;
+  }
+
+  __device__ bool owns(int r) const {
+    return top + row + r < bottom && left + column < right;
+  }
+  // Where this thread's outputs lie in a plane; some other element of the tile
+  // for one that it does not own.
+  template <int kRows>
+  __device__ void find_offsets(const Axis& columns,
+                               int (&offsets)[kRows]) const {
+    const int x = min(left + column, right - 1);
+#pragma unroll
+    for (int r = 0; r < kRows; ++r)
+      offsets[r] =
+          min(top + row + r, bottom - 1) * static_cast<int>(columns.outputs) +
+          x;
+  }
+
+  int top, bottom, left, right;  // the tile; bottom and right are outside
+  int unit;
+  int slot, thread;  // of the unit in the block, of the thread in the unit
+  bool active;       // whether there is such a unit
+  int row, column;   // the thread's first position, from (top, left)
+};
+
+// The running unit's shared memory behind the tables: kPlanes values for each
+// position of a tile, in pieces of 16 bytes that are read at once. The first
+// pieces of adjacent positions lie side by side, then the second ones do, and
+// so on, so that no two threads of a warp want the same bank.
+template <typename A, int kPlanes>
+struct UnitMemory {
+  static constexpr int kBytes = kPlanes * static_cast<int>(sizeof(A));
+  static constexpr int kPieces = kBytes > 16 ? kBytes / 16 : 1;
+  static constexpr int kValues = kPlanes / kPieces;
+  struct alignas(kValues * sizeof(A)) Piece {
+    A values[kValues];
+  };
+
+  __device__ UnitMemory(const Tiling& tiling, const Place& place, int positions)
+      : positions(positions) {
+    A* units = reinterpret_cast<A*>(shared_memory() +
+                                    tiling.table_size() * sizeof(int));
+    pieces =
+        reinterpret_cast<Piece*>(units + place.slot * tiling.shared.elements);
+  }
+  // That of the next kPlanes planes, behind this one.
+  __device__ void advance() { pieces += kPieces * positions; }
+
+  __device__ void load(int position, A (&values)[kPlanes]) const {
+#pragma unroll
+    for (int i = 0; i < kPieces; ++i) {
+      const Piece piece = pieces[i * positions + position];
+#pragma unroll
+      for (int j = 0; j < kValues; ++j)
+        values[i * kValues + j] = piece.values[j];
+    }
+  }
+  __device__ void store(int position, const A (&values)[kPlanes]) const {
+#pragma unroll
+    for (int i = 0; i < kPieces; ++i) {
+      Piece piece;
+#pragma unroll
+      for (int j = 0; j < kValues; ++j)
+        piece.values[j] = values[i * kValues + j];
+      pieces[i * positions + position] = piece;
+    }
+  }
+
+  Piece* pieces;
+  int positions;
+};
+
+// Writes the tables that fill() reads: the tile's first row and column show
+// these positions of the two axes. All threads call it, then wait.
+__device__ inline void find_sources(const Tiling& tiling, const Axis& rows,
+                                    int64_t top, const Axis& columns,
+                                    int64_t left) {
+  int* table = reinterpret_cast<int*>(shared_memory());
+  const int count = tiling.shared.rows;
+  for (int i = threadIdx.x; i < count + tiling.shared.pitch; i += blockDim.x)
+    table[i] = static_cast<int>(i < count ? rows.source(top + i)
+                                          : columns.source(left + i - count));
+}
+
+// Planes of one tensor, `stride` elements apart.
+template <typename T>
+struct Planes {
+  const T* data;
+  int64_t stride;
+  int count, columns;
+};
+
+// Copies a tile of kPlanes planes to shared memory; zeros where the tables say
+// so and for planes that there are not. The threads of the unit call it.
+template <typename T, int kPlanes>
+__device__ void fill(const Tiling& tiling, const Place& place,
+                     const Planes<T>& from,
+                     UnitMemory<Accumulator<T>, kPlanes> to) {
+  const int rows = tiling.shared.rows, pitch = tiling.shared.pitch;
+  const int* row_sources = reinterpret_cast<const int*>(shared_memory());
+  const int* column_sources = row_sources + rows;
+  const int down = tiling.threads() / pitch, right = tiling.threads() % pitch;
+  int row = place.thread / pitch, column = place.thread % pitch;
+#pragma unroll 2
+  while (row < rows) {
+    const int y = row_sources[row], x = column_sources[column];
+    const T* at = from.data + (y < 0 || x < 0 ? 0 : y * from.columns + x);
+    const int count = y < 0 || x < 0 ? 0 : from.count;
+    Accumulator<T> values[kPlanes];
+#pragma unroll
+    for (int m = 0; m < kPlanes; ++m)
+      values[m] = m < count ? wide(at[m * from.stride]) : Accumulator<T>(0);
+    to.store(row * pitch + column, values);
+    row += down;
+    column += right;
+    if (column >= pitch) {
+      column -= pitch;
+      ++row;
+    }
+  }
+}
+
+// Calls f(position) for each position in [first, last) that shows `pixel`: the
+// pixel itself, then its mirror images.
+template <typename F>
+__device__ void for_each_image(int pixel, int size, int first, int last, F f) {
+  const int period = size > 1 ? 2 * (size - 1) : 1;
+#pragma unroll 1
+  for (int u = pixel; u < last; u += period) f(u);
+#pragma unroll 1
+  for (int u = pixel - period; u >= first; u -= period) f(u);
+  if (pixel == 0 || pixel == size - 1) return;
+#pragma unroll 1
+  for (int u = -pixel; u >= first; u -= period) f(u);
+#pragma unroll 1
+  for (int u = period - pixel; u < last; u += period) f(u);
+}
+
+// Given the sums of a tile of padded_positions(), a row every thread_columns,
+// calls store(plane, pixel, sum) with what each pixel of the tile gets in all.
+// The threads of the unit call it.
+template <typename A, int kPlanes, typename F>
+__device__ void fold(const Tiling& tiling, const Place& place,
+                     const Window& window, UnitMemory<A, kPlanes> sums,
+                     F store) {
+  const int height = static_cast<int>(window.rows.size);
+  const int width = static_cast<int>(window.columns.size);
+  const int top = max(place.top, 0), bottom = min(place.bottom, height);
+  const int left = max(place.left, 0), columns = min(place.right, width) - left;
+#pragma unroll 1
+  for (int i = place.thread; i < (bottom - top) * columns;
+       i += tiling.threads()) {
+    const int y = top + i / columns, x = left + i % columns;
+    A pixel[kPlanes] = {};
+    for_each_image(y, height, place.top, place.bottom, [&](int v) {
+      for_each_image(x, width, place.left, place.right, [&](int u) {
+        A sum[kPlanes];
+        sums.load((v - place.top) * tiling.thread_columns + u - place.left,
+                  sum);
+#pragma unroll
+        for (int m = 0; m < kPlanes; ++m) pixel[m] += sum[m];
+      });
+    });
+#pragma unroll
+    for (int m = 0; m < kPlanes; ++m) store(m, y * width + x, pixel[m]);
+  }
+}
+
+}  // namespace san::fast
+
+#endif  // CUDA_KERNELS_WINDOW_OPS_CUDA_TILES_H_
