@@ -1,14 +1,16 @@
-"""Reads network weights from checkpoint files, safely.
+"""Reads network weights from checkpoint files of all kinds, safely.
 
 The published files and our own hold a dict with the entry `state_dict`, those
 of other tools one of another name, often with a wrapper's name before every
-name. This is not the writer of checkpoints: that is the training's work folder.
+name. What kind a file is, its bytes say, not its name. This is not the writer
+of checkpoints: that is the training's work folder.
 """
 
 import argparse
 import errno
 import io
 import itertools
+import json
 import os
 import pathlib
 import re
@@ -20,9 +22,10 @@ import torch
 from numpy._core.multiarray import scalar
 from torch import nn
 
-from san import digest
+from san import digest, safetensors_file
 
 _MAX_LISTED = 3
+_LFS_POINTER = b"version https://git-lfs"
 # Plain data too: accuracies are often saved as NumPy's numbers, and a command's
 # arguments as they were parsed.
 _PLAIN: list[Any] = [
@@ -75,7 +78,7 @@ def read_state_dict(path: str | os.PathLike[str]) -> dict[str, torch.Tensor]:
     Args:
       path: a file written by torch.save with a dict that has one network's
         state dict as an entry, whatever its name, or with the state dict
-        alone.
+        alone; or a safetensors file.
 
     Returns:
       Tensors by name, without the names of wrappers that all of them begin
@@ -85,7 +88,22 @@ def read_state_dict(path: str | os.PathLike[str]) -> dict[str, torch.Tensor]:
       FileNotFoundError: if there is no such file.
       ValueError: if the file is no checkpoint, or holds several networks.
     """
-    state_dict = _find_state_dict(read_checkpoint(path), path)
+    return state_dict_of(read_checkpoint(path), path)
+
+
+def state_dict_of(
+    checkpoint: dict[str, Any], path: str | os.PathLike[str]
+) -> dict[str, torch.Tensor]:
+    """The weights of what read_checkpoint has read; see read_state_dict.
+
+    Args:
+      checkpoint: what was read.
+      path: the file, for the error.
+
+    Raises:
+      ValueError: as read_state_dict.
+    """
+    state_dict = _find_state_dict(checkpoint, path)
     fault = _find_fault(state_dict)
     if fault:
         raise ValueError(
@@ -165,9 +183,11 @@ def read_checkpoint(
     """Reads a whole checkpoint file onto the CPU, executing nothing in it.
 
     Args:
-      path: the file.
-      verify: refuse it if it has a digest (digest.py) of other bytes. Without
-        that it is what a damaged file still says.
+      path: the file, of torch.save or of safetensors. The weights of the
+        latter are the entry `state_dict`, beside what it says of them if it
+        is one of ours.
+      verify: refuse it if it has a digest of other bytes. Without that it is
+        what a damaged file still says.
 
     Raises:
       FileNotFoundError: if there is no such file.
@@ -180,11 +200,30 @@ def read_checkpoint(
             f"read_checkpoint: path must be a checkpoint file, got {path}"
         )
     content = _read(path)
+    read = _read_torch
+    if safetensors_file.looks_like(content):
+        read = _read_safetensors
+    return read(content, path, verify)
+
+
+def has_digest(path: str | os.PathLike[str]) -> bool:
+    """Whether a file that can be read has a digest, which was verified."""
+    content = _read(path)
+    if safetensors_file.looks_like(content):
+        return safetensors_file.has_digest(content)
+    return digest.is_signed(content)
+
+
+def is_safetensors(path: str | os.PathLike[str]) -> bool:
+    """Whether a file is of safetensors, whatever its name."""
+    return safetensors_file.looks_like(_read(path))
+
+
+def _read_torch(
+    content: bytes, path: str | os.PathLike[str], verify: bool
+) -> dict[str, Any]:
     if verify and digest.is_damaged(content):
-        raise ValueError(
-            "read_checkpoint: file must hold the bytes that were saved, got"
-            f" {path}, which is damaged: its SHA-256 is not the one it names"
-        )
+        raise _damaged(path, "")
     try:
         with torch.serialization.safe_globals(_PLAIN):
             checkpoint = torch.load(
@@ -192,13 +231,38 @@ def read_checkpoint(
             )
     # A damaged file can fail in whatever its bytes happen to say.
     except Exception as error:
-        raise ValueError(_describe(error, path)) from error
+        raise ValueError(_describe(error, path, content)) from error
     if not isinstance(checkpoint, dict):
         raise ValueError(
             "read_checkpoint: file must hold a dict, "
             f"got {type(checkpoint).__name__} in {path}"
         )
     return checkpoint
+
+
+def _read_safetensors(
+    content: bytes, path: str | os.PathLike[str], verify: bool
+) -> dict[str, Any]:
+    try:
+        is_damaged = verify and safetensors_file.is_damaged(content)
+        tensors, texts = safetensors_file.unpack(content)
+        facts = json.loads(texts.get(safetensors_file.FACTS, "{}"))
+    except ValueError as error:
+        raise ValueError(
+            "read_checkpoint: file must be a whole safetensors file, got"
+            f" {path}, which is damaged or of another kind ({error})"
+        ) from error
+    if is_damaged or not isinstance(facts, dict) or "state_dict" in facts:
+        raise _damaged(path, ", or that another tool has changed")
+    return {**facts, "state_dict": tensors}
+
+
+def _damaged(path: str | os.PathLike[str], otherwise: str) -> ValueError:
+    return ValueError(
+        "read_checkpoint: file must hold the bytes that were saved, got"
+        f" {path}, which is damaged{otherwise}: its SHA-256 is not the one it"
+        " names"
+    )
 
 
 def load_state_dict(
@@ -252,7 +316,7 @@ def _read(path: str | os.PathLike[str]) -> bytes:
         if error.errno != errno.EIO:
             raise
         # So a disk says that it cannot read what was written to it.
-        raise ValueError(_describe(error, path)) from error
+        raise ValueError(_describe(error, path, b"")) from error
 
 
 def _foreign_prefix(names: Iterable[str], own: Iterable[str]) -> str:
@@ -263,8 +327,16 @@ def _foreign_prefix(names: Iterable[str], own: Iterable[str]) -> str:
     return ""
 
 
-def _describe(error: Exception, path: str | os.PathLike[str]) -> str:
+def _describe(
+    error: Exception, path: str | os.PathLike[str], content: bytes
+) -> str:
     """Why torch.load refused a file, without its advice to trust the file."""
+    if content.startswith(_LFS_POINTER):
+        return (
+            "read_checkpoint: file must be a checkpoint, got"
+            f" {path}, a pointer to one that Git LFS has not fetched; git lfs"
+            " pull does"
+        )
     name = re.search(r"GLOBAL (\S+)", str(error))
     if name:
         return (
@@ -273,7 +345,7 @@ def _describe(error: Exception, path: str | os.PathLike[str]) -> str:
         )
     return (
         "read_checkpoint: file must be a whole checkpoint written by "
-        f"torch.save, got {path}, which is damaged or of another kind "
+        f"torch.save or safetensors, got {path}, which is damaged or of another kind "
         f"({type(error).__name__})"
     )
 

@@ -25,6 +25,11 @@ def sign(file: io.BytesIO) -> None:
     file.write(_LENGTH + comment)
 
 
+def is_signed(content: bytes) -> bool:
+    """Whether a file's bytes, which are not damaged, have a digest."""
+    return content[-_COMMENT:].startswith(_NAME)
+
+
 def is_damaged(content: bytes) -> bool:
     """Whether a file's bytes are not those that were signed.
 

@@ -9,6 +9,7 @@ import torch
 from torch.optim.swa_utils import AveragedModel
 
 import san
+from san import safetensors_file
 from san.checkpoints import read_checkpoint, read_state_dict
 
 
@@ -272,6 +273,34 @@ def test_file_of_another_kind(tmp_path):
     path.write_text("<html>404: not found</html>")
     with pytest.raises(ValueError, match="must be a whole checkpoint"):
         san.load_published_checkpoint(small_san(), path)
+
+
+def test_a_pointer_of_git_lfs(tmp_path):
+    path = tmp_path / "model.safetensors"
+    path.write_text(
+        "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n"
+    )
+    with pytest.raises(ValueError, match=r"not fetched; git lfs pull does"):
+        san.load_published_checkpoint(small_san(), path)
+
+
+@pytest.mark.parametrize("prefix", ["", "module.", "_orig_mod.module."])
+@pytest.mark.parametrize("name", ["model.safetensors", "model.pth"])
+def test_reads_safetensors_whatever_their_name(tmp_path, name, prefix):
+    trained, model = small_san(), small_san()
+    state_dict = trained.state_dict().items()
+    weights = {f"{prefix}{name}": tensor for name, tensor in state_dict}
+    (tmp_path / name).write_bytes(safetensors_file.pack(weights, {}))
+    san.load_published_checkpoint(model, tmp_path / name)
+    assert_equal_weights(model, trained)
+    assert read_checkpoint(tmp_path / name).keys() == {"state_dict"}
+
+
+def test_what_is_no_safetensors_in_spite_of_its_name(tmp_path):
+    trained, model = small_san(), small_san()
+    path = save(trained.state_dict(), tmp_path / "model.safetensors")
+    san.load_published_checkpoint(model, path)
+    assert_equal_weights(model, trained)
 
 
 class Malicious:
