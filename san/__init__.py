@@ -24,6 +24,7 @@ from san.inspection import attention_blocks, attention_weights
 from san.networks import (
     SAN,
     Bottleneck,
+    FeaturePyramid,
     PaperRow,
     ResNet,
     create_model,
@@ -37,6 +38,7 @@ __all__ = [
     "Bottleneck",
     "CapturedNetwork",
     "Cost",
+    "FeaturePyramid",
     "PairwiseAttention",
     "PaperRow",
     "PatchwiseAttention",

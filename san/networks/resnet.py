@@ -4,7 +4,7 @@ Parameters are named as torchvision names them.
 """
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import gin
@@ -66,7 +66,7 @@ class ConvolutionBottleneck(ResidualBlock):
         return self.relu(self.downsample(x) + y)
 
 
-@gin.configurable(module="san", denylist=["num_classes"])
+@gin.configurable(module="san", denylist=["num_classes", "in_channels"])
 class ResNet(nn.Module):
     """Classifies images with bottleneck convolutions.
 
@@ -81,6 +81,7 @@ class ResNet(nn.Module):
         bottleneck, odd; the stem's stays 7x7.
       widths: channels inside the bottlenecks of each stage; the stem has as
         many as the first, what leaves a stage four times as many.
+      in_channels: channels of the images.
 
     Raises:
       ValueError: if num_blocks or widths has not four entries of at least 1,
@@ -93,13 +94,16 @@ class ResNet(nn.Module):
         num_classes: int = 1000,
         kernel_size: int = 3,
         widths: Sequence[int] = WIDTHS,
+        in_channels: int = 3,
     ) -> None:
         super().__init__()
         _check("num_blocks", num_blocks)
         _check("widths", widths)
         _check_kernel_size(kernel_size)
         first = widths[0]
-        self.conv1 = nn.Conv2d(3, first, 7, stride=2, padding=3, bias=False)
+        self.conv1 = nn.Conv2d(
+            in_channels, first, 7, stride=2, padding=3, bias=False
+        )
         self.bn1 = nn.BatchNorm2d(first)
         self.relu = nn.ReLU()
         self.maxpool = nn.MaxPool2d(3, stride=2, padding=1)
@@ -113,10 +117,24 @@ class ResNet(nn.Module):
         self.fc = nn.Linear(outer[3], num_classes)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Maps images [N, 3, H, W] to logits [N, num_classes]."""
-        x = self.maxpool(self.relu(self.bn1(self.conv1(x))))
-        x = self.layer4(self.layer3(self.layer2(self.layer1(x))))
+        """Maps images [N, in_channels, H, W] to logits [N, num_classes]."""
+        for stage_map in stage_maps(self, x):
+            x = stage_map
         return self.fc(self.avgpool(x).flatten(1))
+
+
+def stage_maps(network: Any, images: torch.Tensor) -> Iterator[torch.Tensor]:
+    """What leaves each stage.
+
+    Args:
+      network: a ResNet, or what has its modules.
+      images: [N, in_channels, H, W].
+    """
+    x = network.relu(network.bn1(network.conv1(images)))
+    x = network.maxpool(x)
+    for stage in range(1, len(WIDTHS) + 1):
+        x = network.get_submodule(f"layer{stage}")(x)
+        yield x
 
 
 def _stage(

@@ -91,7 +91,7 @@ class Bottleneck(ResidualBlock):
         return NormReluLinear(self, "bn2", "relu", "conv")
 
 
-@gin.configurable(module="san", denylist=["num_classes"])
+@gin.configurable(module="san", denylist=["num_classes", "in_channels"])
 class SAN(nn.Module):
     """Classifies images with self-attention in place of convolution.
 
@@ -105,6 +105,7 @@ class SAN(nn.Module):
       kernel_sizes: footprint of each stage.
       widths: channels of each stage; each stage halves the image first.
       num_classes: length of the output.
+      in_channels: channels of the images.
 
     Raises:
       ValueError: if the three sequences differ in length or are empty, a
@@ -118,6 +119,7 @@ class SAN(nn.Module):
         kernel_sizes: Sequence[int] = (3, 7, 7, 7, 7),
         widths: Sequence[int] = (64, 256, 512, 1024, 2048),
         num_classes: int = 1000,
+        in_channels: int = 3,
     ) -> None:
         super().__init__()
         if not len(num_blocks) == len(kernel_sizes) == len(widths):
@@ -135,7 +137,7 @@ class SAN(nn.Module):
                 "SAN: num_blocks must be numbers of at least 0, one for each "
                 f"stage, got {num_blocks}"
             )
-        self.conv_in = nn.Conv2d(3, widths[0], 1, bias=False)
+        self.conv_in = nn.Conv2d(in_channels, widths[0], 1, bias=False)
         self.bn_in = nn.BatchNorm2d(widths[0])
         self.num_stages = len(widths)
         previous = widths[0]
@@ -155,7 +157,7 @@ class SAN(nn.Module):
         self.fc = nn.Linear(previous, num_classes)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Maps images [N, 3, H, W] to logits [N, num_classes].
+        """Maps images [N, in_channels, H, W] to logits [N, num_classes].
 
         H and W are at least 2 ** stages, 32 for the published networks. What
         hooks see between the layers may be in channels-last: reshape it, or
@@ -176,17 +178,43 @@ class SAN(nn.Module):
         return describe_unfused(self)
 
     def _steps(self) -> Iterator[Group | nn.Module]:
-        """Everything before the head, in order.
+        return steps_of(self)
 
-        Each pooling is grouped with the norm before it.
-        """
-        yield Stem(self, "conv_in", "bn_in", "relu", "pool")
-        for stage in range(self.num_stages):
-            is_last = stage == self.num_stages - 1
-            pool = [] if is_last else ["pool"]
-            yield Pointwise(self, f"conv{stage}")
-            yield self.get_submodule(f"layer{stage}")
-            yield NormRelu(self, f"bn{stage}", "relu", *pool)
+
+def steps_of(network: Any) -> Iterator[Group | nn.Module]:
+    """Everything before the head, in order.
+
+    Each pooling is grouped with the norm before it.
+
+    Args:
+      network: a SAN, or what has its modules.
+    """
+    yield Stem(network, "conv_in", "bn_in", "relu", "pool")
+    for stage in range(network.num_stages):
+        is_last = stage == network.num_stages - 1
+        pool = [] if is_last else ["pool"]
+        yield Pointwise(network, f"conv{stage}")
+        yield network.get_submodule(f"layer{stage}")
+        yield NormRelu(network, f"bn{stage}", "relu", *pool)
+
+
+def stage_maps(network: Any, images: Tensor) -> Iterator[Tensor]:
+    """What leaves each stage, after its norm and ReLU and before the pooling.
+
+    Args:
+      network: a SAN, or what has its modules.
+      images: [N, in_channels, H, W].
+    """
+    x = images
+    for step in steps_of(network):
+        if not isinstance(step, NormRelu):
+            x = step(x)
+            continue
+        norm, relu, *pools = step.names
+        x = NormRelu(network, norm, relu)(x)
+        yield x
+        for pool in pools:
+            x = network.get_submodule(pool)(x)
 
 
 # What decides how they compute, as it was when they were made.
