@@ -8,6 +8,7 @@ of checkpoints: that is the training's work folder.
 
 import argparse
 import errno
+import hashlib
 import io
 import itertools
 import json
@@ -212,6 +213,11 @@ def has_digest(path: str | os.PathLike[str]) -> bool:
     if safetensors_file.looks_like(content):
         return safetensors_file.has_digest(content)
     return digest.is_signed(content)
+
+
+def sha256(path: str | os.PathLike[str]) -> str:
+    """The SHA-256 of all bytes of a file, as sha256sum prints it."""
+    return hashlib.sha256(_read(path)).hexdigest()
 
 
 def is_safetensors(path: str | os.PathLike[str]) -> bool:

@@ -1,9 +1,9 @@
 """The training recipe: every hyperparameter, with its published default.
 
 Holds values and checks them. What is done with them lies in train/
-(optimization.py, losses.py, mixing.py, averaging.py), in
-san/networks/stochastic_depth.py, san/jobs/precision.py and san/norms.py. What
-is done to the images is san/data/settings.py's affair.
+(optimization.py, stages.py, initial_weights.py, losses.py, mixing.py,
+averaging.py), in san/networks/stochastic_depth.py, san/jobs/precision.py and
+san/norms.py. What is done to the images is san/data/settings.py's affair.
 """
 
 import dataclasses
@@ -17,6 +17,7 @@ SCHEDULES = ("cosine", "step")
 INTERVALS = ("epoch", "step")
 OPTIMIZERS = ("sgd", "adamw")
 DECAYED = ("all", "matrices")
+HEADS = ("by_classes", "new", "kept")
 LOSSES = ("cross_entropy", "binary_cross_entropy")
 PRECISIONS = ("float32", "bfloat16")
 
@@ -69,6 +70,16 @@ class Recipe:
       stochastic_depth: probability that the last bottleneck's branch is left
         out of an image; it falls linearly to that of the first, 0.
       seed: of the initial weights, the order of images and their crops.
+      initial_checkpoint: None, or a file with the weights to begin with, of
+        any kind that san.checkpoints reads. A head of another number of
+        classes is left out.
+      head: what becomes of the head of initial_checkpoint where it has as many
+        classes as the images: "by_classes" keeps it if they have the same
+        names, "new" leaves it out, "kept" keeps it whatever they are called.
+      frozen_stages: stages of a SAN or a ResNet, from the images on, that stay
+        as initial_checkpoint has them, statistics of their norms included.
+      depth_decay: what the learning rate is multiplied by for each stage from
+        the head to the images; 1 is one rate for all.
       precision: "float32", or "bfloat16" for autocast to it.
       compile: train what torch.compile makes of the network.
       sync_batch_norm: statistics over the images of all processes.
@@ -104,6 +115,10 @@ class Recipe:
     cutmix_alpha: float = 0.0
     stochastic_depth: float = 0.0
     seed: int = 0
+    initial_checkpoint: str | None = None
+    head: str = "by_classes"
+    frozen_stages: int = 0
+    depth_decay: float = 1.0
     precision: str = "float32"
     compile: bool = False
     sync_batch_norm: bool = True
@@ -132,6 +147,7 @@ class Recipe:
                 not cosine and first >= (self.epochs,),
                 f"no step_epochs come before epochs, {self.epochs}",
             ),
+            "head": (not self.initial_checkpoint, "no initial_checkpoint"),
             "schedule_interval": (
                 not cosine and not self.warmup_epochs,
                 "nothing changes within an epoch without warm-up or 'cosine'",
@@ -158,6 +174,7 @@ class Recipe:
             "look_every_epochs",
             "save_every_steps",
             "seed",
+            "frozen_stages",
         ):
             self._check_integer(name, 0)
         if self.reference_batch_size is not None:
@@ -180,9 +197,10 @@ class Recipe:
             self._check_number(
                 name, "be at least 0 and below 1", lambda x: 0 <= x < 1
             )
-        self._check_number(
-            "step_factor", "be above 0 and at most 1", lambda x: 0 < x <= 1
-        )
+        for name in ("step_factor", "depth_decay"):
+            self._check_number(
+                name, "be above 0 and at most 1", lambda x: 0 < x <= 1
+            )
         self._check(
             "warmup_epochs",
             f"be below epochs ({self.epochs})",
@@ -190,6 +208,18 @@ class Recipe:
         )
         self._check_step_epochs()
         self._check_betas()
+        path = self.initial_checkpoint
+        self._check(
+            "initial_checkpoint",
+            "be None or the name of a file",
+            path is None or (isinstance(path, str) and path != ""),
+        )
+        self._check(
+            "frozen_stages",
+            "be 0 without initial_checkpoint, whose weights they keep",
+            path is not None or not self.frozen_stages,
+        )
+        self._check_choice("head", HEADS)
         self._check_choice("optimizer", OPTIMIZERS)
         self._check_choice("schedule", SCHEDULES)
         self._check_choice("schedule_interval", INTERVALS)

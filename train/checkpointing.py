@@ -17,6 +17,7 @@ from torch.optim.swa_utils import AveragedModel
 from eval.validation import Result
 from san import checkpoints, data
 from san.jobs import config
+from san.networks.architecture import architecture
 from san.recipe import Recipe
 from train import optimization
 from train.meter import NO_FIGURES, Figures
@@ -28,6 +29,8 @@ _CHANGEABLE = (
     "Recipe",
     "set_attention_backend",
 )
+# Of the recipe, what only the first step depends on.
+_INITIAL = ("initial_checkpoint", "head")
 _START_AGAIN = "; give another --workdir, or --resume=false to start again here"
 
 
@@ -105,7 +108,7 @@ class State:
         return True
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass
 class Run:
     """A training run: what it changes, and what fixes its course.
 
@@ -116,6 +119,8 @@ class Run:
       recipe: the hyperparameters.
       index: the training images.
       steps_per_epoch: optimiser steps in an epoch.
+      origin: what the initial weights are of, as initial_weights.load
+        says it; None for fresh ones.
     """
 
     model: nn.Module
@@ -124,6 +129,7 @@ class Run:
     recipe: Recipe
     index: data.ImageIndex
     steps_per_epoch: int
+    origin: dict[str, Any] | None = None
 
     @property
     def result(self) -> nn.Module:
@@ -166,6 +172,8 @@ def make_checkpoint(run: Run, state: State) -> dict[str, Any]:
         "num_images": len(run.index),
         "images": run.index.digest(),
         "data_dir": run.index.root,
+        "architecture": architecture(run.model),
+        "origin": run.origin,
         "recipe": dataclasses.asdict(run.recipe),
         "settings": config.bindings(),
         "state": dataclasses.asdict(state),
@@ -174,7 +182,7 @@ def make_checkpoint(run: Run, state: State) -> dict[str, Any]:
 
 def check_same_training(checkpoint: dict[str, Any], run: Run) -> None:
     """Raises ValueError if another network or other classes were trained."""
-    if "state" not in checkpoint:
+    if not {"state", "optimizer"} <= checkpoint.keys():
         raise ValueError(
             "resume: last.pth must be a checkpoint written by //train:main,"
             f" got one that holds {', '.join(map(str, checkpoint))}"
@@ -212,6 +220,7 @@ def restore(checkpoint: dict[str, Any], run: Run) -> State:
         _load(run.average.module, result)
         run.average.n_averaged.fill_(checkpoint.get("num_averaged", 0))
     run.optimizer.load_state_dict(checkpoint["optimizer"])
+    run.origin = checkpoint.get("origin")
     return state
 
 
@@ -231,6 +240,9 @@ def changed_values(
         f"Recipe.{name}": (old[name], new[name])
         for name in sorted(old.keys() & new.keys())
     }
+    # Of what has no effect any more, something else is said.
+    for name in _INITIAL:
+        pairs.pop(f"Recipe.{name}", None)
     pairs |= {
         name: pair
         for name, pair in _changed_settings(checkpoint).items()
@@ -243,6 +255,15 @@ def changed_values(
         run.index.digest(),
     )
     return {name: pair for name, pair in pairs.items() if pair[0] != pair[1]}
+
+
+def other_origin(checkpoint: dict[str, Any], run: Run) -> str | None:
+    """Which setting asks in vain for another beginning, if any."""
+    for name in _INITIAL:
+        old = checkpoint["recipe"].get(name, getattr(Recipe, name))
+        if old != getattr(run.recipe, name):
+            return f"Recipe.{name}"
+    return None
 
 
 def _changed_settings(
@@ -312,10 +333,16 @@ def _check_same_optimizer(old: dict[str, Any], new: Recipe) -> None:
 
     Older checkpoints know SGD alone.
     """
-    for name in ("optimizer", "decayed"):
+    for name in ("optimizer", "decayed", "frozen_stages"):
         default = getattr(Recipe, name)
         _check_same(
             f"Recipe.{name}", old.get(name, default), getattr(new, name)
+        )
+    if (old.get("depth_decay", 1) == 1) != (new.depth_decay == 1):
+        _check_same(
+            "Recipe.depth_decay, where one of both is 1,",
+            old.get("depth_decay", 1),
+            new.depth_decay,
         )
 
 

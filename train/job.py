@@ -13,7 +13,7 @@ import san
 from san import data
 from san.jobs import config, files, network, processes
 from san.recipe import Recipe
-from train import messages, rehearsal, same_folder
+from train import initial_weights, messages, rehearsal, same_folder
 from train.data_folder import source
 from train.interruption import Interruption
 from train.trainer import Trainer
@@ -101,6 +101,8 @@ def _set_up(
     make_images = source(data_dir)
     # A mistake in the network should not wait for the images to be listed.
     network.try_network()
+    if not (resume and (folder.last.exists() or folder.others())):
+        initial_weights.try_out(recipe)
     with contextlib.ExitStack() as stack:
         enter = folder.untouched if is_rehearsal else folder.owned
         processes.on_first_process(lambda: stack.enter_context(enter()))

@@ -91,6 +91,23 @@ def print_never_read() -> None:
         )
 
 
+def print_initial(
+    model: nn.Module, recipe: Recipe, origin: dict[str, Any] | None
+) -> None:
+    """Prints what training begins with, unless that is fresh weights."""
+    if origin is None:
+        return
+    parts = [f"beginning with the weights of {recipe.initial_checkpoint}"]
+    if origin["left_out"]:
+        parts.append(origin["left_out"])
+    count = sum(p.numel() for p in model.parameters() if not p.requires_grad)
+    if recipe.frozen_stages:
+        parts.append(
+            f"frozen: {recipe.frozen_stages} stages, {count:,} parameters"
+        )
+    print("; ".join(parts), file=sys.stderr)
+
+
 def print_finished(state: State, changes: Changes) -> None:
     """Prints why nothing is trained, and that other settings change nothing."""
     print(

@@ -6,15 +6,17 @@ calls them is train/trainer.py.
 
 import math
 from collections.abc import Iterable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from san.recipe import Recipe
+from train import stages
 
 
 def create_optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
-    """SGD with momentum or AdamW, over every parameter.
+    """SGD with momentum or AdamW, over every parameter that is trained.
 
     The rate and the decay are those of the first step; see
     set_hyperparameters.
@@ -35,15 +37,32 @@ def create_optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
     )
 
 
-def _groups(model: nn.Module, recipe: Recipe) -> list[dict]:
-    """One group of parameters; a second one for those that do not decay."""
-    parameters = list(model.parameters())
-    if recipe.decayed == "all":
-        return [{"params": parameters}]
-    return [
-        {"params": [p for p in parameters if p.dim() >= 2]},
-        {"params": [p for p in parameters if p.dim() < 2], "weight_decay": 0.0},
-    ]
+def _groups(model: nn.Module, recipe: Recipe) -> list[dict[str, Any]]:
+    """The parameters of each rate, and of these those that do not decay.
+
+    The head's come first. A group without parameters stays, for checkpoints
+    that have it.
+    """
+    by_distance: dict[int, list[nn.Parameter]] = {}
+    for parameter, distance in stages.distances(model, recipe).items():
+        by_distance.setdefault(distance, []).append(parameter)
+    groups: list[dict[str, Any]] = []
+    for distance, parameters in sorted(by_distance.items()):
+        if recipe.decayed == "all":
+            groups.append({"params": parameters, "distance": distance})
+            continue
+        groups += [
+            {
+                "params": [p for p in parameters if p.dim() >= 2],
+                "distance": distance,
+            },
+            {
+                "params": [p for p in parameters if p.dim() < 2],
+                "distance": distance,
+                "weight_decay": 0.0,
+            },
+        ]
+    return groups
 
 
 def learning_rate_at(
@@ -78,10 +97,12 @@ def set_hyperparameters(
     Also after loading a checkpoint: what the recipe says now holds, not what
     the optimiser was saved with.
     """
-    decayed, *others = optimizer.param_groups
-    decayed["weight_decay"] = recipe.weight_decay
-    for group in (decayed, *others):
-        group["lr"] = rate
+    kinds = 1 if recipe.decayed == "all" else 2
+    for number, group in enumerate(optimizer.param_groups):
+        if number % kinds == 0:
+            group["weight_decay"] = recipe.weight_decay
+        # Older checkpoints know of no distances.
+        group["lr"] = rate * recipe.depth_decay ** group.get("distance", 0)
         if recipe.optimizer == "adamw":
             group["betas"] = tuple(recipe.betas)
         else:

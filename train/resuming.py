@@ -42,6 +42,13 @@ def find(
         return None
     checkpoint = checkpoints.read_checkpoint(last)
     checkpointing.check_same_training(checkpoint, run)
+    if name := checkpointing.other_origin(checkpoint, run):
+        processes.on_first_process(
+            lambda: _warn(
+                f"{name} has no effect: training goes on from {last}, and"
+                " began as it was then; --resume=false begins again"
+            )
+        )
     if not checkpointing.is_order_lost(checkpoint, run):
         return last, checkpoint
     path = processes.on_first_process(

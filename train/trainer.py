@@ -1,12 +1,11 @@
 """The training loop, and everything that it needs.
 
 The chapters of Trainer are its parts, in their order. Beside this file: job.py
-(a run from beginning to end), splits.py (images), optimization.py (learning
-rate), losses.py, mixing.py, stochastic_depth.py, averaging.py, checkpointing.py
-and work_folder.py (what is saved, and where), resuming.py (from which of it
-training goes on), batch_of_one.py (that norms have something to average),
-interruption.py (signals), meter.py, reporting.py and messages.py (what people
-see).
+(a run from beginning to end), splits.py (images), stages.py (what is frozen),
+optimization.py, losses.py, mixing.py, stochastic_depth.py, averaging.py,
+batch_of_one.py, checkpointing.py and work_folder.py (what is saved, and where),
+initial_weights.py and resuming.py (from what training begins or goes on),
+interruption.py (signals), meter.py, reporting.py and messages.py (for people).
 """
 
 import contextlib
@@ -31,6 +30,7 @@ from san.recipe import Recipe
 from train import (
     batch_of_one,
     checkpointing,
+    initial_weights,
     losses,
     messages,
     optimization,
@@ -38,6 +38,7 @@ from train import (
     reporting,
     resuming,
     splits,
+    stages,
     stochastic_depth,
 )
 from train.averaging import averaged
@@ -89,6 +90,8 @@ class Trainer:
         self.source: pathlib.Path | None = None
         if resume:
             self._resume()
+        if self.source is None:
+            initial_weights.begin(self._run, process)
 
     # ------------------------------------------------------------------ data
 
@@ -134,6 +137,7 @@ class Trainer:
         san.set_stochastic_depth(model, recipe.stochastic_depth)
         if process.world_size > 1 and recipe.sync_batch_norm:
             model = norms.synchronize_batch_norm(model)
+        stages.freeze(model, recipe)
         model.to(process.device)
         self._run = Run(
             model,
@@ -213,7 +217,7 @@ class Trainer:
         state.step %= self.length.steps_per_epoch
         state.seen = NO_FIGURES
         self._reporter = reporting.SilentReporter()
-        self._network.train()
+        stages.train_mode(self._network, run.model, self._recipe)
         images, labels = next(
             self._training.epoch(state.epoch, first_step=state.step)
         )
@@ -239,7 +243,7 @@ class Trainer:
 
     def _train_epoch(self) -> None:
         state, recipe = self.state, self._recipe
-        self._network.train()
+        stages.train_mode(self._network, self._run.model, recipe)
         batches = self._training.epoch(state.epoch, first_step=state.step)
         for images, labels in self._reporter.waiting(batches):
             self._train_step(images, labels)
@@ -357,11 +361,10 @@ class Trainer:
             self._fail("weights must stay finite", self.state.step)
 
     def _fail(self, what: str, step: int) -> None:
-        epoch = self.state.epoch
-        rate = self._run.rate_at(epoch, step - 1)
+        epoch, rate_at = self.state.epoch, self._run.rate_at
         raise FloatingPointError(
             f"train: {what} at epoch {epoch + 1}, step {step}, with a learning"
-            f" rate of {rate:g}. Try a lower Recipe.learning_rate, more"
+            f" rate of {rate_at(epoch, step - 1):g}. Try a lower Recipe.learning_rate, more"
             " Recipe.warmup_epochs or Recipe.precision = 'float32'."
             + self._saved_before()
         )

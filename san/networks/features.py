@@ -46,7 +46,7 @@ class FeaturePyramid(nn.Module):
             self._maps = san.stage_maps
         elif kind.forward is ResNet.forward:
             stages, first = range(1, 5), 4
-            blocks = [network.get_submodule(f"layer{n}")[-1] for n in stages]
+            blocks = [modules.get_submodule(f"layer{n}")[-1] for n in stages]
             channels = [block.conv3.out_channels for block in blocks]
             self._maps = resnet.stage_maps
         else:

@@ -181,9 +181,12 @@ def seems_to_be(
 def _fits(
     name: str, shapes: Mapping[str, torch.Size], architecture: Any
 ) -> bool:
-    factory = _NETWORKS.get(name) or RowNetwork.of(name).factory()
-    with torch.device("meta"):
-        model = factory(num_classes=1)
+    try:
+        factory = _NETWORKS.get(name) or RowNetwork.of(name).factory()
+        with torch.device("meta"):
+            model = factory(num_classes=1)
+    except ValueError:  # There is none where gin binds SAN.widths, say.
+        return False
     return _body_shapes(model.state_dict()) == shapes and not differences(
         architecture, model
     )

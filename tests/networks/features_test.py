@@ -260,7 +260,7 @@ def test_a_single_image_without_its_batch():
 
 def test_other_networks_have_none():
     with pytest.raises(
-        ValueError, match="SAN or a ResNet .*, got one of a Lin"
+        ValueError, match=r"SAN or a ResNet .*, got one of a Lin"
     ):
         san.create_model(lambda num_classes: nn.Linear(3, 4), features=True)
 

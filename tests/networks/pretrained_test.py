@@ -194,7 +194,9 @@ def test_arguments_that_are_none(arguments, message):
 
 def test_no_file():
     gin.clear_config()
-    with pytest.raises(FileNotFoundError, match=r"checkpoint file, got no\.pth"):
+    with pytest.raises(
+        FileNotFoundError, match=r"checkpoint file, got no\.pth"
+    ):
         san.create_model("san10_pair", checkpoint="no.pth")
 
 
