@@ -32,6 +32,7 @@ from san.networks import (
     paper_rows,
     set_stochastic_depth,
 )
+from san.version import __version__
 
 __all__ = [
     "SAN",
@@ -44,6 +45,7 @@ __all__ = [
     "PatchwiseAttention",
     "ResNet",
     "ScalarAttention",
+    "__version__",
     "attention_backend",
     "attention_blocks",
     "attention_weights",

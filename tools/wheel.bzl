@@ -6,7 +6,7 @@ def _python_wheel_impl(ctx):
     folder = ctx.actions.declare_directory(ctx.label.name)
     arguments = ctx.actions.args()
     arguments.add_all(
-        [folder.path, ctx.attr.version, ctx.file.supported],
+        [folder.path, ctx.file.supported],
     )
     arguments.add_all(ctx.files.srcs)
     ctx.actions.run(
@@ -33,7 +33,6 @@ python_wheel = rule(
             default = "//third_party/python:supported.txt",
             doc = "The supported versions of Python, newest first.",
         ),
-        "version": attr.string(mandatory = True),
         "_make_wheel": attr.label(
             cfg = "exec",
             default = "//tools:make_wheel",

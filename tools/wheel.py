@@ -15,6 +15,7 @@ import hashlib
 import pathlib
 import platform
 import re
+import runpy
 import subprocess
 import sys
 import zipfile
@@ -114,9 +115,11 @@ def write(target, contents):
             wheel.writestr(entry, content)
 
 
-def main(folder, version, supported, *sources):
+def main(folder, supported, *sources):
     """Packs the sources and the wheel's own description."""
     (module,) = (s for s in sources if s.endswith(".so"))
+    (owner,) = (s for s in sources if packed_name(s) == "san/version.py")
+    version = runpy.run_path(owner)["__version__"]
     tag = wheel_tag(module)
     contents = {
         packed_name(s): pathlib.Path(s).read_bytes() for s in sorted(sources)

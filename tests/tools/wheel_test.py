@@ -9,14 +9,17 @@ import zipfile
 
 import pytest
 
+import san
 from tools import wheel as wheel_writer
 
 _PROGRAM = """
+import importlib.metadata
 import san, torch
 weight = torch.full((1, 1, 9, 25), 1 / 9)
 out = san.ops.aggregation(torch.ones(1, 2, 5, 5), weight, 3, padding=1)
 torch.testing.assert_close(out, torch.ones(1, 2, 5, 5))
 assert "san10_pair" in san.list_models()
+assert san.__version__ == importlib.metadata.version("san")
 print(san.__file__)
 """
 
@@ -46,7 +49,7 @@ def test_wheel_installs_and_runs_an_operator(tmp_path):
 def test_the_wheel_says_for_whom_it_is():
     (wheel,) = pathlib.Path("tools/wheel").glob("*.whl")
     name, version, python, abi, platform = wheel.stem.split("-")
-    assert name == "san"
+    assert (name, version) == ("san", san.__version__)
     assert python == abi == f"cp3{sys.version_info.minor}"
     assert platform.startswith("manylinux_2_")
     with zipfile.ZipFile(wheel) as packed:
