@@ -14,7 +14,7 @@ from san.data.settings import Data
 
 _ATTEMPTS = 10  # Of finding a training crop that fits, as published.
 
-# Erased rectangles: part of the square's area, height / width; as published.
+# Erased rectangles: part of the square's area, width / height; as published.
 _ERASED_AREA = (0.02, 0.4)
 _ERASED_ASPECT = (0.3, 1 / 0.3)
 
