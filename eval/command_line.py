@@ -3,12 +3,17 @@
 import contextlib
 import dataclasses
 import pathlib
+import re
 import tempfile
 from collections.abc import Sequence
+from typing import Any
 
 from eval import loading
 from san import checkpoints
 from san.jobs import config
+
+# Of a binding: Data.image_size, scope/SAN.widths.
+_NAME = re.compile(r"(\w+/)*\w+(\.\w+)+")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,6 +38,8 @@ class Selected:
     ) -> None:
         """Configures its network: as it was trained, then as these say."""
         if self.workdir is None:
+            if not gin_files:
+                gin_params = [*self._configuration(), *gin_params]
             config.parse(gin_files, gin_params)
             return
         own = str(self.workdir / "config.gin")
@@ -49,6 +56,28 @@ class Selected:
                 )
             )
             config.parse([own, str(since), *gin_files], gin_params, late)
+
+    def _configuration(self) -> list[str]:
+        """The bindings that a file says its network has.
+
+        One that travels may come from anybody. No binding of it is more than
+        one line: an `import` would run what it names.
+
+        Raises:
+          ValueError: if they are something else.
+        """
+        told = {}
+        with contextlib.suppress(ValueError, OSError):  # Its loader says why.
+            told = checkpoints.read_checkpoint(self.path).get("configuration")
+        if not isinstance(told, dict):
+            return []
+        for name, value in told.items():
+            if not _NAME.fullmatch(name) or not _is_one_line(value):
+                raise ValueError(
+                    "eval: the checkpoint's configuration must be bindings of"
+                    f" one line, got {name!r} = {value!r} in {self.path}"
+                )
+        return [f"{name} = {value}" for name, value in told.items()]
 
     def _changed_since(self) -> dict[str, str | None]:
         """What config.gin, of the last run there, binds otherwise, as it was.
@@ -125,6 +154,10 @@ def output_file(flag: str, path: str | None) -> pathlib.Path | None:
             f"eval: --{flag} must be a file in an existing folder, got {file}"
         )
     return file
+
+
+def _is_one_line(value: Any) -> bool:
+    return isinstance(value, str) and len(value.splitlines()) == 1
 
 
 def _given(path: str | None) -> list[str]:

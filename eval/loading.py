@@ -157,7 +157,7 @@ def read_network(
       ValueError: if checkpoint and network do not fit together.
     """
     checkpoint = _read(path, workdir)
-    state_dict = checkpoints.read_state_dict(path)
+    state_dict = checkpoints.state_dict_of(checkpoint, path)
     num_classes = _num_classes(state_dict, path)
     model = san.create_model(num_classes=num_classes)
     checkpoints.load_state_dict(model, state_dict, source=str(path))

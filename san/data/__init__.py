@@ -6,10 +6,11 @@ from san.data.folder import load_split
 from san.data.index import ImageIndex
 from san.data.listing import are_numbers
 from san.data.loaders import TrainingLoader, ValidationLoader
-from san.data.settings import Data
+from san.data.settings import PREPROCESSING, Data
 
 __all__ = [
     "NUM_FOLDS",
+    "PREPROCESSING",
     "Data",
     "DataError",
     "Digits",

@@ -10,6 +10,14 @@ from typing import TypeGuard
 
 import gin
 
+# How validation images become the network's input, for people.
+PREPROCESSING = (
+    "Of the RGB image the short side is resized to resize_size pixels by an"
+    " antialiased bilinear filter (PIL's); the centre of image_size x"
+    " image_size is cut out; then (value / 255 - mean) / std, as float32"
+    " [N, 3, image_size, image_size]. EXIF orientation is ignored."
+)
+
 
 @gin.configurable(module="san")
 @dataclasses.dataclass(frozen=True)

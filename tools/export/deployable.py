@@ -9,18 +9,11 @@ from torch import Tensor, nn
 
 import san
 from eval.loading import Network
-from san.data import Data
+from san.data import PREPROCESSING, Data
 from san.jobs import valid_json
 
 # The attention backend behind each --ops.
 BACKENDS = {"san": "fused", "aten": "reference"}
-
-_PREPROCESSING = (
-    "Of the RGB image the short side is resized to resize_size pixels by an"
-    " antialiased bilinear filter (PIL's); the centre of image_size x"
-    " image_size is cut out; then (value / 255 - mean) / std, as float32"
-    " [N, 3, image_size, image_size]. EXIF orientation is ignored."
-)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -92,7 +85,7 @@ def deployable(
     }
     metadata = {
         "network": network.name or "a network of the user's own",
-        "preprocessing": _PREPROCESSING,
+        "preprocessing": PREPROCESSING,
         **{k: json.dumps(v) for k, v in facts.items() if v is not None},
     }
     return Deployable(model, ops, dtype, data.image_size, metadata)

@@ -1,0 +1,170 @@
+"""What a checkpoint says beside its weights, as plain values that travel."""
+
+import dataclasses
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from eval import class_order, loading
+from san.data import Data
+from san.jobs import config, valid_json
+from san.networks import pretrained
+from san.networks.architecture import architecture
+from san.networks.zoo import seems_to_be
+
+UNKNOWN = "unknown"
+
+# Of a checkpoint of ours, and of a published one. Not the optimiser's state,
+# without which training cannot go on, and not the path of the images.
+_KEPT = (
+    *("epoch", "top1_val", "top5_val", "classes", "num_images", "images"),
+    *("recipe", "settings", "state", "origin", "architecture"),
+    *("network", "configuration", "preprocessing", "source", "license"),
+    "averaged",
+)
+
+
+def kept(checkpoint: Mapping[str, Any]) -> dict[str, Any]:
+    """What a checkpoint says of itself, as JSON has it.
+
+    Args:
+      checkpoint: as checkpoints.read_checkpoint has read it.
+    """
+    found = {name: checkpoint[name] for name in _KEPT if name in checkpoint}
+    if "trained_state_dict" in checkpoint:
+        found["averaged"] = True
+    found = json.loads(valid_json.line_of(found))
+    _shorten(found, "recipe", "initial_checkpoint")
+    _shorten(found, "settings", "Recipe.initial_checkpoint")
+    return found
+
+
+def left_out(checkpoint: Mapping[str, Any]) -> list[str]:
+    """Names of what a checkpoint holds beside that and its weights."""
+    return [
+        str(name)
+        for name, entry in checkpoint.items()
+        if name not in _KEPT and not _is_of_a_network(entry)
+    ]
+
+
+def of_network(
+    network: loading.Network,
+    classes: Sequence[str] | None,
+    source: str | None,
+    licence: str | None,
+) -> dict[str, Any]:
+    """What travels with the weights of a network that was read.
+
+    Args:
+      network: of the configuration that there is.
+      classes: names of its outputs; None where they are unknown.
+      source: where it comes from; None for what the checkpoint says.
+      licence: of the weights, likewise.
+    """
+    facts = kept(network.checkpoint)
+    data = dataclasses.asdict(Data())
+    sizes = ("image_size", "resize_size", "mean", "std")
+    facts |= {
+        "network": network.name,
+        "architecture": architecture(network.model),
+        "configuration": {
+            name: value
+            for name, value in config.bindings().items()
+            if not name.startswith("Recipe.")
+        },
+        "preprocessing": {name: data[name] for name in sizes},
+        "classes": classes,
+        "source": source or facts.get("source") or _source(facts),
+        "license": licence or facts.get("license") or UNKNOWN,
+    }
+    return json.loads(valid_json.line_of(facts))
+
+
+def _is_of_a_network(entry: Any) -> bool:
+    """Whether an entry of a checkpoint is the state dict of a network."""
+    return isinstance(entry, Tensor) or (
+        isinstance(entry, Mapping)
+        and any("." in str(name) for name in entry)
+        and all(isinstance(value, Tensor) for value in entry.values())
+    )
+
+
+def _shorten(facts: dict[str, Any], entry: str, name: str) -> None:
+    """Leaves of a path the file's name: folders are nobody else's affair."""
+    values = facts.get(entry)
+    if isinstance(values, dict) and isinstance(values.get(name), str):
+        # The settings have it in quotes.
+        folders, slash, file = values[name].rpartition("/")
+        quote = folders[:1] if slash and folders[:1] in ("'", '"') else ""
+        values[name] = quote + file
+
+
+def _source(facts: Mapping[str, Any]) -> str:
+    if {"recipe", "state"} <= facts.keys():
+        return "trained by //train:main of this project"
+    return UNKNOWN
+
+
+def figures(facts: Mapping[str, Any]) -> dict[str, Any]:
+    """The validation of these very weights; what is not known is missing.
+
+    Args:
+      facts: of a checkpoint.
+    """
+    state = facts.get("state")
+    if isinstance(state, dict):
+        # Within an epoch the weights are no longer those validated last.
+        latest = None if state.get("step") else state.get("latest")
+        return dict(latest) if latest else {}
+    names = {"top1": "top1_val", "top5": "top5_val"}
+    return {
+        name: facts[entry]
+        for name, entry in names.items()
+        if isinstance(facts.get(entry), int | float)
+    }
+
+
+def summary(
+    checkpoint: Mapping[str, Any], state_dict: Mapping[str, Tensor]
+) -> dict[str, Any]:
+    """What `inspect` says of the contents of a file; None for what it lacks.
+
+    Args:
+      checkpoint: as it was read.
+      state_dict: its weights.
+    """
+    facts = kept(checkpoint)
+    count = pretrained.num_classes_of(state_dict)
+    names = class_order.class_names(dict(checkpoint), count) if count else None
+    seems = seems_to_be(state_dict, checkpoint.get("architecture"))
+    buffers = ("running_mean", "running_var", "num_batches_tracked")
+    return {
+        "network": facts.get("network"),
+        "weights_fit": seems.removeprefix("; the weights fit ") or None,
+        "architecture": facts.get("architecture"),
+        "parameters": sum(
+            tensor.numel()
+            for name, tensor in state_dict.items()
+            if not name.endswith(buffers)
+        ),
+        "dtypes": sorted(
+            {
+                str(tensor.dtype).removeprefix("torch.")
+                for tensor in state_dict.values()
+                if tensor.dtype != torch.int64  # Counts of batches.
+            }
+        ),
+        "num_classes": count,
+        "classes": names,
+        "epochs": facts.get("epoch"),
+        "figures": figures(facts) or None,
+        "averaged": facts.get("averaged", False) if facts else None,
+        "began_with": facts.get("origin", UNKNOWN) or "fresh weights",
+        "preprocessing": facts.get("preprocessing"),
+        "source": facts.get("source"),
+        "license": facts.get("license"),
+    }
