@@ -79,7 +79,7 @@ def _run(arguments: Sequence[str]) -> None:
     name = arguments[0]
     command, own_flags = _COMMANDS[name]
     for flag in (_JSON, _OUTPUT, _CLASSES, _SOURCE, _LICENSE):
-        if flag.value is not None and flag not in own_flags:
+        if flag.value is not None and flag.name not in own_flags:
             raise ValueError(
                 f"checkpoint: --{flag.name} must not be given to {name}, which"
                 f" does not use it, got {flag.value}"
@@ -184,9 +184,9 @@ def _say_written(output: pathlib.Path, checkpoint: dict[str, Any]) -> None:
 
 
 _COMMANDS = {
-    "export": (_export, (_OUTPUT, _CLASSES, _SOURCE, _LICENSE)),
-    "import": (_import, (_OUTPUT,)),
-    "inspect": (_inspect, (_JSON,)),
+    "export": (_export, ("output", "classes", "source", "license")),
+    "import": (_import, ("output",)),
+    "inspect": (_inspect, ("json",)),
 }
 
 if __name__ == "__main__":
