@@ -24,6 +24,7 @@ PACKAGES = [
     "third_party/python",
     "tools",
     "tools/benchmark",
+    "tools/checkpoint",
     "tools/compare_runs",
     "tools/data_doctor",
     "tools/export",
