@@ -66,7 +66,7 @@ class Selected:
         Raises:
           ValueError: if they are something else.
         """
-        told = {}
+        told: Any = {}
         with contextlib.suppress(ValueError, OSError):  # Its loader says why.
             told = checkpoints.read_checkpoint(self.path).get("configuration")
         if not isinstance(told, dict):

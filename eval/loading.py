@@ -198,9 +198,11 @@ def trained_settings(checkpoint: dict[str, Any]) -> dict[str, str]:
     What is bound now where the checkpoint is older, or of another tool, which
     has settings of its own.
     """
-    if not {"recipe", "state"} <= checkpoint.keys():
-        return config.bindings()
-    return checkpoint.get("settings", config.bindings())
+    now = config.bindings()
+    entries = (checkpoint.get("recipe"), checkpoint.get("state"))
+    settings = checkpoint.get("settings", now)
+    is_ours = all(isinstance(entry, dict) for entry in (*entries, settings))
+    return settings if is_ours else now
 
 
 def _announce_changes(checkpoint: dict[str, Any]) -> None:

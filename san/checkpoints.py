@@ -45,7 +45,7 @@ _WRAPPERS = ("module.", "_orig_mod.", "model.")
 _AVERAGED = "n_averaged"
 
 # Of our own checkpoints: what is trained where `state_dict` is its average.
-_TRAINED = "trained_state_dict"
+TRAINED = "trained_state_dict"
 
 
 def load_published_checkpoint(
@@ -131,7 +131,7 @@ def _find_state_dict(
     found = {
         name: entry
         for name, entry in checkpoint.items()
-        if name != _TRAINED and _is_of_a_network(entry)
+        if name != TRAINED and is_state_dict(entry)
     }
     if len(found) > 1:
         listed = _list(
@@ -146,7 +146,7 @@ def _find_state_dict(
     return checkpoint.get("state_dict", checkpoint)
 
 
-def _is_of_a_network(entry: Any) -> bool:
+def is_state_dict(entry: Any) -> bool:
     """Whether an entry of a file is a state dict.
 
     Names of a network have dots; those of a loss or of random states, which

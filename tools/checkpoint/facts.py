@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from eval import class_order, loading
+from san.checkpoints import TRAINED, is_state_dict
 from san.data import Data
 from san.jobs import config, valid_json
 from san.networks import pretrained
@@ -19,12 +20,16 @@ UNKNOWN = "unknown"
 
 # Of a checkpoint of ours, and of a published one. Not the optimiser's state,
 # without which training cannot go on, and not the path of the images.
-_KEPT = (
-    *("epoch", "top1_val", "top5_val", "classes", "num_images", "images"),
-    *("recipe", "settings", "state", "origin", "architecture"),
-    *("network", "configuration", "preprocessing", "source", "license"),
-    "averaged",
-)
+# Other tools have other things by these names: of what kind each is.
+_KEPT: dict[str, Any] = {
+    **dict.fromkeys(("epoch", "num_images", "averaged"), int),
+    **dict.fromkeys(("top1_val", "top5_val"), int | float),
+    **dict.fromkeys(("images", "network", "source", "license"), str),
+    **dict.fromkeys(("recipe", "settings", "state", "architecture"), dict),
+    **dict.fromkeys(("configuration", "preprocessing"), dict),
+    "classes": list,
+    "origin": dict | None,
+}
 
 
 def kept(checkpoint: Mapping[str, Any]) -> dict[str, Any]:
@@ -33,21 +38,38 @@ def kept(checkpoint: Mapping[str, Any]) -> dict[str, Any]:
     Args:
       checkpoint: as checkpoints.read_checkpoint has read it.
     """
-    found = {name: checkpoint[name] for name in _KEPT if name in checkpoint}
-    if "trained_state_dict" in checkpoint:
+    found = {
+        name: _plain(checkpoint[name]) for name in _KEPT if name in checkpoint
+    }
+    found = {
+        name: value
+        for name, value in found.items()
+        if isinstance(value, _KEPT[name])
+    }
+    if TRAINED in checkpoint:
         found["averaged"] = True
-    found = json.loads(valid_json.line_of(found))
     _shorten(found, "recipe", "initial_checkpoint")
     _shorten(found, "settings", "Recipe.initial_checkpoint")
     return found
 
 
+def _plain(value: Any) -> Any:
+    """A value as JSON has it; ... where that has no word for it."""
+    try:
+        return json.loads(valid_json.line_of(value))
+    except (TypeError, ValueError):
+        return ...
+
+
 def left_out(checkpoint: Mapping[str, Any]) -> list[str]:
     """Names of what a checkpoint holds beside that and its weights."""
+    if is_state_dict(checkpoint):
+        return []
+    found = kept(checkpoint)
     return [
         str(name)
         for name, entry in checkpoint.items()
-        if name not in _KEPT and not _is_of_a_network(entry)
+        if name not in found and (name == TRAINED or not is_state_dict(entry))
     ]
 
 
@@ -84,15 +106,6 @@ def of_network(
     return json.loads(valid_json.line_of(facts))
 
 
-def _is_of_a_network(entry: Any) -> bool:
-    """Whether an entry of a checkpoint is the state dict of a network."""
-    return isinstance(entry, Tensor) or (
-        isinstance(entry, Mapping)
-        and any("." in str(name) for name in entry)
-        and all(isinstance(value, Tensor) for value in entry.values())
-    )
-
-
 def _shorten(facts: dict[str, Any], entry: str, name: str) -> None:
     """Leaves of a path the file's name: folders are nobody else's affair."""
     values = facts.get(entry)
@@ -119,7 +132,7 @@ def figures(facts: Mapping[str, Any]) -> dict[str, Any]:
     if isinstance(state, dict):
         # Within an epoch the weights are no longer those validated last.
         latest = None if state.get("step") else state.get("latest")
-        return dict(latest) if latest else {}
+        return dict(latest) if isinstance(latest, dict) else {}
     names = {"top1": "top1_val", "top5": "top5_val"}
     return {
         name: facts[entry]
