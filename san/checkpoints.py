@@ -253,7 +253,7 @@ def _read_safetensors(
         is_damaged = verify and safetensors_file.is_damaged(content)
         tensors, texts = safetensors_file.unpack(content)
         facts = json.loads(texts.get(safetensors_file.FACTS, "{}"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(
             "read_checkpoint: file must be a whole safetensors file, got"
             f" {path}, which is damaged or of another kind ({error})"
@@ -351,8 +351,8 @@ def _describe(
         )
     return (
         "read_checkpoint: file must be a whole checkpoint written by "
-        f"torch.save or safetensors, got {path}, which is damaged or of another kind "
-        f"({type(error).__name__})"
+        f"torch.save or safetensors, got {path}, which is damaged or of"
+        f" another kind ({type(error).__name__})"
     )
 
 

@@ -95,11 +95,8 @@ def unpack(content: bytes) -> tuple[dict[str, Tensor], dict[str, str]]:
       ValueError: if anything in it is not as the format says; in a few words.
     """
     header, start = _header(content)
-    texts = header.pop(_TEXTS, {})
-    if not isinstance(texts, dict) or not all(
-        isinstance(text, str) for text in texts.values()
-    ):
-        raise ValueError(f"{_TEXTS} does not hold texts")
+    texts = _texts_of(header)
+    header.pop(_TEXTS, None)
     data = torch.from_numpy(
         np.frombuffer(content, np.uint8, offset=start).copy()
     )
@@ -111,10 +108,7 @@ def unpack(content: bytes) -> tuple[dict[str, Tensor], dict[str, str]]:
     if starts != ends[:-2] or ends[-2] != len(data):
         raise ValueError("the tensors are not all of its bytes, each once")
     tensors = {
-        name: data[begin:end]
-        .clone()
-        .view(_DTYPES[header[name]["dtype"]])
-        .reshape(header[name]["shape"])
+        name: _tensor_of(header[name], data[begin:end])
         for name, (begin, end) in spans.items()
     }
     texts.pop(_DIGEST, None)
@@ -140,15 +134,23 @@ def is_damaged(content: bytes) -> bool:
     named = _digest_of(header)
     if named is None:
         # One that pack has made says what it is of.
-        return FACTS in (header.get(_TEXTS) or {})
+        return FACTS in _texts_of(header)
     at = content.find(_MARK) + len(_MARK)
     signed = content[:at] + _ZEROS + content[at + len(_ZEROS) :]
     return hashlib.sha256(signed).hexdigest() != named
 
 
+def _texts_of(header: dict[str, Any]) -> dict[str, str]:
+    texts = header.get(_TEXTS, {})
+    if not isinstance(texts, dict) or not all(
+        isinstance(text, str) for text in texts.values()
+    ):
+        raise ValueError(f"{_TEXTS} does not hold texts")
+    return texts
+
+
 def _digest_of(header: dict[str, Any]) -> str | None:
-    texts = header.get(_TEXTS)
-    return texts.get(_DIGEST) if isinstance(texts, dict) else None
+    return _texts_of(header).get(_DIGEST)
 
 
 def _bytes_of(name: str, tensor: Tensor) -> bytes:
@@ -164,6 +166,12 @@ def _bytes_of(name: str, tensor: Tensor) -> bytes:
         )
     flat = tensor.detach().cpu().contiguous().reshape(-1)
     return flat.view(torch.uint8).numpy().tobytes()
+
+
+def _tensor_of(entry: dict[str, Any], part: Tensor) -> Tensor:
+    tensor = torch.empty(entry["shape"], dtype=_DTYPES[entry["dtype"]])
+    tensor.reshape(-1).view(torch.uint8).copy_(part)
+    return tensor
 
 
 def _header(content: bytes) -> tuple[dict[str, Any], int]:
@@ -208,6 +216,8 @@ def _span(name: str, entry: Any) -> tuple[int, int]:
         type(number) is int and number >= 0 for number in numbers
     ):
         raise ValueError(f"{name} has no shape and offsets of whole numbers")
+    if math.prod(max(number, 1) for number in shape) >= 2**63:
+        raise ValueError(f"{name} has sides that nothing can have")
     begin, end = offsets
     if end - begin != math.prod(shape) * _DTYPES[dtype].itemsize:
         raise ValueError(f"{name} is not as long as its shape says")

@@ -153,6 +153,7 @@ HEADERS_THAT_LIE = {
     "no entry": file({"a": 3}),
     "a number as text": file({"__metadata__": {"a": 3}}),
     "texts that are none": file({"__metadata__": [1]}),
+    "texts that are a number": file({"__metadata__": 5}),
     "nested without end": file(b"[" * 100_000),
 }
 
@@ -160,11 +161,35 @@ HEADERS_THAT_LIE = {
 @pytest.mark.parametrize(
     "content", HEADERS_THAT_LIE.values(), ids=HEADERS_THAT_LIE
 )
-def test_a_header_that_lies(content):
+def test_a_header_that_lies(content, tmp_path):
     with pytest.raises(safetensors.SafetensorError):
         safetensors.torch.load(content)
     with pytest.raises(ValueError):
         safetensors_file.unpack(content)
+    path = tmp_path / "x.safetensors"
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=r"x\.safetensors"):
+        checkpoints.read_checkpoint(path)
+
+
+def test_facts_that_are_nested_without_end(tmp_path):
+    path = tmp_path / "x.safetensors"
+    path.write_bytes(safetensors_file.pack({}, {"san": "[" * 100_000}))
+    with pytest.raises(ValueError, match=r"x\.safetensors"):
+        checkpoints.read_checkpoint(path)
+
+
+@pytest.mark.parametrize("shape", [[0, 2**62, 16], [0, 2**64]])
+def test_sides_that_nothing_can_have(shape):
+    with pytest.raises(ValueError, match="nothing can have"):
+        safetensors_file.unpack(file({"a": entry(0, 0, shape)}))
+
+
+def test_tensors_without_elements():
+    nothing = {"a": torch.zeros(0, 3), "b": torch.ones(2, 0, dtype=torch.bool)}
+    content = safetensors_file.pack(nothing, {})
+    assert_same(safetensors_file.unpack(content)[0], nothing)
+    assert_same(safetensors.torch.load(content), nothing)
 
 
 @pytest.mark.parametrize("share", [0.001, 0.2, 0.5, 0.99])
