@@ -21,6 +21,7 @@ import san
 from eval import class_order
 from san import checkpoints, data
 from san.jobs import config, network, processes
+from san.networks import pretrained
 from san.recipe import Recipe
 
 
@@ -160,7 +161,7 @@ def read_network(
     state_dict = checkpoints.state_dict_of(checkpoint, path)
     num_classes = _num_classes(state_dict, path)
     model = san.create_model(num_classes=num_classes)
-    checkpoints.load_state_dict(model, state_dict, source=str(path))
+    pretrained.load(model, checkpoint, path)
     if say:
         _announce_changes(checkpoint)
     san.set_attention_backend()  # The configured one.

@@ -200,10 +200,30 @@ def test_a_checkpoint_without_a_classifier(tmp_path):
         jobs.evaluate(path)
 
 
-def test_a_checkpoint_of_another_network(tmp_path, run):
+@pytest.mark.parametrize(
+    ("binding", "message"),
+    [
+        ("SAN.widths = (32, 64)", r"widths \[32, 32\] instead of \[32, 64\]"),
+        # Weights of another footprint have the same shapes.
+        (
+            "SAN.kernel_sizes = (3, 5)",
+            r"kernel_sizes \[3, 3\] instead of \[3, 5\]",
+        ),
+    ],
+)
+def test_a_checkpoint_of_another_network(tmp_path, run, binding, message):
+    jobs.configure(tmp_path, binding)
+    with pytest.raises(ValueError, match=message):
+        jobs.evaluate(run.last)
+
+
+def test_a_checkpoint_that_does_not_say_of_which_network(tmp_path, run):
+    checkpoint = torch.load(run.last, weights_only=True)
+    del checkpoint["architecture"]
+    torch.save(checkpoint, tmp_path / "older.pth")
     jobs.configure(tmp_path, "SAN.widths = (32, 64)")
     with pytest.raises(ValueError, match=r"misshapen: conv1\.weight"):
-        jobs.evaluate(run.last)
+        jobs.evaluate(tmp_path / "older.pth")
 
 
 def test_json_has_every_figure(run):
