@@ -138,7 +138,9 @@ def _load(
     except ValueError as error:
         state_dict = checkpoints.state_dict_of(read, path)
         advice = _other_channels(model, state_dict)
-        advice = advice or seems_to_be(state_dict, read.get("architecture"))
+        fitting = names_of(state_dict, read.get("architecture"))
+        if fitting and not advice:
+            advice = f"; the weights fit {' or '.join(fitting)}"
         raise ValueError(f"create_model: {error}{advice}") from error
     if left_out:
         warnings.warn(f"create_model: {left_out}", stacklevel=4)
@@ -157,25 +159,25 @@ def _other_channels(model: nn.Module, state_dict: Mapping[str, Tensor]) -> str:
     )
 
 
-def seems_to_be(
+def names_of(
     state_dict: Mapping[str, Tensor], architecture: Any = None
-) -> str:
-    """Says which networks of this package weights fit, but for their head.
+) -> list[str]:
+    """Names the networks of this package that weights fit, but for their head.
 
     Args:
       state_dict: weights by name.
       architecture: what their file says of its network, if anything.
 
     Returns:
-      Half a sentence with names for create_model; "" if there is none.
+      The first of them, as create_model takes them.
     """
     shapes = _body_shapes(state_dict)
     # The names of the published networks say the most.
     for names in (_NETWORKS, ROWS):
         fitting = [name for name in names if _fits(name, shapes, architecture)]
         if fitting:
-            return f"; the weights fit {' or '.join(fitting[:_MAX_NAMES])}"
-    return ""
+            return fitting[:_MAX_NAMES]
+    return []
 
 
 def _fits(

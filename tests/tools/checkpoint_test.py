@@ -96,6 +96,18 @@ def test_the_same_checkpoint_gives_the_same_bytes(folder, tmp_path):
     assert again == (folder / "m.safetensors").read_bytes()
 
 
+def test_what_was_exported_gives_the_same_bytes_again(folder, tmp_path):
+    code, _, stderr = run(
+        tmp_path,
+        "export",
+        f"--checkpoint={folder}/m.safetensors",
+        "--output=m.safetensors",
+    )
+    assert code == 0, stderr
+    again = (tmp_path / "m.safetensors").read_bytes()
+    assert again == (folder / "m.safetensors").read_bytes()
+
+
 def test_evaluation_needs_no_other_file(folder):
     found = []
     for arguments in (["--workdir=work"], ["--checkpoint=m.safetensors"]):
@@ -363,7 +375,7 @@ def jobs_weights():
                 "--output=o.safetensors",
                 "--gin_param=SAN.widths=(64,64)",
             ],
-            "entries must be those of the model",
+            "must be of the same network, got widths [32, 32] instead of",
         ),
     ],
 )

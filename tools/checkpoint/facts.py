@@ -14,7 +14,7 @@ from san.data import Data
 from san.jobs import config, valid_json
 from san.networks import pretrained
 from san.networks.architecture import architecture
-from san.networks.zoo import seems_to_be
+from san.networks.zoo import names_of
 
 UNKNOWN = "unknown"
 
@@ -103,6 +103,8 @@ def of_network(
         "source": source or facts.get("source") or _source(facts),
         "license": licence or facts.get("license") or UNKNOWN,
     }
+    # In one order, whatever file they came from: equal facts, equal bytes.
+    facts = {name: facts[name] for name in _KEPT if name in facts}
     return json.loads(valid_json.line_of(facts))
 
 
@@ -153,11 +155,11 @@ def summary(
     facts = kept(checkpoint)
     count = pretrained.num_classes_of(state_dict)
     names = class_order.class_names(dict(checkpoint), count) if count else None
-    seems = seems_to_be(state_dict, checkpoint.get("architecture"))
+    fitting = names_of(state_dict, checkpoint.get("architecture"))
     buffers = ("running_mean", "running_var", "num_batches_tracked")
     return {
         "network": facts.get("network"),
-        "weights_fit": seems.removeprefix("; the weights fit ") or None,
+        "weights_fit": " or ".join(fitting) or None,
         "architecture": facts.get("architecture"),
         "parameters": sum(
             tensor.numel()
