@@ -208,18 +208,7 @@ class Recipe:
         )
         self._check_step_epochs()
         self._check_betas()
-        path = self.initial_checkpoint
-        self._check(
-            "initial_checkpoint",
-            "be None or the name of a file",
-            path is None or (isinstance(path, str) and path != ""),
-        )
-        self._check(
-            "frozen_stages",
-            "be 0 without initial_checkpoint, whose weights they keep",
-            path is not None or not self.frozen_stages,
-        )
-        self._check_choice("head", HEADS)
+        self._check_beginning()
         self._check_choice("optimizer", OPTIMIZERS)
         self._check_choice("schedule", SCHEDULES)
         self._check_choice("schedule_interval", INTERVALS)
@@ -267,6 +256,20 @@ class Recipe:
             and all(_is_integer(epoch) and epoch > 0 for epoch in epochs)
             and list(epochs) == sorted(set(epochs)),
         )
+
+    def _check_beginning(self) -> None:
+        path = self.initial_checkpoint
+        self._check(
+            "initial_checkpoint",
+            "be None or the name of a file",
+            path is None or (isinstance(path, str) and path != ""),
+        )
+        self._check(
+            "frozen_stages",
+            "be 0 without initial_checkpoint, whose weights they keep",
+            path is not None or not self.frozen_stages,
+        )
+        self._check_choice("head", HEADS)
 
     def _check_betas(self) -> None:
         betas = self.betas

@@ -361,18 +361,16 @@ class Trainer:
             self._fail("weights must stay finite", self.state.step)
 
     def _fail(self, what: str, step: int) -> None:
-        epoch, rate_at = self.state.epoch, self._run.rate_at
+        epoch, saved = self.state.epoch, ""
+        rate = self._run.rate_at(epoch, step - 1)
+        if self._folder.last.exists():
+            where = self._folder.path
+            saved = f" What is saved in {where} is from before that."
         raise FloatingPointError(
             f"train: {what} at epoch {epoch + 1}, step {step}, with a learning"
-            f" rate of {rate_at(epoch, step - 1):g}. Try a lower Recipe.learning_rate, more"
-            " Recipe.warmup_epochs or Recipe.precision = 'float32'."
-            + self._saved_before()
+            f" rate of {rate:g}. Try a lower Recipe.learning_rate, more"
+            f" Recipe.warmup_epochs or Recipe.precision = 'float32'.{saved}"
         )
-
-    def _saved_before(self) -> str:
-        if not self._folder.last.exists():
-            return ""
-        return f" What is saved in {self._folder.path} is from before that."
 
     def _must_save(self) -> bool:
         """Whether a checkpoint is due: every so many steps, and at the end.

@@ -12,12 +12,6 @@ from san.data import PREPROCESSING
 from tools.checkpoint import facts as plain_facts
 from tools.checkpoint.facts import UNKNOWN
 
-# What a network's configuration binds, and not that of its images.
-_OF_NETWORKS = (
-    *("create_model.", "SAN.", "ResNet.", "RowSize."),
-    *("PairwiseAttention.", "PatchwiseAttention.", "ScalarAttention."),
-)
-
 _DIGITS = 4  # Of figures, behind the point.
 
 _TAGS = ["image-classification", "self-attention", "san", "safetensors"]
@@ -130,7 +124,7 @@ def _use(name: str, facts: Mapping[str, Any]) -> list[str]:
     bindings = {
         binding: value
         for binding, value in facts["configuration"].items()
-        if binding.startswith(_OF_NETWORKS)
+        if not binding.startswith("Data.")  # Its images'.
     }
     lines = ["import san", ""]
     if bindings.keys() == {"create_model.name"} and facts["network"]:
