@@ -2,7 +2,7 @@
 
 from san.data.digits import NUM_FOLDS, Digits, write_digits
 from san.data.errors import DataError
-from san.data.folder import load_split
+from san.data.folder import class_folders, load_folder, load_split
 from san.data.index import ImageIndex
 from san.data.listing import are_numbers
 from san.data.loaders import TrainingLoader, ValidationLoader
@@ -18,6 +18,8 @@ __all__ = [
     "TrainingLoader",
     "ValidationLoader",
     "are_numbers",
+    "class_folders",
+    "load_folder",
     "load_split",
     "write_digits",
 ]

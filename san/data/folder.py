@@ -1,7 +1,8 @@
 """Which images a folder holds: root/train/<class>/* and root/val/<class>/*.
 
-Checks the folders and makes the index; listing.py lists the files, scan.py
-looks into them.
+Or class folders alone, root/<class>/*, as test sets are distributed. Checks the
+folders and makes the index; listing.py lists the files, scan.py looks into
+them.
 """
 
 import collections
@@ -62,6 +63,53 @@ def load_split(
     classes = _class_names(root, split)
     if split == "train":
         _check_same_classes(root, classes)
+    return _load(root, split, classes, cache_dir, exclude, show_progress)
+
+
+def load_folder(folder: str, *, show_progress: bool = True) -> ImageIndex:
+    """Lists a folder that holds class folders itself, as load_split a split.
+
+    Args:
+      folder: holds <class>/* images, and no splits.
+      show_progress: as load_split.
+
+    Returns:
+      The images, by class and name; the index has the split "".
+
+    Raises:
+      DataError: as load_split.
+    """
+    folder = os.path.abspath(folder)
+    classes = class_folders(folder)
+    return _load(folder, "", classes, None, None, show_progress)
+
+
+def class_folders(folder: str) -> list[str]:
+    """Names of the class folders in a folder, in the order of their labels.
+
+    Args:
+      folder: holds <class>/* images.
+
+    Raises:
+      DataError: there are none.
+    """
+    if not os.path.isdir(folder):
+        raise DataError(f"folder of class folders {folder} does not exist")
+    classes = listing.class_folders(folder)
+    if not classes:
+        raise DataError(f"{folder} holds no class folders, <class>/*.JPEG")
+    return classes
+
+
+def _load(
+    root: str,
+    split: str,
+    classes: list[str],
+    cache_dir: str | None,
+    exclude: str | None,
+    show_progress: bool,
+) -> ImageIndex:
+    """The images of class folders; see load_split, and load_folder for ""."""
     excluded = set(exclusion.read(exclude, root) if exclude else ())
     folders = listing.list_folders(root, split, classes)
     by_class = [
@@ -70,7 +118,7 @@ def load_split(
     ]
     _check_none_empty(root, split, classes, by_class)
     if show_progress:
-        _print_left_out(split, folders, excluded, exclude or "")
+        _print_left_out(split or root, folders, excluded, exclude or "")
     files = list(itertools.chain.from_iterable(by_class))
     sizes, bad = scan.look_at(
         root,
@@ -152,7 +200,8 @@ def _check_none_empty(
     if empty:
         raise DataError(
             f"{first_few(empty)}: no images in it; every class folder must"
-            " hold images: add them or remove the folder from train and val"
+            " hold images: add them or remove the folder"
+            + (" from train and val" if split else "")
         )
 
 

@@ -16,7 +16,7 @@ class ImageIndex:
 
     Attributes:
       root: the data folder, absolute.
-      split: "train" or "val".
+      split: "train" or "val", or "" where root holds the class folders itself.
       classes: folder names, sorted, by number where all of them are numbers;
         a label is a place in this list.
       paths: of the image files, relative to root, by class and name.

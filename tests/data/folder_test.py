@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from san.data import DataError, load_split
+from san.data import DataError, load_folder, load_split
 from tests.data import odd_files
 from tests.data.sample_images import picture, write_images
 
@@ -66,6 +66,40 @@ def test_hidden_files_and_files_beside_the_classes_are_left_out(folder):
 def test_validation_folder_alone_is_enough_for_evaluation(tmp_path):
     write_images(tmp_path, {"val/cat": [(8, 8)]})
     assert load_split(str(tmp_path), "val").classes == ["cat"]
+
+
+def test_class_folders_without_a_split(tmp_path, capsys):
+    """As the test sets of others are distributed: spaces, a README, clutter."""
+    write_images(tmp_path, {"n02": [(8, 9)], "n01": [(7, 6), (5, 5)]})
+    (tmp_path / "n01" / "0.jpg").rename(tmp_path / "n01" / "art (1) of x.jpg")
+    (tmp_path / "n01" / "Thumbs.db").write_bytes(b"x")
+    (tmp_path / "README.txt").write_text("hello")
+    index = load_folder(str(tmp_path))
+    assert (index.root, index.split) == (str(tmp_path), "")
+    assert index.classes == ["n01", "n02"]
+    assert index.paths == ["n01/1.jpg", "n01/art (1) of x.jpg", "n02/0.jpg"]
+    assert index.labels.tolist() == [0, 0, 1]
+    assert index.heights.tolist() == [5, 7, 8]
+    assert capsys.readouterr().err == (
+        f"no images, left out of {tmp_path}: 1 'Thumbs.db'\n"
+    )
+
+
+def test_class_folders_that_cannot_be_used(tmp_path):
+    with pytest.raises(
+        DataError, match=r"class folders .*/none does not exist"
+    ):
+        load_folder(str(tmp_path / "none"))
+    with pytest.raises(DataError, match="holds no class folders"):
+        load_folder(str(tmp_path))
+    (tmp_path / "n01").mkdir()
+    with pytest.raises(
+        DataError, match=r"/n01: no images in it; .*remove the folder$"
+    ):
+        load_folder(str(tmp_path))
+    (tmp_path / "n01" / "notes.txt").write_text("hello")
+    with pytest.raises(DataError, match=r"notes.txt is not a JPEG"):
+        load_folder(str(tmp_path))
 
 
 def test_missing_folders(folder, tmp_path):
