@@ -36,7 +36,7 @@ def in_checkpoint_order(
     trained = class_names(checkpoint, num_classes)
     if trained is None:
         if say:
-            _say_assumed(index.classes)
+            say_assumed(index.classes)
         return index
     _check_names(trained, index)
     return reordered(index, trained, say=say)
@@ -106,9 +106,22 @@ def _names(checkpoint: dict[str, Any], entry: str) -> list[str] | None:
     return list(classes)
 
 
-def _say_assumed(classes: Sequence[str]) -> None:
-    """Says which order is assumed, unless it is ImageNet's own."""
-    if all(map(_SYNSET.fullmatch, classes)):
+def are_synsets(classes: Sequence[str]) -> bool:
+    """Whether all names are ImageNet's, whose order is known.
+
+    Args:
+      classes: names of classes.
+    """
+    return all(map(_SYNSET.fullmatch, classes))
+
+
+def say_assumed(classes: Sequence[str]) -> None:
+    """Says on stderr which order is assumed, unless it is ImageNet's own.
+
+    Args:
+      classes: names of class folders, in the order that is assumed.
+    """
+    if are_synsets(classes):
         return
     how = "number" if data.are_numbers(classes) else "name"
     print(

@@ -6,7 +6,7 @@ Flags are in imagenet.py, the loop over the images in validation.py.
 import dataclasses
 import pathlib
 
-from eval import validation
+from eval import real_labels, validation
 from eval.loading import Trained
 from eval.outcomes import Outcomes, Recorder
 from san import data
@@ -24,6 +24,8 @@ class Evaluation:
       settings: how they became the network's input.
       result: the figures.
       outcomes: what the network said of each image.
+      about: what kind of figures they are, where they are not the usual ones.
+      real: the accuracy by the ReaL labels, if it was asked for.
     """
 
     checkpoint: pathlib.Path
@@ -33,6 +35,8 @@ class Evaluation:
     settings: data.Data
     result: validation.Result
     outcomes: Outcomes
+    about: str | None = None
+    real: real_labels.Accuracy | None = None
 
     @property
     def classes(self) -> list[str]:
@@ -40,13 +44,24 @@ class Evaluation:
         return self.index.classes
 
 
-def evaluate(trained: Trained, batch_size: int | None) -> Evaluation:
+def evaluate(
+    trained: Trained,
+    batch_size: int | None,
+    real: list[list[int]] | None = None,
+) -> Evaluation:
     """Evaluates a network on its images.
 
     Args:
       trained: the network.
       batch_size: images at a time over all processes; None for the recipe's.
+      real: the ReaL labels of ImageNet's validation images, or None.
+
+    Raises:
+      ValueError: if those are not of these images.
     """
+    labels = None
+    if real is not None:
+        labels = real_labels.of_images(real, trained.index)
     device = trained.process.device
     batches = trained.batches(batch_size)
     recorder = Recorder(trained.index.labels, batches.numbers, device)
@@ -58,6 +73,7 @@ def evaluate(trained: Trained, batch_size: int | None) -> Evaluation:
         trained.recipe.precision,
         recorder,
     )
+    outcomes = recorder.outcomes()
     return Evaluation(
         trained.checkpoint,
         trained.epoch,
@@ -65,5 +81,7 @@ def evaluate(trained: Trained, batch_size: int | None) -> Evaluation:
         trained.index,
         trained.settings,
         result,
-        recorder.outcomes(),
+        outcomes,
+        trained.about,
+        None if labels is None else labels.accuracy(outcomes.predicted),
     )

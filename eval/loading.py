@@ -46,6 +46,12 @@ class Network:
         """Names of its outputs; None if the checkpoint has none."""
         return class_order.class_names(self.checkpoint, self.num_classes)
 
+    @property
+    def epoch(self) -> int | None:
+        """Epochs that it was trained for, if that is a number."""
+        epoch = self.checkpoint.get("epoch")
+        return int(epoch) if isinstance(epoch, numbers.Integral) else None
+
 
 @dataclasses.dataclass(frozen=True)
 class Trained:
@@ -61,6 +67,7 @@ class Trained:
       settings: how they become the network's input.
       recipe: batch size and precision.
       process: this process.
+      about: what kind of figure comes of them, where it is not the usual one.
     """
 
     checkpoint: pathlib.Path
@@ -72,6 +79,7 @@ class Trained:
     settings: data.Data
     recipe: Recipe
     process: processes.Process
+    about: str | None = None
 
     @property
     def num_classes(self) -> int:
@@ -131,7 +139,7 @@ def load(
         numbers = _evenly(len(index), num_images)
         yield Trained(
             path,
-            _epoch(found.checkpoint),
+            found.epoch,
             found.name,
             found.model.to(process.device),
             index.part(numbers),
@@ -215,12 +223,6 @@ def _announce_changes(checkpoint: dict[str, Any]) -> None:
                 f"warning: {name} is {new}; the network was trained with {old}",
                 file=sys.stderr,
             )
-
-
-def _epoch(checkpoint: dict[str, Any]) -> int | None:
-    """Epochs that the network was trained for, if that is a number."""
-    epoch = checkpoint.get("epoch")
-    return int(epoch) if isinstance(epoch, numbers.Integral) else None
 
 
 def _load_images(root: str, workdir: pathlib.Path | None) -> data.ImageIndex:

@@ -1,6 +1,7 @@
 """An evaluation as text, as JSON and as a table of its classes."""
 
 import csv
+import dataclasses
 import io
 from collections.abc import Sequence
 from typing import Any
@@ -22,7 +23,9 @@ def as_text(evaluation: Evaluation) -> str:
     return "\n".join(
         [
             f"{evaluation.checkpoint}{trained}",
+            *_about(evaluation),
             f"top-1   {result.top1:6.2f}%",
+            *_real(evaluation),
             f"top-5   {result.top5:6.2f}%",
             f"loss    {result.loss:7.4f}",
             f"ECE     {_calibration_error(evaluation):6.2f}%"
@@ -41,12 +44,15 @@ def by_size_as_text(evaluations: Sequence[Evaluation]) -> str:
         f"{one.settings.image_size:>6}{one.settings.resize_size:>9}"
         f"{one.result.top1:>9.2f}%{one.result.top5:>8.2f}%"
         f"{one.result.loss:>9.4f}{one.result.images_per_second:>10.0f}"
+        + (f"{one.real.top1:>8.2f}%" if one.real else "")
         for one in evaluations
     ]
     return "\n".join(
         [
             f"{evaluations[0].checkpoint}",
-            "  size  resized     top-1    top-5     loss  images/s",
+            *_about(evaluations[0]),
+            "  size  resized     top-1    top-5     loss  images/s"
+            + ("     ReaL" if evaluations[0].real else ""),
             *lines,
         ]
     )
@@ -64,6 +70,7 @@ def _figures(evaluation: Evaluation) -> dict[str, Any]:
     return {
         "checkpoint": str(evaluation.checkpoint),
         "epoch": evaluation.epoch,
+        "about": evaluation.about,
         "top1": result.top1,
         "top5": result.top5,
         "loss": result.loss,
@@ -73,6 +80,7 @@ def _figures(evaluation: Evaluation) -> dict[str, Any]:
         "images_per_second": result.images_per_second,
         "image_size": evaluation.settings.image_size,
         "resize_size": evaluation.settings.resize_size,
+        "real": evaluation.real and dataclasses.asdict(evaluation.real),
         "per_class": _per_class(evaluation),
     }
 
@@ -88,6 +96,20 @@ def as_csv(evaluation: Evaluation) -> str:
     return text.getvalue()
 
 
+def _about(evaluation: Evaluation) -> list[str]:
+    return [] if evaluation.about is None else [evaluation.about]
+
+
+def _real(evaluation: Evaluation) -> list[str]:
+    real = evaluation.real
+    if real is None:
+        return []
+    return [
+        f"ReaL    {real.top1:6.2f}%    {real.num_images} images;"
+        f" {real.num_without} without labels left out"
+    ]
+
+
 def _confidence(evaluation: Evaluation) -> float:
     return 100 * float(evaluation.outcomes.confidences.mean())
 
@@ -97,6 +119,7 @@ def _calibration_error(evaluation: Evaluation) -> float:
 
 
 def _per_class(evaluation: Evaluation) -> dict[str, dict[str, Any]]:
+    """The figures of each class that has images."""
     result = evaluation.result
     rows = zip(
         evaluation.classes,
@@ -112,6 +135,7 @@ def _per_class(evaluation: Evaluation) -> dict[str, dict[str, Any]]:
             "num_images": images,
         }
         for name, images, first, among in rows
+        if images
     }
 
 

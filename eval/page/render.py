@@ -73,7 +73,9 @@ def _headline(found: Evaluation) -> dict[str, Any]:
     return {
         "checkpoint": str(found.checkpoint),
         "epoch": found.epoch,
-        "data": found.index.root,
+        "data": os.path.join(found.index.root, found.index.split),
+        "about": found.about,
+        "real": found.real,
         "settings": found.settings,
         "result": found.result,
         "confidence": 100 * float(found.outcomes.confidences.mean()),

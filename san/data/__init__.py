@@ -1,7 +1,7 @@
 """The input: from a folder of images to batches of normalised pixels."""
 
 from san.data.digits import NUM_FOLDS, Digits, write_digits
-from san.data.errors import DataError
+from san.data.errors import DataError, first_few
 from san.data.folder import class_folders, load_folder, load_split
 from san.data.index import ImageIndex
 from san.data.listing import are_numbers
@@ -19,6 +19,7 @@ __all__ = [
     "ValidationLoader",
     "are_numbers",
     "class_folders",
+    "first_few",
     "load_folder",
     "load_split",
     "write_digits",
