@@ -201,7 +201,7 @@ def _evaluate_corrupted(
         found = []
         for one in corruption_errors.measure(trial, _SHARED.batch_size.value):
             found.append(one)
-            _print(process, corruption_report.line(one))
+            _print(process, corruption_report.line(trial, one))
         _print(process, corruption_report.tail(trial, found))
         if process.is_first:
             makers = {

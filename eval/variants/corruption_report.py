@@ -32,14 +32,16 @@ def head(trial: Trial) -> str:
     )
 
 
-def line(one: Corrupted) -> str:
+def line(trial: Trial, one: Corrupted) -> str:
     """A corruption, for people.
 
     Args:
+      trial: what is tried.
       one: its errors.
     """
     figures = [one.errors.get(severity) for severity in corruptions.SEVERITIES]
-    cells = "".join(map(_cell, [*figures, one.error, one.normalised]))
+    normalised = one.normalised(trial.found.num_classes)
+    cells = "".join(map(_cell, [*figures, one.error, normalised]))
     return f"{one.name:<18}{cells}"
 
 
@@ -87,7 +89,7 @@ def as_json(trial: Trial, found: Sequence[Corrupted]) -> str:
             "corruptions": {
                 one.name: {
                     "error": one.error,
-                    "ce": one.normalised,
+                    "ce": one.normalised(num_classes),
                     "severities": {
                         str(severity): {
                             "error": error,

@@ -96,14 +96,20 @@ class Corrupted:
             return None
         return sum(self.errors.values()) / len(SEVERITIES)
 
-    @property
-    def normalised(self) -> float | None:
+    def normalised(self, num_classes: int) -> float | None:
         """The corruption error CE, in percent: AlexNet has 100.
 
-        The sum over the severities, of which AlexNet's is the denominator; None
-        where that is not known or a severity is missing.
+        The sum over the severities, of which AlexNet's is the denominator.
+
+        Args:
+          num_classes: of the network.
+
+        Returns:
+          CE; None where a severity is missing, or AlexNet's error is not known
+          of this corruption or of as many classes.
         """
-        if self.error is None or self.name not in ALEXNET:
+        known = num_classes == _NUM_CLASSES and self.name in ALEXNET
+        if self.error is None or not known:
             return None
         return self.error / ALEXNET[self.name]
 
@@ -193,8 +199,8 @@ def mean(found: Sequence[Corrupted], num_classes: int) -> float | None:
     """
     if why_no_mean(found, num_classes) is not None:
         return None
-    normalised = [one.normalised for one in found if one.normalised is not None]
-    return sum(normalised) / len(ALEXNET)
+    each = [one.normalised(num_classes) for one in found]
+    return sum(ce for ce in each if ce is not None) / len(ALEXNET)
 
 
 def check_sizes(index: data.ImageIndex, image_size: int) -> None:

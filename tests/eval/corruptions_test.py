@@ -109,7 +109,8 @@ def test_denominators_are_the_means_over_the_severities():
 def test_alexnet_has_one_hundred():
     found = of_errors(percent(ALEXNET_BY_SEVERITY))
     for one in found:
-        assert one.normalised == pytest.approx(100)
+        assert one.normalised(1000) == pytest.approx(100)
+        assert one.normalised(200) is None
     assert corruptions.mean(found, 1000) == pytest.approx(100)
 
 
@@ -120,7 +121,7 @@ def test_the_mean_is_of_ratios_and_without_the_extra_ones():
     for rows in (errors, with_extra):
         found = of_errors(rows)
         assert corruptions.mean(found, 1000) == pytest.approx(expected)
-    assert all(one.normalised is None for one in found[15:])
+    assert all(one.normalised(1000) is None for one in found[15:])
     assert all(one.error == pytest.approx(100) for one in found[15:])
 
 
@@ -177,14 +178,15 @@ def test_every_figure_by_hand(tmp_path, six, capsys):
             assert error == pytest.approx(100 * wrong / 12)
         assert one.error == pytest.approx(100 * (place % 3 + 3) / 12)
         assert one.num_images == dict.fromkeys(range(1, 6), 12)
-    assert found[1].normalised == pytest.approx(100 * 4 / 12 / 0.894468)
+    assert found[1].normalised(1000) == pytest.approx(100 * 4 / 12 / 0.894468)
+    assert found[1].normalised(6) is None
     assert capsys.readouterr().err == (
         f"no corruptions, left out: {root}/clean, {root}/snow/6\n"
     )
-    assert " ".join(corruption_report.line(found[0]).split()) == (
-        "gaussian_noise 8.33% 16.67% 25.00% 33.33% 41.67% 25.00% 28.20%"
+    assert " ".join(corruption_report.line(trial, found[0]).split()) == (
+        "gaussian_noise 8.33% 16.67% 25.00% 33.33% 41.67% 25.00% -"
     )
-    assert corruption_report.line(found[15]).split()[-2:] == ["25.00%", "-"]
+    assert corruption_report.line(trial, found[15]).split()[-1] == "-"
     assert corruption_report.tail(trial, found) == (
         "no mean corruption error (mCE): AlexNet's errors, its denominators,"
         " are of 1000 classes, not of 6\n"
@@ -225,6 +227,10 @@ def test_a_thousand_classes_have_a_mean(tmp_path):
             (root / name / str(severity)).symlink_to(images)
     trial, found = tried(checkpoint, root)
     assert [one.error for one in found] == [pytest.approx(25)] * 2
+    # 25 / 0.826572, and the same of contrast's 0.853204.
+    frost, contrast = (corruption_report.line(trial, one) for one in found)
+    assert frost.split()[-2:] == ["25.00%", "30.25%"]
+    assert contrast.split()[-2:] == ["25.00%", "29.30%"]
     # What the others would have been, being the same images.
     everywhere = [dataclasses.replace(found[0], name=name) for name in ALEXNET]
     expected = np.mean([25 / error for error in ALEXNET.values()])
