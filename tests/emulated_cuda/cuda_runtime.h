@@ -3,14 +3,18 @@
 // thread, in tests.
 //
 // Every thread of a block is a fiber with a stack of its own. A fiber runs
-// until it waits at a barrier or ends; then the next one does, in ascending or
-// descending order (see emulator.cc). Blocks run one after the other. So
-// kernels compute what they would on a GPU if they are free of races, and a
-// missing barrier shows as a wrong result in one of the two orders. Shared
-// memory starts as NaN and ends in a guard: what is read before it is written
-// spoils the result, and a write past the end is an error.
+// until it waits for others or ends; then the next one does, in ascending or
+// descending order (see emulator.h). Blocks run one after the other, likewise.
+// So kernels compute what they would on a GPU if they are free of races, and a
+// missing barrier shows as a wrong result in one of the two orders. What warps
+// do together (cuda_kernels/cuda/warp.h, matrix.h, copy.h) is done
+// when all lanes that it names are there; what is undefined on a GPU is an
+// error. Shared memory starts as NaN and ends at a page that nobody can access;
+// so do the tensors of tests (guarded.py). Two blocks that write one element
+// are an error. Errors name kernel, block and thread.
 //
-// Not here: speed, caches, alignment faults, more than one stream.
+// Not here: speed, caches, alignment faults of plain loads and stores, more
+// than one stream, clusters, wgmma, TMA.
 #ifndef TESTS_EMULATED_CUDA_CUDA_RUNTIME_H_
 #define TESTS_EMULATED_CUDA_CUDA_RUNTIME_H_
 
@@ -19,7 +23,8 @@
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
-#include <functional>
+
+#include "tests/emulated_cuda/emulator.h"
 
 #define __global__
 #define __device__
@@ -29,77 +34,12 @@
 using std::max;
 using std::min;
 
-struct dim3 {
-  unsigned x, y, z;
-  constexpr dim3(unsigned x = 1, unsigned y = 1, unsigned z = 1)
-      : x(x), y(y), z(z) {}
-};
-
-namespace emulated {
-
-constexpr unsigned kLanes = 32;
-
-// Which thread the code that runs now belongs to.
-struct Position {
-  dim3 thread, block, block_size, grid_size;
-  unsigned lane;
-  std::byte* shared;
-};
-extern Position position;
-
-// What a block of the device can ask for: 163 KiB, as on an A100, or
-// EMULATED_CUDA_SHARED_BYTES of the environment.
-int most_shared_bytes();
-
-void wait_for_block();
-void wait_for_warp();
-// 8 bytes of each lane of the running warp.
-uint64_t* warp_slots();
-
-// Runs `kernel` once per thread of every block; throws std::runtime_error if
-// the block hangs or writes past its shared memory.
-void run(dim3 grid, dim3 block, size_t shared_bytes,
-         const std::function<void()>& kernel);
-
-constexpr int kMultiprocessors = 2;
-// What a kernel may be launched with; 48 KiB unless it has asked for more.
-int& shared_limit(const void* kernel);
-
-template <typename T>
-T exchange(T value, unsigned from) {
-  static_assert(sizeof value <= sizeof(uint64_t));
-  memcpy(&warp_slots()[position.lane], &value, sizeof value);
-  wait_for_warp();
-  memcpy(&value, &warp_slots()[from % kLanes], sizeof value);
-  wait_for_warp();
-  return value;
-}
-
-}  // namespace emulated
-
 inline const dim3& threadIdx = emulated::position.thread;
 inline const dim3& blockIdx = emulated::position.block;
 inline const dim3& blockDim = emulated::position.block_size;
 inline const dim3& gridDim = emulated::position.grid_size;
 
 inline void __syncthreads() { emulated::wait_for_block(); }
-inline void __syncwarp(unsigned = ~0u) { emulated::wait_for_warp(); }
-
-// All lanes take part in all of these.
-template <typename T>
-T __shfl_sync(unsigned, T value, int lane) {
-  return emulated::exchange(value, static_cast<unsigned>(lane));
-}
-template <typename T>
-T __shfl_xor_sync(unsigned, T value, int mask) {
-  return emulated::exchange(value, emulated::position.lane ^ mask);
-}
-template <typename T>
-T __shfl_down_sync(unsigned, T value, unsigned step) {
-  const unsigned from = emulated::position.lane + step;
-  return emulated::exchange(
-      value, from < emulated::kLanes ? from : emulated::position.lane);
-}
 
 struct alignas(8) float2 {
   float x, y;
@@ -183,7 +123,7 @@ cudaError_t cudaLaunchKernelEx(const cudaLaunchConfig_t* config,
       shared > static_cast<size_t>(emulated::shared_limit(
                    reinterpret_cast<const void*>(kernel))))
     return cudaErrorInvalidValue;
-  emulated::run(grid, block, shared,
+  emulated::run({reinterpret_cast<const void*>(kernel), grid, block, shared},
                 [&] { kernel(static_cast<Parameters>(arguments)...); });
   return cudaSuccess;
 }
