@@ -1,7 +1,9 @@
+import contextlib
 import dataclasses
 import json
 import math
 import os
+import signal
 import subprocess
 import sys
 
@@ -31,6 +33,8 @@ CPU = Settings(torch.device("cpu"), rounds=2, attempts=1, turn_seconds=0.0)
 class ScriptedClock:
     """Tells times from a list instead of the hour, over and over."""
 
+    with_host = False
+
     def __init__(self, *seconds):
         self._seconds = list(seconds)
 
@@ -40,18 +44,28 @@ class ScriptedClock:
         return self._seconds[-1]
 
 
-def run_tool(*arguments, cwd=None):
+def run_tool(*arguments, cwd=None, stop_after=lambda: False):
     environment = os.environ | {
         "PYTHONPATH": os.pathsep.join(sys.path),
         "CUDA_VISIBLE_DEVICES": "",
     }
-    return subprocess.run(
-        [sys.executable, "-m", "tools.benchmark.main", *arguments],
-        capture_output=True,
+    command = [sys.executable, "-m", "tools.benchmark.main", *arguments]
+    with subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
         text=True,
         env=environment,
         cwd=cwd,
-    )
+    ) as process:
+        while True:
+            if stop_after():
+                process.kill()
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                output = process.communicate(timeout=0.02)
+                return subprocess.CompletedProcess(
+                    command, process.returncode, *output
+                )
 
 
 def sum_case(peer=torch.sum, **fields):
@@ -358,3 +372,32 @@ def test_wrong_flags(arguments, message, tmp_path):
     done = run_tool(*arguments, cwd=tmp_path)
     assert done.returncode != 0
     assert message in done.stdout + done.stderr
+
+
+def test_a_work_that_fails_is_reported_and_the_next_is_measured(capfd):
+    def fail():
+        raise OSError("no memory\nat all")
+
+    entries = [
+        measurement.Entry("bad", fail),
+        measurement.Entry("sum", lambda: sum_case(clock=ScriptedClock(1))),
+    ]
+    (bad,), (good,) = measurement.measure_all(entries, CPU)
+    assert (bad.work, bad.wrong) == ("bad", True)
+    assert "FAILED: OSError: no memory" in report.table([bad])
+    assert 'raise OSError("no memory' in capfd.readouterr().err
+    assert good.ratios == [1, 1]
+
+
+def test_what_was_measured_is_there_after_each_work(tmp_path):
+    done = run_tool(
+        *("startup", "--quick", "--rounds=1", "--allow_noise"),
+        *("--only=import|bits", "--json=out.json", "--table=out.txt"),
+        cwd=tmp_path,
+        stop_after=lambda: (tmp_path / "out.txt").exists(),
+    )
+    assert done.returncode == -signal.SIGKILL
+    content = json.loads((tmp_path / "out.json").read_text())
+    assert content["works"] == "1 of 2"
+    assert [row["work"] for row in content["rows"]] == ["import san"]
+    assert "works: 1 of 2" in (tmp_path / "out.txt").read_text()

@@ -1,7 +1,8 @@
 """Subcommand core: the attention core alone, fused, unfused and eager.
 
 From phi, psi and beta to the output of the attention, at the sizes of SAN10's
-five stages, batch 8, float32; inference and training (forward and backward).
+five stages, float32; batch 8, on a GPU 64; inference and training (forward and
+backward).
 """
 
 import copy
@@ -17,7 +18,7 @@ from tools.benchmark import backends, targets
 from tools.benchmark.eager_network import CORES, draw_norms
 from tools.benchmark.errors import largest_error, step_error
 from tools.benchmark.measurement import Case, Contender, Entry, Settings
-from tools.benchmark.operators import BATCH, LAYERS, Layer
+from tools.benchmark.operators import LAYERS, Layer
 
 _KINDS = {
     "pair": ("pairwise", san.PairwiseAttention),
@@ -108,7 +109,8 @@ def _case(
     ours, eager = make_pair(kind, channels, layer.kernel_size, settings.device)
     inputs = [
         torch.randn(
-            (BATCH, count, layer.size, layer.size), device=settings.device
+            (settings.batch, count, layer.size, layer.size),
+            device=settings.device,
         )
         for count in (
             layer.relation_channels,
@@ -125,10 +127,11 @@ def _case(
         )
         for backend in backends.chosen(settings)
     ]
+    peer = Contender("eager", run(eager, inputs))
     return Case(
         work=work,
         ours=contenders[0],
-        peers=[*contenders[1:], Contender("eager", run(eager, inputs))],
+        peers=[*contenders[1:], peer, *peer.in_tf32(settings.device)],
         reference=_in_float64(run, copy.deepcopy(eager), inputs),
         # In training a few of 10**7 inputs of ReLUs flip; see step_error.
         tolerance=1e-4 if mode == "inference" else 1e-2,

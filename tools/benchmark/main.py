@@ -60,7 +60,19 @@ _LARGEST_DRIFT = flags.DEFINE_float(
     LARGEST_DRIFT,
     "What a hardware ceiling may lose between rounds, as a part of it.",
 )
-_JSON = flags.DEFINE_string("json", None, "Write everything to this file.")
+_BATCH = flags.DEFINE_integer(
+    "batch",
+    None,
+    "Images of an operator or a core: 8, or 64 on a GPU.",
+    lower_bound=1,
+)
+_JSON = flags.DEFINE_string(
+    "json",
+    None,
+    "Write everything to this file; with --allow_noise after each work, so that"
+    " it is there whatever becomes of the next.",
+)
+_TABLE = flags.DEFINE_string("table", None, "Write the table likewise.")
 _PLOT = flags.DEFINE_string("plot", None, "Draw an .svg or .png file.")
 
 
@@ -74,21 +86,36 @@ def main(argv: Sequence[str]) -> int:
     entries = [e for e in entries if re.search(_ONLY.value, e.work)]
     if not entries:
         raise app.UsageError(f"--only: no work matches {_ONLY.value!r}")
-    rows = judge(measure_all(entries, settings), settings.device.type)
-    refusal = report.problems(rows, settings.largest_drift)
+    measured: list[Row] = []
+    for number, rows in enumerate(measure_all(entries, settings), start=1):
+        measured += rows
+        if _ALLOW_NOISE.value:
+            _write(measured, f"{number} of {len(entries)}", settings)
+    refusal = report.problems(measured, settings.largest_drift)
     if refusal and not _ALLOW_NOISE.value:
         print(refusal, file=sys.stderr)
         return 3
-    _report(section, rows, settings)
-    return 1 if any(row.wrong for row in rows) else 0
+    print(_write(measured, f"{len(entries)} of {len(entries)}", settings))
+    _plot(section, judge(measured, settings.device.type))
+    return 1 if any(row.wrong for row in measured) else 0
 
 
-def _report(section: str, rows: Sequence[Row], settings: Settings) -> None:
+def _write(measured: Sequence[Row], works: str, settings: Settings) -> str:
+    """Writes what is asked for; returns the table with its header."""
+    rows = judge(measured, settings.device.type)
     facts = report.facts(settings.device, settings.threads)
-    print(report.header(facts))
-    print(report.table(rows, settings.largest_drift))
+    facts = facts | {"batch": settings.batch, "works": works}
+    text = (
+        f"{report.header(facts)}\n{report.table(rows, settings.largest_drift)}"
+    )
     if _JSON.value:
         report.write_json(_user_path(_JSON.value), facts, rows)
+    if _TABLE.value:
+        report.write(_user_path(_TABLE.value), text + "\n")
+    return text
+
+
+def _plot(section: str, rows: Sequence[Row]) -> None:
     if _PLOT.value:
         from tools.benchmark import plot  # Slow to import.
 
@@ -114,6 +141,7 @@ def _settings() -> Settings:
         device=torch.device(_DEVICE.value),
         threads=_THREADS.value,
         largest_drift=_LARGEST_DRIFT.value,
+        batch=_BATCH.value or (64 if _DEVICE.value == "cuda" else 8),
     )
     if _QUICK.value:
         settings = dataclasses.replace(

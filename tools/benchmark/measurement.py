@@ -13,13 +13,14 @@ import math
 import os
 import statistics
 import time
+import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
 import tqdm
 
-from tools.benchmark import allocator, errors, targets
+from tools.benchmark import allocator, errors, precision, targets
 from tools.benchmark.ceilings import attainable_seconds, ceilings
 from tools.benchmark.clocks import Clock, clock_of
 from tools.benchmark.rows import LARGEST_DRIFT, Row
@@ -49,6 +50,7 @@ class Settings:
         gives each a turn in every round.
       turn_seconds: length of a turn, in as many calls as fit.
       largest_drift: of a ceiling between rounds, as a part of it.
+      batch: images of an operator or an attention core.
     """
 
     device: torch.device
@@ -60,6 +62,7 @@ class Settings:
     slow_seconds: float | None = None
     turn_seconds: float = 0.02
     largest_drift: float = LARGEST_DRIFT
+    batch: int = 8
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,12 +74,27 @@ class Contender:
       run: does it once. Its tensors are the result that is checked.
       prepare: comes before each turn, outside of the time.
       check: gives the result, where `run` does not.
+      precision: that it is timed in; every result is checked in float32.
     """
 
     name: str
     run: Callable[[], Any]
     prepare: Callable[[], Any] = nothing
     check: Callable[[], Any] | None = None
+    precision: str = precision.FLOAT32
+
+    def in_tf32(self, device: torch.device) -> "list[Contender]":
+        """On a GPU: this, as torch computes it if nobody says otherwise."""
+        if device.type != "cuda":
+            return []
+        name, tf32 = f"{self.name}, TF32", precision.TF32
+        return [dataclasses.replace(self, name=name, precision=tf32)]
+
+    def seconds(self, clock: Clock, calls: int) -> float:
+        """Of one of so many calls."""
+        self.prepare()
+        with precision.computing_in(self.precision):
+            return clock.seconds(self.run, calls)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -119,6 +137,10 @@ class Case:
 
     def measure(self, settings: Settings) -> list[Row]:
         """Rows against each peer, against the best and against the roof."""
+        with precision.computing_in(precision.FLOAT32):
+            return self._measure(settings)
+
+    def _measure(self, settings: Settings) -> list[Row]:
         torch.set_num_threads(self.threads or settings.threads)
         on_cpu = settings.device.type == "cpu"
         if on_cpu:
@@ -182,24 +204,29 @@ class Entry:
 
 
 def measure_all(
-    entries: Sequence[Entry], settings: Settings, show_progress: bool = True
-) -> list[Row]:
+    entries: Sequence[Entry], settings: Settings
+) -> Iterator[list[Row]]:
     """Measures one entry after the other.
 
     Args:
       entries: what to measure.
       settings: how.
-      show_progress: show a bar.
 
-    Returns:
-      The rows of all entries.
+    Yields:
+      The rows of each; one that says why, of an entry that failed.
     """
-    rows: list[Row] = []
-    progress = tqdm.tqdm(entries, disable=not show_progress, unit="work")
+    progress = tqdm.tqdm(entries, unit="work")
     for entry in progress:
         progress.set_postfix_str(entry.work)
-        rows += entry.build().measure(settings)
-    return rows
+        try:
+            rows = entry.build().measure(settings)
+        except Exception as error:
+            traceback.print_exc()
+            if settings.device.type == "cuda":
+                torch.cuda.synchronize()  # Fails too, if the GPU is lost.
+            why = f"FAILED: {type(error).__name__}: {error}".split("\n")[0]
+            rows = [Row(entry.work, "", [], note=why, wrong=True)]
+        yield rows
 
 
 def drift(rates: Sequence[float]) -> float:
@@ -278,8 +305,9 @@ class _Plan(NamedTuple):
 
 
 def _plan(contender: Contender, clock: Clock, settings: Settings) -> _Plan:
-    contender.prepare()  # The check has warmed it.
-    seconds = max(clock.seconds(contender.run, 1), 1e-7)
+    if contender.precision != precision.FLOAT32:
+        contender.seconds(clock, 1)  # In its own the check has warmed it.
+    seconds = max(contender.seconds(clock, 1), 1e-7)
     calls = max(1, min(1000, math.ceil(settings.turn_seconds / seconds)))
     slow = settings.slow_seconds is not None and seconds > settings.slow_seconds
     return _Plan(calls, 1 if slow else settings.rounds)
@@ -298,10 +326,11 @@ class _Rounds:
     ) -> None:
         self._case = case
         self._device = settings.device.type
-        self._names = [contender.name for contender in contenders]
+        self._contenders = contenders
         # [round][contender]; nan where it had no turn.
         self._seconds: list[list[float]] = []
         self._rates: list[dict[str, tuple[float, str]]] = []
+        self._with_host: set[str] = set()  # Names of contenders.
         limits = ceilings(settings.device, case.traffic)
         seconds = clock_of(settings.device).seconds
         for number in range(settings.rounds):
@@ -316,8 +345,9 @@ class _Rounds:
                 turn = math.nan
                 # Our own turns are never left out.
                 if number < plan.turns or not turns:
-                    contender.prepare()
-                    turn = clock.seconds(contender.run, plan.calls)
+                    turn = contender.seconds(clock, plan.calls)
+                    if clock.with_host:
+                        self._with_host.add(contender.name)
                 turns.append(turn)
             self._seconds.append(turns)
 
@@ -330,9 +360,11 @@ class _Rounds:
     def rows(self) -> list[Row]:
         """Against each peer, then the best of several, then the roof."""
         rows = []
-        for place, name in enumerate(self._names[1:], start=1):
+        for place, peer in enumerate(self._contenders[1:], start=1):
             ratios = [turns[place] / turns[0] for turns in self._seconds]
-            rows.append(self._row(name, ratios, self._median_of(place)))
+            row = self._row(peer.name, ratios, self._median_of(place))
+            row.timed = self._timed(peer)
+            rows.append(row)
         # Without some of the peers nobody knows which is the best of all.
         if self._has_target(targets.BEST_PEER) and not self._case.skipped:
             ratios = [
@@ -366,7 +398,18 @@ class _Rounds:
             theirs=theirs,
             share=share,
             noise=self.noise,
+            timed=self._timed(self._contenders[0]),
         )
+
+    def _timed(self, peer: Contender) -> str:
+        """How ours and a peer were timed; of a CPU there is nothing to say."""
+        if self._device != "cuda":
+            return ""
+        ours, theirs = (
+            c.precision + ", with host" * (c.name in self._with_host)
+            for c in (self._contenders[0], peer)
+        )
+        return ours if ours == theirs else f"{theirs}; ours {ours}"
 
     def _shares(self) -> list[float]:
         """Least possible seconds over ours, in each round."""

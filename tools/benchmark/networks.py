@@ -16,6 +16,7 @@ from torch import nn
 
 import san
 from tools.benchmark import allocator, backends, peers, targets
+from tools.benchmark.clocks import LatencyClock
 from tools.benchmark.eager_network import EagerSAN, draw_norms
 from tools.benchmark.errors import step_error
 from tools.benchmark.measurement import (
@@ -139,6 +140,7 @@ def _case(
 ) -> Case:
     ours, eager = _networks(name, settings.device)
     images = _images(batch, settings.device)
+    on_gpu = settings.device.type == "cuda"
     make = _inference if mode == "inference" else _training_step
     contenders = [
         make(backend, copy.deepcopy(ours), images)
@@ -152,12 +154,14 @@ def _case(
     case = Case(
         work=work,
         ours=contenders[0],
-        peers=[*contenders[1:], peer],
+        peers=[*contenders[1:], peer, *peer.in_tf32(settings.device)],
         # Two implementations that share nothing, at the whole batch.
         reference=peer.run,
         tolerance=1e-3,
         with_default_malloc=("eager",) if has_target else (),
         skipped=backends.skipped(settings, "unfused"),
+        # Of one image the launches are what takes time, and a graph spares.
+        clock=LatencyClock() if on_gpu and batch == 1 else None,
     )
     if mode == "inference":
         return case

@@ -1,6 +1,6 @@
 """Subcommand ops: aggregation, subtraction2 and their gradients.
 
-At the sizes of SAN10's five stages, batch 8, float32.
+At the sizes of SAN10's five stages, float32; batch 8, on a GPU 64.
 """
 
 import functools
@@ -14,8 +14,6 @@ import san
 from san.ops import reference
 from tools.benchmark import peers, targets
 from tools.benchmark.measurement import Case, Contender, Entry, Settings
-
-BATCH = 8
 
 _SLOW_PEERS = {
     "einsum": "--quick leaves it out; it is slower than unfold",
@@ -84,7 +82,7 @@ def entries(settings: Settings) -> list[Entry]:
 
 
 def _aggregation_forward(work: str, layer: Layer, settings: Settings) -> Case:
-    x, weight, _ = _aggregation_tensors(layer, settings.device)
+    x, weight, _ = _aggregation_tensors(layer, settings)
     k = layer.kernel_size
     ways = {
         "unfold": peers.unfold_aggregation,
@@ -120,7 +118,7 @@ def _aggregation_forward(work: str, layer: Layer, settings: Settings) -> Case:
 
 
 def _aggregation_gradients(work: str, layer: Layer, settings: Settings) -> Case:
-    x, weight, grad_output = _aggregation_tensors(layer, settings.device)
+    x, weight, grad_output = _aggregation_tensors(layer, settings)
     k = layer.kernel_size
     ways = {
         "unfold": lambda *t: peers.unfold_aggregation(*t, k),
@@ -172,7 +170,7 @@ def _aggregation_in_channels_last(
     work: str, layer: Layer, settings: Settings
 ) -> Case:
     """Forward; the peer goes through copies in row-major order."""
-    x, weight, _ = _aggregation_tensors(layer, settings.device)
+    x, weight, _ = _aggregation_tensors(layer, settings)
     last = x.contiguous(memory_format=torch.channels_last)
 
     def with_copies() -> torch.Tensor:
@@ -200,7 +198,7 @@ def _aggregation_in_channels_last(
 
 
 def _subtraction2_forward(work: str, layer: Layer, settings: Settings) -> Case:
-    a, b, grad_output = _subtraction2_tensors(layer, settings.device)
+    a, b, grad_output = _subtraction2_tensors(layer, settings)
     k = layer.kernel_size
     ways = {
         "unfold": peers.unfold_subtraction2,
@@ -236,7 +234,7 @@ def _subtraction2_forward(work: str, layer: Layer, settings: Settings) -> Case:
 def _subtraction2_gradients(
     work: str, layer: Layer, settings: Settings
 ) -> Case:
-    a, b, grad_output = _subtraction2_tensors(layer, settings.device)
+    a, b, grad_output = _subtraction2_tensors(layer, settings)
     k = layer.kernel_size
     ways = {
         "unfold": lambda *t: peers.unfold_subtraction2(*t, k),
@@ -280,18 +278,18 @@ def _subtraction2_gradients(
     )
 
 
-def _aggregation_tensors(layer: Layer, device: torch.device) -> _Tensors:
+def _aggregation_tensors(layer: Layer, settings: Settings) -> _Tensors:
     """Input, weight and the gradient of the output."""
-    image = (BATCH, layer.channels, layer.size, layer.size)
-    weight = (BATCH, layer.weight_channels, layer.taps, layer.pixels)
-    return _normal((image, weight, image), device)
+    image = (settings.batch, layer.channels, layer.size, layer.size)
+    weight = (settings.batch, layer.weight_channels, layer.taps, layer.pixels)
+    return _normal((image, weight, image), settings.device)
 
 
-def _subtraction2_tensors(layer: Layer, device: torch.device) -> _Tensors:
+def _subtraction2_tensors(layer: Layer, settings: Settings) -> _Tensors:
     """Both images and the gradient of the output."""
-    image = (BATCH, layer.relation_channels, layer.size, layer.size)
-    output = (BATCH, layer.relation_channels, layer.taps, layer.pixels)
-    return _normal((image, image, output), device)
+    image = (settings.batch, layer.relation_channels, layer.size, layer.size)
+    output = (settings.batch, layer.relation_channels, layer.taps, layer.pixels)
+    return _normal((image, image, output), settings.device)
 
 
 def _normal(shapes: Sequence[Sequence[int]], device: torch.device) -> _Tensors:

@@ -24,10 +24,11 @@ from tools.benchmark.measurement import (
     Settings,
 )
 from tools.benchmark.networks import peak_bytes
-from tools.benchmark.operators import BATCH, LAYERS, Layer
+from tools.benchmark.operators import LAYERS, Layer
 
 # Of what makes K**2 channels; a batch of them is large.
 _CLIQUE_BATCH = 1
+_BATCH = 8
 _ROW_BATCH = 2
 _SIDE = 224
 
@@ -106,7 +107,7 @@ def _images(
 ) -> Sequence[torch.Tensor]:
     """Phi and psi."""
     generator = torch.Generator().manual_seed(0)
-    batch = _CLIQUE_BATCH if name == "clique" else BATCH
+    batch = _CLIQUE_BATCH if name == "clique" else _BATCH
     shape = (batch, layer.relation_channels, layer.size, layer.size)
     return [torch.randn(shape, generator=generator).to(device) for _ in "ab"]
 
@@ -143,7 +144,7 @@ def _gradients(
 def _block(work: str, row: str, settings: Settings) -> Quantity:
     """Of the attention of stage 1, where images are largest."""
     layer = LAYERS[1]
-    batch = _CLIQUE_BATCH if row.endswith("clique") else BATCH
+    batch = _CLIQUE_BATCH if row.endswith("clique") else _BATCH
     shape = (batch, 4 * layer.channels, layer.size, layer.size)
     return _peak(work, lambda: _model(row).layer1[0].sam, shape, settings)
 

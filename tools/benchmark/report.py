@@ -2,6 +2,7 @@
 
 import collections
 import datetime
+import functools
 import json
 import os
 import pathlib
@@ -28,15 +29,18 @@ _COLUMNS = (
     "peer's",
     "roof",
     "verdict",
+    "timed in",
 )
 _OPENMP = ("libgomp", "libomp", "libiomp")
-_TEXTS = (0, 1, 8)  # Columns that begin at their left edge.
+_TEXTS = (0, 1, 8, 9)  # Columns that begin at their left edge.
 
 
 def table(rows: Sequence[Row], largest_drift: float = LARGEST_DRIFT) -> str:
     """The rows as text in columns, and below them what was left out."""
     measured = [row for row in rows if row.ratios or row.wrong]
     cells = [_COLUMNS, *(_cells(row, largest_drift) for row in measured)]
+    if not any(row.timed for row in measured):
+        cells = [line[:-1] for line in cells]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     lines = [
         "  ".join(
@@ -87,7 +91,13 @@ def header(facts: dict[str, Any]) -> str:
 def write_json(path: str, facts: dict[str, Any], rows: Sequence[Row]) -> None:
     """Writes everything that was measured, and on what."""
     content = {**facts, "rows": [_record(row) for row in rows]}
-    pathlib.Path(path).write_text(json.dumps(content, indent=1) + "\n")
+    write(path, json.dumps(content, indent=1) + "\n")
+
+
+def write(path: str, text: str) -> None:
+    """Writes a file whole, or leaves the one that is there."""
+    pathlib.Path(path + ".new").write_text(text)
+    os.replace(path + ".new", path)
 
 
 def read_row(record: dict[str, Any]) -> Row:
@@ -100,8 +110,9 @@ def read_row(record: dict[str, Any]) -> Row:
     return Row(**fields)
 
 
+@functools.cache
 def facts(device: torch.device, threads: int) -> dict[str, Any]:
-    """Command, commit, hardware and versions."""
+    """Command, commit, hardware and versions, at the first call."""
     result = {
         "command": " ".join(["benchmark", *sys.argv[1:]]),
         "date": datetime.datetime.now().isoformat(timespec="seconds"),
@@ -136,6 +147,7 @@ def _cells(row: Row, largest_drift: float) -> tuple[str, ...]:
         _amount(row.theirs, row.unit),
         "" if row.share is None else f"{row.share:.0%}",
         row.verdict(largest_drift),
+        row.timed,
     )
 
 

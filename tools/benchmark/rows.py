@@ -29,6 +29,8 @@ class Row:
       note: why there are no ratios.
       wrong: the results disagree with the reference.
       noise: how far a hardware ceiling drifted between rounds.
+      timed: on a GPU, in which precision both were timed, and whether the
+        host's time is in it.
     """
 
     work: str
@@ -42,6 +44,7 @@ class Row:
     note: str = ""
     wrong: bool = False
     noise: float = 0.0
+    timed: str = ""
 
     @property
     def median(self) -> float:
