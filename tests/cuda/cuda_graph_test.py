@@ -1,4 +1,4 @@
-"""Networks as CUDA graphs; run by tools/gpu_check.py, never by Bazel."""
+"""Networks as CUDA graphs; run by tools/gpu_check, never by Bazel."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""Blocks of the largest sizes on a GPU; run by tools/gpu_check.py."""
+"""Blocks of the largest sizes on a GPU; run by tools/gpu_check."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""Folded networks on a GPU; run by tools/gpu_check.py, never by Bazel."""
+"""Folded networks on a GPU; run by tools/gpu_check, never by Bazel."""
 
 import pytest
 import torch

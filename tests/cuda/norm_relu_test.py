@@ -1,4 +1,4 @@
-"""The layers around attention on a GPU; run by tools/gpu_check.py."""
+"""The layers around attention on a GPU; run by tools/gpu_check."""
 
 import copy
 
@@ -31,6 +31,7 @@ def _check(fused, layers, modules, x):
         assert error <= _TOLERANCES[x.dtype]
 
 
+@pytest.mark.smallest
 @pytest.mark.parametrize("dtype", _TOLERANCES, ids=str)
 @pytest.mark.parametrize("pool", [1, 2])
 @pytest.mark.parametrize("training", [True, False])
@@ -46,6 +47,7 @@ def test_norm_relu(training, pool, dtype):
     )
 
 
+@pytest.mark.smallest
 @pytest.mark.parametrize("dtype", _TOLERANCES, ids=str)
 @pytest.mark.parametrize("training", [True, False])
 def test_norm_relu_linear(training, dtype):
@@ -61,6 +63,7 @@ def test_norm_relu_linear(training, dtype):
     )
 
 
+@pytest.mark.smallest
 @pytest.mark.parametrize("dtype", _TOLERANCES, ids=str)
 @pytest.mark.parametrize("training", [True, False])
 def test_stem(training, dtype):

@@ -1,4 +1,4 @@
-"""The CUDA kernels on a GPU; run by tools/gpu_check.py, never by Bazel."""
+"""The CUDA kernels on a GPU; run by tools/gpu_check, never by Bazel."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""Fused pairwise attention on a GPU; run by tools/gpu_check.py."""
+"""Fused pairwise attention on a GPU; run by tools/gpu_check."""
 
 import copy
 
@@ -25,6 +25,7 @@ SHAPES = [
     (64, 11, 1, 4, 13),
     (2560, 3, 1, 3, 4),
 ]
+SMALLEST = SHAPES[5:10]
 # Of the output, relative to its largest element.
 TOLERANCES = {
     torch.float64: 1e-11,
@@ -42,15 +43,6 @@ GRADIENT_TOLERANCES = {
 }
 # Their gradient is zero: the softmax and the differences do not see them.
 WITHOUT_EFFECT = ("conv_p.bias", "conv_w.5.bias")
-
-
-@pytest.fixture(autouse=True)
-def exact_products():
-    # Only the block's own arithmetic is to differ from float64.
-    before = torch.backends.cuda.matmul.allow_tf32
-    torch.backends.cuda.matmul.allow_tf32 = False
-    yield
-    torch.backends.cuda.matmul.allow_tf32 = before
 
 
 def make_block(channels, kernel_size, dtype=torch.float64):

@@ -1,4 +1,4 @@
-"""The fused patchwise attention on a GPU; run by tools/gpu_check.py."""
+"""The fused patchwise attention on a GPU; run by tools/gpu_check."""
 
 import copy
 
@@ -23,17 +23,12 @@ _CASES = [
     (64, 13, 2, 21, 40),
 ]
 _SMALL = _CASES[3]
+SMALLEST = _CASES[3:7]
 # Of the largest value + 1. In float32 gradients are compared by their root mean
 # square: they jump where rounding lifts a value over the kink of a ReLU.
 _EXACT = 1e-9
 _ROUNDED = 1e-4
 _ROUNDED_GRADIENT = 1e-2
-
-
-@pytest.fixture(autouse=True)
-def exact_convolutions(monkeypatch):
-    """The convolutions around the operators would use TF32 otherwise."""
-    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
 
 
 def make_block(case, dtype=torch.float64):
