@@ -28,6 +28,7 @@ PACKAGES = [
     "tools/compare_runs",
     "tools/data_doctor",
     "tools/export",
+    "tools/gpu_check",
     "tools/paper_tables",
     "tools/predict",
     "tools/slurm",

@@ -1,6 +1,7 @@
 """cuda_library: CUDA sources, compiled by the hermetic nvcc, into CcInfo."""
 
 load("@bazel_tools//tools/cpp:toolchain_utils.bzl", "find_cpp_toolchain")
+load(":flags.bzl", "NVCC_COPTS")
 
 # Machine code for these two, and PTX, of which the driver makes the code of
 # every later architecture.
@@ -21,10 +22,8 @@ def _compile(ctx, source, headers, includes):
     arguments.add("-c", source)
     arguments.add("-o", output)
     arguments.add("-ccbin", find_cpp_toolchain(ctx).compiler_executable)
-    arguments.add("-std=c++17")
-    arguments.add("-O3")
+    arguments.add_all(NVCC_COPTS)
     arguments.add("--threads", "1")
-    arguments.add("-Xcompiler", "-fPIC,-fvisibility=hidden,-Wall,-Wextra")
     arguments.add_all(_ARCHITECTURES, before_each = "-gencode")
     arguments.add_all(includes, before_each = "-I")
     arguments.add_all(ctx.attr.defines, before_each = "-D")
