@@ -49,4 +49,6 @@ def _gaps(size: int) -> Any:
     """
     if torch.jit.is_tracing():  # Sizes are tensors then.
         return torch.as_tensor(size - 1).clamp(min=1)
+    if isinstance(size, int):  # torch 2.11 compiles no sym_max of numbers.
+        return max(size - 1, 1)
     return torch.sym_max(size - 1, 1)
