@@ -3,9 +3,10 @@
     bazel run //tools:lock
 
 Writes third_party/python/requirements_{cpu,cuda,export}.lock and
-third_party/cuda/requirements.lock, each for every supported Python: one version
-of a package where one will do, and the hashes of all its files. The one for
-export holds what the others lack, beside the versions that they have.
+third_party/cuda/requirements{,_disassembler}.lock, each for every supported
+Python: one version of a package where one will do, and the hashes of all its
+files. The one for export holds what the others lack, beside the versions that
+they have.
 
 torch's CPU build is not on the package index but on PyTorch's own, which is
 asked for its hashes. Where that cannot be reached, the hashes that the lock has
@@ -32,6 +33,11 @@ _LOCKS = (
     ("python/requirements.in", _MAIN, []),
     ("python/requirements_export.in", "python/requirements_export.lock", []),
     ("cuda/requirements.in", "cuda/requirements.lock", []),
+    (
+        "cuda/requirements_disassembler.in",
+        "cuda/requirements_disassembler.lock",
+        [],
+    ),
 )
 
 _TORCH_CPU_INDEX = "https://download.pytorch.org/whl/cpu/torch/"
