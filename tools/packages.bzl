@@ -26,6 +26,7 @@ PACKAGES = [
     "tools/benchmark",
     "tools/checkpoint",
     "tools/compare_runs",
+    "tools/cuda_report",
     "tools/data_doctor",
     "tools/export",
     "tools/gpu_check",

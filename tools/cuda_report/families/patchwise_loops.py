@@ -1,0 +1,362 @@
+"""The loops of the patchwise attention's kernels, in their source's order."""
+
+import math
+from collections.abc import Callable
+
+from tools.cuda_report.families.patchwise_launch import (
+    CENTRE_ROWS,
+    DEPTH,
+    OWNED,
+    QUADS,
+    SIDE,
+    TILE,
+    Launch,
+)
+from tools.cuda_report.trips import Steps
+
+# ---- Loops that several kernels have.
+
+
+def _find() -> tuple[Steps, ...]:
+    def side(n: Launch) -> float:
+        return n.spread(n.halo_side)
+
+    return (
+        Steps("find rows", side, "shared store", 0),
+        Steps("find columns", side, "shared store", 0),
+        Steps("find taps", lambda n: n.spread(n.rows), "shared store", 0),
+    )
+
+
+def _copy(what: str, trips: Callable[[Launch], float]) -> Steps:
+    return Steps(what, trips, "global load", 0)
+
+
+def _stage_tile(what: str, channels: Callable[[Launch], int]) -> Steps:
+    return _copy(what, lambda n: n.copies(channels(n), n.threads / TILE))
+
+
+def _halo_rows(n: Launch) -> float:
+    return n.spread(n.halo_side * 16)
+
+
+def _halo_columns(n: Launch) -> float:
+    return math.ceil(n.halo_side / 16)
+
+
+# Up to eight planes: their copy is no loop of its own.
+_STAGE_HALOS = Steps(
+    "copy halos", _halo_rows, inner=(_copy("copy halos", _halo_columns),)
+)
+_STAGE_HALO = Steps(
+    "copy a halo",
+    _halo_columns,
+    inner=(
+        _copy("copy a halo", lambda n: n.copies(n.halo_side, n.threads / 16)),
+    ),
+)
+
+
+def _mixed(
+    rows: Callable[[Launch], int], transposed: bool, runs: float = 1
+) -> Steps:
+    """mix; weights whose channels lie side by side are transposed."""
+    as_they_are = Steps(
+        "copy weights",
+        lambda n: math.ceil(rows(n) / 32),
+        inner=(
+            _copy(
+                "copy weights",
+                lambda n: n.copies(min(DEPTH, n.layer.G), n.threads / 32),
+            ),
+        ),
+    )
+    turned = _copy(
+        "transpose weights",
+        lambda n: n.copies(rows(n), n.threads / DEPTH) if transposed else 0,
+    )
+    return Steps(
+        "channels to mix",
+        lambda n: runs * math.ceil(n.layer.G / DEPTH),
+        inner=(
+            _stage_tile("copy channels", lambda n: min(DEPTH, n.layer.G)),
+            *(() if transposed else (as_they_are,)),
+            turned,
+            Steps(
+                "mix",
+                lambda n: (
+                    min(DEPTH, n.layer.G)
+                    * min(1.0, n.spread(math.ceil(n.taps / OWNED) * QUADS))
+                ),
+                "ffma",
+                32,
+            ),
+        ),
+    )
+
+
+def _add_parts(
+    parts: Callable[[Launch], int], groups: Callable[[Launch], int]
+) -> Steps:
+    return Steps(
+        "add parts",
+        lambda n: n.spread(groups(n) * OWNED * TILE),
+        "global store",
+        0,
+        (Steps("add parts", parts, "float"),),
+    )
+
+
+def _gather(per_step: int, anchor: str) -> Steps:
+    """What taps hand to the places of the halo."""
+    return Steps(
+        "gather places",
+        lambda n: n.spread(n.halo_side**2),
+        inner=(
+            Steps(
+                "rows of taps",
+                lambda n: SIDE * n.layer.k / n.halo_side,
+                inner=(
+                    # Of 32 places one has all taps of a row.
+                    Steps("taps", lambda n: n.layer.k, anchor, per_step),
+                ),
+            ),
+        ),
+    )
+
+
+def _range(what: str) -> Steps:
+    return Steps(what, lambda n: n.halo_side - 1, "shared load")
+
+
+def _spread(members: int) -> tuple[Steps, ...]:
+    return (
+        _range("least and most row"),
+        _range("least and most column"),
+        Steps(
+            "add to image",
+            lambda n: n.spread(n.halo_side**2 * members),
+            "global store",
+            0,
+            (
+                Steps(
+                    "rows that show it",
+                    lambda n: n.at_edge() * n.halo_side,
+                    inner=(
+                        # A warp's pixels lie in about three rows.
+                        Steps("columns that show it", lambda n: 3, "float"),
+                    ),
+                    never="float",
+                ),
+            ),
+        ),
+    )
+
+
+_PRODUCT = Steps(
+    "product",
+    lambda n: (
+        QUADS
+        / n.product_parts()[0]
+        * min(1.0, n.spread(math.prod(n.product_parts())))
+    ),
+    "ffma",
+    64,
+)
+_FINISH = Steps(
+    "write product",
+    lambda n: n.spread(n.product_parts()[1] * 16),
+    "global store",
+    0,
+    (Steps("add parts", lambda n: n.product_parts()[0], "float"),),
+)
+_AFFINE = Steps(
+    "write scale and shift",
+    lambda n: n.spread(2 * n.rows),
+    "float",
+    0,
+)
+
+
+def _lines(what: str, anchor_of_step: int) -> Steps:
+    return Steps(
+        what,
+        lambda n: n.spread(n.layer.k * QUADS),
+        inner=(Steps(what, lambda n: n.layer.k, "ffma", anchor_of_step),),
+    )
+
+
+_CORRELATE = Steps(
+    "planes",
+    lambda n: 1,
+    inner=(
+        _STAGE_HALOS,
+        _stage_tile("copy grad_output", lambda n: OWNED),
+        Steps("four planes", lambda n: 2, inner=(_lines("correlate", 16),)),
+    ),
+)
+
+
+def _jobs(*inner: Steps) -> tuple[Steps, ...]:
+    return (Steps("jobs", lambda n: 1, inner=inner),)
+
+
+def _slabs(*inner: Steps) -> Steps:
+    return Steps("slabs of the footprint", lambda n: 1, inner=inner)
+
+
+def _of_tiles(*inner: Steps) -> Steps:
+    return Steps("tiles", lambda n: n.tiles, inner=inner)
+
+
+# ---- The kernels.
+
+HIDDEN_FORWARD = _jobs(
+    Steps("centre", lambda n: n.spread(n.layer.R * QUADS), "ffma", 36),
+    _slabs(
+        *_find(),
+        Steps(
+            "channels",
+            lambda n: n.layer.R / n.channels,
+            inner=(
+                Steps(
+                    "copy halos",
+                    _halo_rows,
+                    inner=(
+                        Steps(
+                            "copy halos",
+                            _halo_columns,
+                            inner=(
+                                _copy(
+                                    "copy halos",
+                                    lambda n: n.copies(n.channels, 1),
+                                ),
+                            ),
+                        ),
+                    ),
+                ),
+                _copy(
+                    "copy weights",
+                    lambda n: n.copies(
+                        n.channels * n.layer.K, n.threads / OWNED
+                    ),
+                ),
+                Steps(
+                    "copy scale and shift",
+                    lambda n: n.spread(n.channels * n.layer.K),
+                    "shared store",
+                    0,
+                ),
+                Steps(
+                    "lines",
+                    lambda n: n.spread(n.channels * n.layer.k * QUADS),
+                    inner=(Steps("hidden", lambda n: n.layer.k, "ffma", 36),),
+                ),
+            ),
+        ),
+    ),
+    _add_parts(lambda n: n.slots, lambda n: 1),
+    Steps("write nothing", lambda n: 0, "global store", 0),
+)
+
+CORE_FORWARD = _jobs(
+    _slabs(
+        *_find(),
+        _STAGE_HALOS,
+        _mixed(lambda n: n.rows, transposed=True),
+        _lines("aggregate", 32),
+    ),
+    _add_parts(lambda n: min(n.slots, n.layer.k), lambda n: 1),
+)
+
+TAP_GRADIENTS = _jobs(
+    _slabs(
+        _of_tiles(
+            *_find(),
+            _STAGE_HALO,
+            _mixed(lambda n: n.rows, transposed=False),
+            _gather(1, "float"),
+            *_spread(1),
+        ),
+        _AFFINE,
+    ),
+)
+
+HIDDEN_WEIGHT_GRADIENTS = _jobs(
+    _of_tiles(
+        *_find(),
+        _stage_tile("copy grad_hidden", lambda n: n.columns),
+        _STAGE_HALO,
+        Steps(
+            "make taps",
+            lambda n: n.spread(n.layer.K * QUADS),
+            "shared store",
+            0,
+        ),
+        _PRODUCT,
+    ),
+    _FINISH,
+)
+
+HIDDEN_GRADIENTS = _jobs(
+    _slabs(
+        *_find(),
+        Steps(
+            "weight channels",
+            lambda n: n.layer.G,
+            inner=(
+                _copy(
+                    "copy weights",
+                    lambda n: n.copies(n.layer.K * n.groups * OWNED, n.threads),
+                ),
+                _CORRELATE,
+                Steps(
+                    "gradient of hidden",
+                    lambda n: n.layer.K * n.groups / n.slots,
+                    "ffma",
+                    32,
+                ),
+            ),
+        ),
+    ),
+    _add_parts(lambda n: n.slots // n.groups, lambda n: n.groups),
+)
+
+CORE_WEIGHT_GRADIENTS = _jobs(
+    _of_tiles(
+        *_find(),
+        _stage_tile("copy hidden", lambda n: n.columns),
+        _CORRELATE,
+        _PRODUCT,
+    ),
+    _FINISH,
+)
+
+VALUE_GRADIENTS = _jobs(
+    _slabs(
+        _of_tiles(
+            *_find(),
+            _stage_tile("copy grad_output", lambda n: OWNED),
+            _mixed(lambda n: n.rows, transposed=True),
+            _gather(8, "ffma"),
+            *_spread(OWNED),
+        ),
+    ),
+)
+
+CENTRE_GRADIENTS = _jobs(
+    _of_tiles(
+        _stage_tile("copy phi", lambda n: n.taps),
+        _stage_tile("copy grad_hidden", lambda n: n.columns),
+        _mixed(lambda n: CENTRE_ROWS, transposed=False),
+        Steps(
+            "rectify",
+            lambda n: n.taps / n.slots,
+            "shared store",
+            0,
+        ),
+        _PRODUCT,
+    ),
+    _AFFINE,
+    _FINISH,
+)
