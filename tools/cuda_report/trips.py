@@ -67,14 +67,17 @@ def match(loops: Sequence[Loop], steps: Sequence[Steps]) -> list[Matched]:
         found.
     """
     said: list[tuple[int, str]] = []
-    found = _match(list(loops), list(steps), said)
+    found = _match(list(loops), list(steps), 0, said)
     if found is None:
-        raise ValueError(max(said)[1])
+        raise ValueError(max(said, key=lambda at: at[0])[1])
     return found
 
 
 def _match(
-    loops: list[Loop], steps: list[Steps], said: list[tuple[int, str]]
+    loops: list[Loop],
+    steps: list[Steps],
+    reached: int,
+    said: list[tuple[int, str]],
 ) -> list[Matched] | None:
     if not steps:
         if loops:
@@ -86,15 +89,16 @@ def _match(
     taken: list[Loop] = []
     while len(taken) < len(loops) and _continues(first, taken, loops):
         taken.append(loops[len(taken)])
-        inner = _match(taken[-1].inner, list(first.inner), said)
+        reached = taken[-1].address
+        inner = _match(taken[-1].inner, list(first.inner), reached, said)
         if inner is None:
             break
-        following = _match(loops[len(taken) :], rest, said)
+        following = _match(loops[len(taken) :], rest, reached, said)
         if following is not None:
             return [Matched(first, taken, inner), *following]
     if first.optional:
-        return _match(loops, rest, said)
-    at = loops[0].address if loops else 0
+        return _match(loops, rest, reached, said)
+    at = loops[0].address if loops else reached
     where = f"the loop at {at:#x} is another" if loops else "there is none"
     said.append((at, f"no loop for '{first.what}': {where}"))
     return None
