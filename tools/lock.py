@@ -2,11 +2,11 @@
 
     bazel run //tools:lock
 
-Writes third_party/python/requirements_{cpu,cuda,export}.lock and
+Writes third_party/python/requirements_{cpu,cuda,export,docs}.lock and
 third_party/cuda/requirements{,_disassembler}.lock, each for every supported
 Python: one version of a package where one will do, and the hashes of all its
-files. The one for export holds what the others lack, beside the versions that
-they have.
+files. Those for export and docs hold what the main ones lack, beside the
+versions they have.
 
 torch's CPU build is not on the package index but on PyTorch's own, which is
 asked for its hashes. Where that cannot be reached, the hashes that the lock has
@@ -20,8 +20,9 @@ import subprocess
 import sys
 import urllib.request
 
-# What requirements_export.lock is beside.
+# What the locks of few targets are beside.
 _MAIN = "python/requirements_cuda.lock"
+_BESIDE = ("python/requirements_export.lock", "python/requirements_docs.lock")
 
 # Requirements, lock, further options of uv.
 _LOCKS = (
@@ -31,7 +32,8 @@ _LOCKS = (
         ["--override", "python/without_cuda.txt"],
     ),
     ("python/requirements.in", _MAIN, []),
-    ("python/requirements_export.in", "python/requirements_export.lock", []),
+    ("python/requirements_export.in", _BESIDE[0], []),
+    ("python/requirements_docs.in", _BESIDE[1], []),
     ("cuda/requirements.in", "cuda/requirements.lock", []),
     (
         "cuda/requirements_disassembler.in",
@@ -61,7 +63,7 @@ def main() -> None:
         command += ["--no-emit-index-url"]
         command += ["--custom-compile-command", "bazel run //tools:lock"]
         command += ["--output-file", lock, *options]
-        if lock.endswith("_export.lock"):
+        if lock in _BESIDE:
             command += beside(_MAIN)
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
         if lock.endswith("_cpu.lock"):

@@ -64,17 +64,27 @@ def test_a_lock_beside_another_takes_its_versions_and_repeats_none(tmp_path):
     ]
 
 
-def test_what_export_needs_is_locked_beside_the_rest():
-    folder = pathlib.Path("third_party/python")
-    cpu, cuda, export = (
-        set(
-            re.findall(
-                r"^([\w.-]+)==",
-                (folder / f"requirements_{kind}.lock").read_text(),
-                re.MULTILINE,
-            )
-        )
-        for kind in ("cpu", "cuda", "export")
-    )
-    assert {"onnx", "onnxruntime", "openvino"} <= export
-    assert not export & (cpu | cuda)
+def _locked(kind):
+    path = pathlib.Path(f"third_party/python/requirements_{kind}.lock")
+    return dict(re.findall(r"^([\w.-]+)==(.*) \\", path.read_text(), re.M))
+
+
+@pytest.mark.parametrize(
+    ("kind", "some"),
+    [
+        ("export", {"onnx", "onnxruntime", "openvino"}),
+        ("docs", {"furo", "myst-parser", "sphinx"}),
+    ],
+)
+def test_what_few_targets_need_is_locked_beside_the_rest(kind, some):
+    cpu, cuda, own = map(_locked, ("cpu", "cuda", kind))
+    assert some <= own.keys()
+    assert not own.keys() & (cpu.keys() | cuda.keys())
+
+
+def test_what_the_site_takes_from_the_main_lock_is_there_for_every_python():
+    # A lock beside another repeats none of its names, whatever their markers.
+    for kind in ("cpu", "cuda"):
+        main = _locked(kind)
+        for name in ("jinja2", "packaging", "pygments", "pyyaml"):
+            assert ";" not in main[name], name
