@@ -89,7 +89,7 @@ def count_cost(model: nn.Module, input_size: Sequence[int]) -> Cost:
     counted one by one, whatever the backend.
 
     Args:
-      model: maps images [1, *input_size] to anything. What torch.compile,
+      model: maps images `[1, *input_size]` to anything. What torch.compile,
         DataParallel or DistributedDataParallel wraps is counted.
       input_size: (channels, height, width) of the image.
 

@@ -2,6 +2,7 @@
 
 PACKAGES = [
     "cuda_kernels",
+    "docs",
     "eval",
     "san",
     "san/data",
@@ -9,6 +10,7 @@ PACKAGES = [
     "tests/attention",
     "tests/cuda",
     "tests/data",
+    "tests/docs",
     "tests/emulated_cuda",
     "tests/eval",
     "tests/fusion",
@@ -32,6 +34,7 @@ PACKAGES = [
     "tools/gpu_check",
     "tools/paper_tables",
     "tools/predict",
+    "tools/site",
     "tools/slurm",
     "train",
 ]

@@ -31,7 +31,7 @@ class PaperRow:
 
     @property
     def kind(self) -> str:
-        """What computes: "pair", "patch", "conv", or "sasa" alone."""
+        """What computes, such as "pair", "patch", "conv" or "sasa" alone."""
         return self.row.split("/")[1]
 
     @property

@@ -6,7 +6,7 @@ import re
 import subprocess
 
 
-def see(page, probe, folder, width):
+def see(page, probe, folder, width, address=None):
     """Loads a page, runs a script at its end.
 
     Args:
@@ -14,6 +14,7 @@ def see(page, probe, folder, width):
       probe: JavaScript that returns something; may await.
       folder: where the page may be written.
       width: of the window, in pixels.
+      address: of the folder, where it is served; else the page is a file.
 
     Returns:
       The script's result, and what the browser complained of.
@@ -28,6 +29,7 @@ def see(page, probe, folder, width):
 </script></body>"""
     file = folder / "page.html"
     file.write_text(page.replace("</body>", script))
+    where = f"{address}/{file.name}" if address else file.as_uri()
     result = subprocess.run(
         [
             "chromium",
@@ -38,7 +40,7 @@ def see(page, probe, folder, width):
             "--virtual-time-budget=10000",
             f"--window-size={width},900",
             "--dump-dom",
-            file.as_uri(),
+            where,
         ],
         capture_output=True,
         text=True,
@@ -46,7 +48,10 @@ def see(page, probe, folder, width):
         check=True,
     )
     complaints = [
-        line for line in result.stderr.splitlines() if "CONSOLE" in line
+        line
+        for line in result.stderr.splitlines()
+        # The browser's own surface has pages, too.
+        if "CONSOLE" in line and "source: chrome://" not in line
     ]
     words = re.findall(r'<pre id="seen">(.*)</pre>', result.stdout)
     assert words, complaints

@@ -1,0 +1,23 @@
+"""CITATION.cff says what to cite, of the version that there is."""
+
+import pathlib
+
+import yaml
+
+import san
+
+
+def test_the_citation_is_whole():
+    citation = yaml.safe_load(pathlib.Path("CITATION.cff").read_text())
+    assert citation["cff-version"] == "1.2.0"
+    for key in ("message", "title", "authors", "license"):
+        assert citation[key], key
+    assert str(citation["version"]) == san.__version__
+    paper = citation["preferred-citation"]
+    assert paper["type"] == "conference-paper"
+    assert [author["family-names"] for author in paper["authors"]] == [
+        "Zhao",
+        "Jia",
+        "Koltun",
+    ]
+    assert (paper["start"], paper["end"]) == (10076, 10085)
