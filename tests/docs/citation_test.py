@@ -21,3 +21,14 @@ def test_the_citation_is_whole():
         "Koltun",
     ]
     assert (paper["start"], paper["end"]) == (10076, 10085)
+
+
+def test_the_changelog_begins_with_this_version():
+    text = pathlib.Path("CHANGELOG.md").read_text()
+    headings = [
+        line.removeprefix("## ")
+        for line in text.splitlines()
+        if line.startswith("## ")
+    ]
+    assert headings[0] == "Unreleased"
+    assert headings[1].split()[0] == san.__version__
