@@ -20,7 +20,7 @@ what there is):
 
 All GPUs of the machine are used, by one process each; --num_processes says
 another number, on CPUs too. torchrun and srun start processes as well, on
-several machines: see README.md.
+several machines: see docs/train.md.
 
 The work folder gets the configuration, checkpoints, TensorBoard curves, their
 figures in metrics.jsonl and, in examples.png, what the network sees. --dry_run

@@ -25,6 +25,7 @@ _TARGETS = {
         ["export", "import", "inspect"],
     ),
     "//tools:compare_runs": ("tools.compare_runs.main", []),
+    "//tools:cuda_report": ("tools.cuda_report.main", None),
     "//tools:data_doctor": ("tools.data_doctor.main", None),
     "//tools:export": ("tools.export.main", None),
     "//tools:paper_tables": ("tools.paper_tables.main", None),
@@ -201,7 +202,9 @@ def test_scripts_are_there():
     ]
     assert scripts
     for place, script in scripts:
-        assert pathlib.Path(script).is_file(), place
+        # Or a folder that Python runs.
+        path = pathlib.Path(script)
+        assert path.is_file() or (path / "__main__.py").is_file(), place
 
 
 def test_every_line_of_a_console_is_a_command():

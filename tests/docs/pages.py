@@ -34,9 +34,11 @@ class Block:
 
 
 def all_pages() -> list[pathlib.Path]:
-    """Every page of the site, and CONTRIBUTING.md."""
+    """Every page of the site, and what one reads first in the project."""
     found = [*pathlib.Path("docs").rglob("*.md")]
-    return sorted([*found, pathlib.Path("CONTRIBUTING.md")])
+    return sorted(
+        [*found, *map(pathlib.Path, ("README.md", "CONTRIBUTING.md"))]
+    )
 
 
 def blocks(page: pathlib.Path) -> list[Block]:

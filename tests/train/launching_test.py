@@ -119,7 +119,7 @@ def test_under_torchrun(tmp_path, arguments):
 
 
 def test_torchrun_on_two_nodes(tmp_path, arguments):
-    """As README has it, with a command in place of a module."""
+    """As docs/train.md has it, with a command in place of a module."""
     command = tmp_path / "main"
     command.write_text(f'#!/bin/sh\nexec {sys.executable} -m train.main "$@"\n')
     command.chmod(0o700)
