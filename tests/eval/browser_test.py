@@ -57,7 +57,7 @@ def page(tmp_path_factory):
         np.full(16, 18),
     )
     found = Evaluation(
-        root / "best.pth",
+        root / ("a_name_without_a_place_to_break" * 4) / "best.pth",
         None,
         "san10_pair",
         index,
