@@ -1,4 +1,4 @@
-"""Which of its three ways every attention block computes in.
+"""Which of its ways every attention block computes in.
 
 The ways themselves are in `san.attention` and `san.fusion`. The choice is one
 for the whole process, as torch's own backend flags are, unless a thread or an
@@ -14,9 +14,11 @@ from collections.abc import Iterator
 import gin
 import torch
 
-BACKENDS = ("fused", "unfused", "reference")
+BACKENDS = ("fastest", "fused", "unfused", "reference")
+# Those by which fused operators compute.
+FUSING = BACKENDS[:2]
 
-_DEFAULT = "fused"
+_DEFAULT = "fastest"
 _of_process = _DEFAULT
 _of_task: contextvars.ContextVar[str | None] = contextvars.ContextVar(
     "san_attention_backend", default=None
@@ -43,8 +45,10 @@ def set_attention_backend(name: str = _DEFAULT) -> None:
       name: "fused" (operators that keep no tensor of K taps per pixel and of
         the layers around them only the input, wherever they compute exactly
         what the modules say), "unfused" (the operators of san.ops and
-        torch's layers one by one) or "reference" (the same in plain
-        PyTorch).
+        torch's layers one by one), "reference" (the same in plain PyTorch),
+        or "fastest": as "fused", but on a GPU those attention blocks
+        unfused that are faster so by san.attention.cuda_times, at the price
+        of tensors of K taps per pixel.
 
     Raises:
       ValueError: if the name is none of these.

@@ -10,6 +10,7 @@ from torch import nn
 
 import san
 from san import data
+from san.backend import FUSING
 from san.jobs import config
 from san.jobs.processes import Process
 from san.recipe import Recipe
@@ -39,7 +40,7 @@ def network_line(model: nn.Module, device: torch.device) -> str:
         f"{type(model).__name__} with {num_parameters:,} parameters on"
         f" {device}, attention backend {chosen!r}"
         + _idle_gpu(device)
-        + (_unfused(model) if chosen == "fused" else "")
+        + (_unfused(model) if chosen in FUSING else "")
     )
 
 

@@ -19,7 +19,7 @@ from san.attention import fused
 from san.attention.choices import chosen_name, create_part
 from san.attention.relations import Relation
 from san.attention.window_ops import same_window, window_ops
-from san.backend import attention_backend
+from san.backend import FUSING, attention_backend
 from san.fusion import Pointwise, describe_unfused, reasons_of
 
 # As published, of both blocks.
@@ -151,7 +151,9 @@ class Attention(nn.Module):
     def backend(self) -> str:
         """The name of the way in which it computes on its device."""
         chosen = attention_backend()
-        return "unfused" if chosen == "fused" and reasons_of(self) else chosen
+        if chosen not in FUSING:
+            return chosen
+        return "unfused" if reasons_of(self) else "fused"
 
     def extra_repr(self) -> str:
         """Footprint, and how images are computed."""

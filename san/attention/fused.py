@@ -9,6 +9,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from san.attention import faster
 from san.attention.mappings import Mapping
 from san.attention.positions import RelativePosition
 from san.attention.relations import (
@@ -69,7 +70,7 @@ def why_not_pairwise(block: Any, methods: dict[str, Any], like: Tensor) -> str:
         block.kernel_size,
     ):
         why = f"the fused operator has no room for its sizes on {like.device}"
-    return why
+    return why or faster.why_unfused("pairwise", block, like)
 
 
 def why_not_patchwise(block: Any, methods: dict[str, Any], like: Tensor) -> str:
@@ -96,7 +97,7 @@ def why_not_patchwise(block: Any, methods: dict[str, Any], like: Tensor) -> str:
             "the fused operator has no room for footprints above "
             f"{LARGEST_FOOTPRINT}"
         )
-    return why
+    return why or faster.why_unfused("patchwise", block, like)
 
 
 def why_not_features(block: Any, *features: Tensor) -> str:

@@ -4,7 +4,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from san.backend import attention_backend
+from san.backend import FUSING, attention_backend
 from san.fusion import rule
 
 
@@ -50,7 +50,7 @@ def reasons_of(module: Any) -> list[str]:
 
 def describe_unfused(module: Any) -> str:
     """The same as a part of its repr; "" where another backend was chosen."""
-    if attention_backend() != "fused":
+    if attention_backend() not in FUSING:
         return ""
     unfused = reasons_of(module)
     return f"unfused: {'; '.join(dict.fromkeys(unfused))}" if unfused else ""

@@ -22,7 +22,7 @@ from torch.nn.modules import module as torch_module
 from torch.overrides import _get_current_function_mode_stack
 from torch.utils._device import DeviceContext
 
-from san.backend import attention_backend
+from san.backend import FUSING, attention_backend
 from san.norms import SyncBatchNorm
 from san.ops.window import DTYPES
 
@@ -77,7 +77,7 @@ _FUNCTIONS = _functions()
 
 def why_nothing(like: Tensor) -> str:
     """Why no group at all is fused for images like this one."""
-    if (backend := attention_backend()) != "fused":
+    if (backend := attention_backend()) not in FUSING:
         return f"the attention backend is {backend!r}"
     if type(like) not in _TENSORS:
         return f"tensors are of type {type(like).__name__}"

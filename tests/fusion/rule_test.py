@@ -207,12 +207,12 @@ def test_threads_with_a_backend_of_their_own():
         for backend, y in got[name]:
             assert backend == name
             assert torch.equal(y, expected[name])
-    assert san.attention_backend() == "fused"
+    assert san.attention_backend() == "fastest"
 
 
 def test_tasks_with_a_backend_of_their_own():
     compiled = torch.compile(
-        lambda x: x + (san.attention_backend() == "fused"), backend="eager"
+        lambda x: x + (san.attention_backend() == "fastest"), backend="eager"
     )
 
     async def task(name, start, end):
@@ -227,7 +227,7 @@ def test_tasks_with_a_backend_of_their_own():
         )
 
     asyncio.run(overlapping())
-    assert san.attention_backend() == "fused"
+    assert san.attention_backend() == "fastest"
     assert compiled(torch.zeros(())) == 1
 
 
@@ -235,8 +235,8 @@ def test_a_backend_that_is_none():
     with (
         pytest.raises(
             ValueError,
-            match=r"^use_attention_backend: name must be one of fused, "
-            r"unfused, reference, got 'fast'",
+            match=r"^use_attention_backend: name must be one of fastest, "
+            r"fused, unfused, reference, got 'fast'",
         ),
         san.use_attention_backend("fast"),
     ):

@@ -173,7 +173,7 @@ def test_counting_beside_inference():
     try:
         while len(costs) < 3:
             assert torch.equal(model(images), expected)
-            assert san.attention_backend() == "fused"
+            assert san.attention_backend() == "fastest"
     finally:
         stop.set()
         thread.join()

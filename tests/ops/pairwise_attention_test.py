@@ -326,7 +326,7 @@ def test_errors(change, message):
 
 
 def test_backends():
-    assert san.attention_backend() == "fused"
+    assert san.attention_backend() == "fastest"
     block = make_block(64, 3).eval()
     x = random_tensor(1, 64, 5, 4)
     results = []

@@ -10,9 +10,11 @@ import sys
 
 import pytest
 
+from tools import cuda_times
 from tools.gpu_check import (
     building,
     carrying,
+    measuring,
     processes,
     sanitizing,
     testing,
@@ -162,6 +164,25 @@ def test_the_table_has_what_is_to_come(tmp_path):
     assert "two: badly\n  very\nNOT DONE" in table
     assert table.endswith("2 of 3 steps failed or were not done\n")
     assert not found.good
+
+
+def test_what_was_measured_becomes_a_table_to_choose_by(place):
+    table = pathlib.Path("san/attention/cuda_times.py")
+    (place.root / table).parent.mkdir(parents=True)
+    (place.root / table).write_bytes(table.read_bytes())
+    work = {"work": "patchwise core inference, layer 4", "peer": "unfused"}
+    row = work | {"ours": 0.25, "theirs": 0.5, "wrong": False}
+    figures = place.output / "core.json"
+    content = {"GPU": "one", "date": "2027-01-02T00:00:00", "rows": [row]}
+    figures.write_text(json.dumps(content))
+    said = measuring.times_of(figures, place)
+    assert "512 float32 inference: fused 0.25 ms, unfused 0.5" in said
+    after = cuda_times.read(place.output / "cuda_times.py")
+    key = ("patchwise", 7, 128, 512, "float32", "inference")
+    assert after[key][2].startswith("measured on one, 2027-01-02")
+    assert (place.root / table).read_bytes() == table.read_bytes()
+    figures.write_text(json.dumps(content | {"rows": []}))
+    assert "core.json must have cores" in measuring.times_of(figures, place)
 
 
 def test_what_was_left_out_is_counted(tmp_path):
