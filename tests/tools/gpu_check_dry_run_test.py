@@ -1,11 +1,13 @@
 """The calls that a GPU machine gets, with --device=cpu: a real build and all.
 
-It compiles every C++ source once more.
+It compiles every C++ source once more, by a g++ that does not optimise, to be
+done in time.
 """
 
 import os
 import pathlib
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -28,8 +30,24 @@ def start(build_dir, *arguments):
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
+        env=os.environ
+        | {
+            "PATH": os.pathsep.join(
+                [str(compiler(folder)), os.environ["PATH"]]
+            ),
+            "PYTHONPATH": os.pathsep.join(sys.path),
+        },
     )
+
+
+def compiler(folder):
+    """A folder with a g++ that is told last not to optimise."""
+    script = folder / "bin/g++"
+    if not script.exists():
+        script.parent.mkdir()
+        script.write_text(f'#!/bin/sh\nexec {shutil.which("g++")} "$@" -O0\n')
+        script.chmod(0o755)
+    return script.parent
 
 
 def call(build_dir, *arguments):
@@ -72,11 +90,13 @@ def test_a_second_call_tests_and_measures_what_the_first_built(build_dir):
 
 
 def test_what_fails_is_in_the_table_and_in_the_exit_code(build_dir):
-    code, output = call(build_dir, "measure", "--only=no such work")
+    code, output = call(
+        build_dir, "measure", "--only=no such work", "--sections=core,ops"
+    )
     assert code == 1
     assert "--only: no work matches 'no such work'" in output
     assert "FAILED" in output
-    assert output.endswith("6 of 8 steps failed or were not done\n")
+    assert output.endswith("2 of 4 steps failed or were not done\n")
 
 
 def test_the_time_of_a_call_is_kept(build_dir):
