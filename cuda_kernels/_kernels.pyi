@@ -79,12 +79,15 @@ def pairwise_forward(
     w1: Tensor,
     w2: Tensor,
     output: Tensor,
+    log_sum_exp: Tensor | None,
     *,
     kernel_size: int,
     stream: int = 0,
 ) -> None: ...
 def pairwise_backward(
     grad_output: Tensor,
+    output: Tensor,
+    log_sum_exp: Tensor,
     features: Tensor,
     scale: Tensor,
     shift: Tensor,

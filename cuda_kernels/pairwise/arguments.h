@@ -119,6 +119,11 @@ struct PairwiseArguments {
   void require_apart_from(const Tensor& output) const {
     require_apart(output, {&features, &scale, &shift, &table, &w1, &w2});
   }
+  void require_log_sum_exp(const Tensor& tensor) const {
+    features.require_mapping(tensor);
+    tensor.require_shape("[N, H, W, G]", {shape.batch, shape.height,
+                                          shape.width, shape.weight_channels});
+  }
   // The shape of the output or its gradient.
   void require_output(const Tensor& output) const {
     output.require_same_kind(features);

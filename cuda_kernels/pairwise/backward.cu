@@ -6,18 +6,19 @@
 // The gradient of a pair (p, q) belongs to phi of p, and to psi and beta of q.
 // So the pairs are visited twice, by blocks that own p and by blocks that own
 // q, with the same steps: each makes a, z and the logits of a chunk again, has
-// the weights from the softmax's sums (that the forward's kernel wrote in a
-// first pass), and goes back. That costs the mapping twice, and saves atomics,
-// halos and tensors with K taps: every gradient is a gather with one writer.
+// the weights from log_sum_exp, and goes back. That costs the mapping twice,
+// and saves atomics, halos and tensors with K taps: every gradient is a gather
+// with one writer. What a softmax's gradient subtracts, grad_output * output
+// summed over each group, is made once for all pairs, by a launch of its own.
 //
 // Memory plan: buffers of rows for a, z (which makes room for the gradient of
 // a), the gradient of z, and logits (then their gradient), for q also the
 // weights; sums over the taps [P, R], for q also [P, M]. A thread owns 4 x 4
 // results of a product, or a (pixel, channel). Blocks of p sum the gradients of
 // the mapping into parts of their own, in the workspace, in float64 from chunk
-// to chunk; pairwise_sums.cu adds the parts. Read are the features and
-// grad_output, from a cache for every tap; written are grad_features, the
-// softmax's sums [N H W, G] twice, and the parts.
+// to chunk; sums.cu adds the parts. Read are the features and grad_output, from
+// a cache for every tap; written are grad_features, the products [N H W, G] and
+// the parts.
 #include "cuda_kernels/pairwise/gradient.h"
 #include "cuda_kernels/pairwise/sums.h"
 
@@ -37,7 +38,7 @@ struct Problem {
   const T* features;
   const A *scale, *shift, *table, *w1, *w2;
   const T* grad_output;
-  const A *logarithms, *products;
+  const A *log_sum_exp, *products;
   T* grad_features;
 };
 
@@ -57,7 +58,7 @@ __device__ void soften_backward(const Block& block, const Problem<T>& problem,
       const T* grad_output = problem.grad_output + p * t.M;
       weight =
           block.b.times[row] * exponential(logits[row * t.pitch() + g] -
-                                           problem.logarithms[p * t.G + g]);
+                                           problem.log_sum_exp[p * t.G + g]);
       for (int c = g; c < t.M; c += t.G)
         grad += wide(grad_output[c]) * wide(beta[c]);
       grad = weight * (grad - problem.products[p * t.G + g]);
@@ -128,12 +129,52 @@ __global__ void __launch_bounds__(kThreads, kBlocks<T>)
   }
 }
 
+// products[i, g] = sum over the group of grad_output * output, for each pixel.
+// A thread owns an element.
+template <typename T, typename A = Accumulator<T>>
+struct Products {
+  int64_t elements;  // N H W * G
+  int G, M;
+  const T *grad_output, *output;
+  A* products;
+};
+
+template <typename T>
+__global__ void __launch_bounds__(kThreads) sum_products(Products<T> problem) {
+  using A = Accumulator<T>;
+  const int64_t step = int64_t(gridDim.x) * kThreads;
+  for (int64_t i = int64_t(blockIdx.x) * kThreads + threadIdx.x;
+       i < problem.elements; i += step) {
+    const int64_t pixel = i / problem.G;
+    A sum = 0;
+    for (int64_t c = i % problem.G; c < problem.M; c += problem.G)
+      sum += wide(problem.grad_output[pixel * problem.M + c]) *
+             wide(problem.output[pixel * problem.M + c]);
+    problem.products[i] = sum;
+  }
+}
+
+template <typename T, typename A>
+void write_products(const PairwiseBackward& task, A* products, void* stream) {
+  constexpr int64_t kMostBlocks = 0x7fffffff;
+  const Products<T> problem = {product_elements(task.shape),
+                               static_cast<int>(task.shape.weight_channels),
+                               static_cast<int>(task.shape.value_channels),
+                               static_cast<const T*>(task.grad_output),
+                               static_cast<const T*>(task.output),
+                               products};
+  const int64_t blocks = (problem.elements + kThreads - 1) / kThreads;
+  launch(&sum_products<T>,
+         {static_cast<unsigned>(blocks < kMostBlocks ? blocks : kMostBlocks),
+          kThreads, 0},
+         stream, problem);
+}
+
 template <typename T>
 void backward(const PairwiseBackward& task, const Parts& parts, void* stream) {
   using A = Accumulator<T>;
-  double* logarithms = parts.part(parts.count);
-  double* products = logarithms + softmax_elements(task);
-  write_softmax_sums(task, logarithms, products, stream);
+  A* products = reinterpret_cast<A*>(parts.part(parts.count));
+  write_products<T>(task, products, stream);
   const auto read = [](const void* data) {
     return static_cast<const A*>(data);
   };
@@ -147,8 +188,8 @@ void backward(const PairwiseBackward& task, const Parts& parts, void* stream) {
                               read(in.w1),
                               read(in.w2),
                               static_cast<const T*>(task.grad_output),
-                              read(logarithms),
-                              read(products),
+                              read(task.log_sum_exp),
+                              products,
                               static_cast<T*>(task.grad_features)};
   launch_tiles<A, Needs<Own::kP>>(&attend_backward<T, Own::kP>, problem,
                                   task.shape, parts.count, stream);

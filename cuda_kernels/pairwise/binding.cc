@@ -3,6 +3,7 @@
 #include "cuda_kernels/pairwise/binding.h"
 
 #include <initializer_list>
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -36,20 +37,30 @@ void run(const PairwiseCall& call, const Features& features, const Task& task,
 
 void forward(py::handle features, py::handle scale, py::handle shift,
              py::handle table, py::handle w1, py::handle w2,
-             py::handle output_object, py::handle kernel_size,
-             py::handle stream) {
+             py::handle output_object, py::handle log_sum_exp_object,
+             py::handle kernel_size, py::handle stream) {
   const PairwiseCall call("pairwise_forward", kernel_size, stream);
   const PairwiseArguments inputs(call, features, scale, shift, table, w1, w2);
   const Tensor output(call.op, "output", output_object, Access::kWrite);
   inputs.require_output(output);
   inputs.require_apart_from(output);
-  if (output.empty()) return;
+  std::optional<Tensor> log_sum_exp;
+  if (!log_sum_exp_object.is_none()) {
+    log_sum_exp.emplace(call.op, "log_sum_exp", log_sum_exp_object,
+                        Access::kWrite);
+    inputs.require_log_sum_exp(*log_sum_exp);
+    inputs.require_apart_from(*log_sum_exp);
+    log_sum_exp->require_apart_from(output);
+  }
+  if (inputs.features.empty()) return;
   run(call, inputs.features,
       pairwise::PairwiseForward{output.type(), inputs.shape, inputs.data(),
-                                output.data()});
+                                output.data(),
+                                log_sum_exp ? log_sum_exp->data() : nullptr});
 }
 
-void backward(py::handle grad_output_object, py::handle features,
+void backward(py::handle grad_output_object, py::handle output_object,
+              py::handle log_sum_exp_object, py::handle features,
               py::handle scale, py::handle shift, py::handle table,
               py::handle w1, py::handle w2, py::handle grad_features_object,
               py::handle grad_scale_object, py::handle grad_shift_object,
@@ -61,6 +72,11 @@ void backward(py::handle grad_output_object, py::handle features,
   const Tensor grad_output(call.op, "grad_output", grad_output_object,
                            Access::kRead);
   inputs.require_output(grad_output);
+  const Tensor output(call.op, "output", output_object, Access::kRead);
+  inputs.require_output(output);
+  const Tensor log_sum_exp(call.op, "log_sum_exp", log_sum_exp_object,
+                           Access::kRead);
+  inputs.require_log_sum_exp(log_sum_exp);
   const Tensor grad_features(call.op, "grad_features", grad_features_object,
                              Access::kWrite);
   const Tensor grad_scale(call.op, "grad_scale", grad_scale_object,
@@ -81,22 +97,22 @@ void backward(py::handle grad_output_object, py::handle features,
   for (const auto& [grad, of] : pairs) {
     grad->require_same_kind(*of);
     grad->require_shape_of(*of);
-    grad->require_apart_from(grad_output);
+    require_apart(*grad, {&grad_output, &output, &log_sum_exp});
     inputs.require_apart_from(*grad);
     for (const auto& [other, _] : pairs)
       if (other != grad) grad->require_apart_from(*other);
   }
   const pairwise::PairwiseBackward task = {
-      grad_output.type(), inputs.shape,         inputs.data(),
-      grad_output.data(), grad_features.data(), grad_scale.data(),
-      grad_shift.data(),  grad_table.data(),    grad_w1.data(),
-      grad_w2.data()};
+      grad_output.type(),   inputs.shape,      inputs.data(),
+      grad_output.data(),   output.data(),     log_sum_exp.data(),
+      grad_features.data(), grad_scale.data(), grad_shift.data(),
+      grad_table.data(),    grad_w1.data(),    grad_w2.data()};
   run(call, inputs.features, task,
       workspace_of(
           call, inputs.features, workspace, task,
-          {&grad_output, &inputs.features, &inputs.scale, &inputs.shift,
-           &inputs.table, &inputs.w1, &inputs.w2, &grad_features, &grad_scale,
-           &grad_shift, &grad_table, &grad_w1, &grad_w2}));
+          {&grad_output, &output, &log_sum_exp, &inputs.features, &inputs.scale,
+           &inputs.shift, &inputs.table, &inputs.w1, &inputs.w2, &grad_features,
+           &grad_scale, &grad_shift, &grad_table, &grad_w1, &grad_w2}));
 }
 
 // The shape of a task on features and some vectors of R channels.
@@ -286,15 +302,18 @@ void define_pairwise(py::module_& module) {
   const auto stream = py::arg("stream") = 0;
   const auto workspace = py::arg("workspace") = py::none();
   module.def("pairwise_forward", &forward,
-             "Writes the attention of features into output.", arg("features"),
-             arg("scale"), arg("shift"), arg("table"), arg("w1"), arg("w2"),
-             arg("output"), only, arg("kernel_size"), stream);
+             "Writes the attention of features into output and, unless it is "
+             "None, the logarithms of its softmax's denominators.",
+             arg("features"), arg("scale"), arg("shift"), arg("table"),
+             arg("w1"), arg("w2"), arg("output"), arg("log_sum_exp"), only,
+             arg("kernel_size"), stream);
   module.def("pairwise_backward", &backward,
              "Writes the gradients of pairwise_forward.", arg("grad_output"),
-             arg("features"), arg("scale"), arg("shift"), arg("table"),
-             arg("w1"), arg("w2"), arg("grad_features"), arg("grad_scale"),
-             arg("grad_shift"), arg("grad_table"), arg("grad_w1"),
-             arg("grad_w2"), only, arg("kernel_size"), workspace, stream);
+             arg("output"), arg("log_sum_exp"), arg("features"), arg("scale"),
+             arg("shift"), arg("table"), arg("w1"), arg("w2"),
+             arg("grad_features"), arg("grad_scale"), arg("grad_shift"),
+             arg("grad_table"), arg("grad_w1"), arg("grad_w2"), only,
+             arg("kernel_size"), workspace, stream);
   module.def("pairwise_difference", &difference,
              "Writes the float64 sums of phi - psi - centre and its squares.",
              arg("features"), arg("centre"), arg("first"), arg("second"), only,

@@ -1,5 +1,5 @@
 // The steps of one block of the fused pairwise attention on CUDA, between
-// barriers. For .cu files only; pairwise_tile.h has the plan.
+// barriers. For .cu files only; tile.h has the plan.
 //
 // Products of a buffer's rows with w1 or w2 are made in registers: a thread
 // sums 4 rows x 4 columns, and for four steps of depth reads eight vectors for

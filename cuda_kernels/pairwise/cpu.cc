@@ -211,7 +211,8 @@ void forward(const PairwiseForward& task) {
       [&](int64_t job, A* scratch) {
         const int64_t h = job % bands * step;
         rows.forward(problem, job / bands, h, std::min(shape.height, h + step),
-                     scratch, static_cast<A*>(task.output));
+                     scratch, static_cast<A*>(task.output),
+                     static_cast<A*>(task.log_sum_exp));
       });
 }
 
@@ -224,12 +225,14 @@ void backward(const PairwiseBackward& task) {
   problem.w2_transposed = problem.packed_transposed(task.inputs.w2, G, R);
   const PairwiseRows<A>& rows = pairwise_rows<A>();
   const int64_t pitch = rows.pitch(shape);
+  const Attended<A> attended = {static_cast<const A*>(task.grad_output),
+                                static_cast<const A*>(task.output),
+                                static_cast<const A*>(task.log_sum_exp)};
   const Bands bands(shape);
   BandSums<A, A> sums(bands, (shape.taps() + 2 * R) * pitch);
   clear<A>(shape, task.grad_features);
   bands.for_each_row<A>([&](int64_t band, int64_t n, int64_t h, A* scratch) {
-    rows.backward(problem, n, h, scratch,
-                  static_cast<const A*>(task.grad_output),
+    rows.backward(problem, n, h, scratch, attended,
                   static_cast<A*>(task.grad_features), sums.of(band));
   });
   const MappingGradients<A> total = sums.total();

@@ -5,7 +5,7 @@
 //
 // Forward a fixed number of blocks go through the batch, P pixels at a time,
 // and each adds to a part of its own in the workspace, in float64 from tile to
-// tile; pairwise_sums.cu adds the parts. Backward one block takes each tile,
+// tile; sums.cu adds the parts. Backward one block takes each tile,
 // once as p for phi and once as q for psi. Memory plan: sums over the taps [P,
 // R]. A thread owns a (pixel, channel) and sums over T taps in a register. Read
 // are phi and psi, once from memory and from a cache for every tap.

@@ -7,15 +7,12 @@
 // online: beside sums of e = exp(logit - top) * beta it keeps the top and the
 // sum of e so far of each pixel and group, and scales what it has when the top
 // rises. Memory plan: two buffers of rows (a, which makes room for the logits,
-// and z) and the sums [P, M]; pairwise_tile.h has the rest. A thread owns 4 x 4
+// and z) and the sums [P, M]; tile.h has the rest. A thread owns 4 x 4
 // results of a product, then a (pixel, group), then a pixel and four channels
 // of one group: one writer per element, no atomics. Read are the features, once
-// from memory and from a cache for every tap; written is the output.
-//
-// As the first pass of the backward the block writes instead the logarithm of
-// sum of exp(logit), and grad_output * output summed over each group.
+// from memory and from a cache for every tap; written are the output and, for a
+// backward, log_sum_exp.
 #include "cuda_kernels/pairwise/block.h"
-#include "cuda_kernels/pairwise/sums.h"
 
 namespace san::pairwise {
 namespace {
@@ -30,9 +27,8 @@ struct Problem {
   Tile tile;
   const T* features;
   const A *scale, *shift, *table, *w1, *w2;
-  T* output;  // null in the first pass of the backward
-  const T* grad_output;
-  A *logarithms, *products;
+  T* output;
+  A* log_sum_exp;  // or null
 };
 
 template <typename T>
@@ -85,22 +81,13 @@ __device__ void write_output(const ForwardBlock<T>& block, T* output) {
   });
 }
 
-template <typename T>
-__device__ void write_sums(const ForwardBlock<T>& block,
-                           const Problem<T>& problem) {
-  using A = Accumulator<T>;
+template <typename T, typename A>
+__device__ void write_log_sum_exp(const ForwardBlock<T>& block, A* to) {
   const Tile& t = block.t;
   for_each_cell(t.pixels(), t.G, [&](int p, int g) {
-    const int64_t pixel = block.first + p;
-    if (pixel >= t.count) return;
-    const A total = block.b.total[p * t.G + g];
-    A product = 0;
-    for (int c = g; c < t.M; c += t.G)
-      product += wide(problem.grad_output[pixel * t.M + c]) *
-                 block.b.value[p * t.M + c];
-    problem.products[pixel * t.G + g] = product / total;
-    problem.logarithms[pixel * t.G + g] =
-        block.b.top[p * t.G + g] + logarithm(total);
+    if (block.first + p < t.count)
+      to[(block.first + p) * t.G + g] =
+          block.b.top[p * t.G + g] + logarithm(block.b.total[p * t.G + g]);
   });
 }
 
@@ -131,17 +118,16 @@ __global__ void __launch_bounds__(kThreads, kBlocks<T>)
       block.aggregate(a, block.value(0), t.features, block.b.rescale);
     }
     __syncthreads();
-    problem.output ? write_output(block, problem.output)
-                   : write_sums(block, problem);
+    write_output(block, problem.output);
+    if (problem.log_sum_exp) write_log_sum_exp(block, problem.log_sum_exp);
     __syncthreads();
   }
 }
 
 template <typename T>
-void run(const PairwiseShape& shape, const PairwiseInputs& in, void* output,
-         const void* grad_output, void* logarithms, void* products,
-         void* stream) {
+void run(const PairwiseForward& task, void* stream) {
   using A = Accumulator<T>;
+  const PairwiseInputs& in = task.inputs;
   const auto read = [](const void* data) {
     return static_cast<const A*>(data);
   };
@@ -152,28 +138,16 @@ void run(const PairwiseShape& shape, const PairwiseInputs& in, void* output,
                               read(in.table),
                               read(in.w1),
                               read(in.w2),
-                              static_cast<T*>(output),
-                              static_cast<const T*>(grad_output),
-                              static_cast<A*>(logarithms),
-                              static_cast<A*>(products)};
-  launch_tiles<A, Needs>(&attend<T>, problem, shape, 0, stream);
+                              static_cast<T*>(task.output),
+                              static_cast<A*>(task.log_sum_exp)};
+  launch_tiles<A, Needs>(&attend<T>, problem, task.shape, 0, stream);
 }
 
 }  // namespace
 
 void run_on_cuda(const PairwiseForward& task, void* stream) {
-  with_scalar_type(task.type, [&](auto zero) {
-    run<decltype(zero)>(task.shape, task.inputs, task.output, nullptr, nullptr,
-                        nullptr, stream);
-  });
-}
-
-void write_softmax_sums(const PairwiseBackward& task, void* logarithms,
-                        void* products, void* stream) {
-  with_scalar_type(task.type, [&](auto zero) {
-    run<decltype(zero)>(task.shape, task.inputs, nullptr, task.grad_output,
-                        logarithms, products, stream);
-  });
+  with_scalar_type(task.type,
+                   [&](auto zero) { run<decltype(zero)>(task, stream); });
 }
 
 }  // namespace san::pairwise

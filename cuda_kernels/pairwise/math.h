@@ -1,9 +1,11 @@
-// The exponential of short vectors, for x <= 0. In an unnamed namespace: one
-// copy per instruction set.
+// The exponential of short vectors, for x <= 0, and the logarithm of what such
+// exponentials add up to. In an unnamed namespace: one copy per instruction
+// set.
 #ifndef CUDA_KERNELS_PAIRWISE_MATH_H_
 #define CUDA_KERNELS_PAIRWISE_MATH_H_
 
 #include <cstdint>
+#include <type_traits>
 
 #include "cuda_kernels/cpu/vectors.h"
 
@@ -58,6 +60,27 @@ inline __attribute__((always_inline)) cpu::Vector<A, L> exp_below_zero(
   const auto power = (cpu::bits_at<L, typename C::Bits>(&shifted) + C::kBias)
                      << C::kMantissa;
   return sum * cpu::bits_at<L, A>(&power);
+}
+
+// log(x) for x >= 1, from the exponential. The bits of x, read as an integer,
+// are its logarithm to within 0.03; a step of Halley's method makes an error e
+// one of e^3 / 12.
+template <typename A, int L>
+inline __attribute__((always_inline)) cpu::Vector<A, L> log_above_one(
+    cpu::Vector<A, L> x) {
+  using C = ExpConstants<A>;
+  using V = cpu::Vector<A, L>;
+  constexpr A kLn2 = A(0.693147180559945309417), kMiddle = A(0.0298);
+  const auto integer =
+      cpu::bits_at<L, std::make_signed_t<typename C::Bits>>(&x);
+  V log = __builtin_convertvector(integer, V) *
+              (kLn2 / (typename C::Bits(1) << C::kMantissa)) +
+          (kMiddle - kLn2 * C::kBias);
+  for (int step = 0; step < 2; ++step) {
+    const V ratio = x * exp_below_zero<A, L>(-log);
+    log += 2 * (ratio - 1) / (ratio + 1);
+  }
+  return log;
 }
 
 }  // namespace

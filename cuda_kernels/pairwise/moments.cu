@@ -7,9 +7,9 @@
 // and times how often a pair counts: a thread owns 4 x 4 of their product, over
 // a share of the rows. A fixed number of blocks go through the batch, P pixels
 // at a time, and each adds to a part of its own in the workspace, in float64
-// from chunk to chunk; pairwise_sums.cu adds the parts. Backward for the
+// from chunk to chunk; sums.cu adds the parts. Backward for the
 // relation and its gradient, once by blocks that own p and once by those that
-// own q; see pairwise_backward.cu. Read are phi and psi, once from memory and
+// own q; see backward.cu. Read are phi and psi, once from memory and
 // from a cache for every tap.
 #include "cuda_kernels/pairwise/gradient.h"
 #include "cuda_kernels/pairwise/sums.h"

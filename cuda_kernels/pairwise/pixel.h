@@ -4,6 +4,7 @@
 #ifndef CUDA_KERNELS_PAIRWISE_PIXEL_H_
 #define CUDA_KERNELS_PAIRWISE_PIXEL_H_
 
+#include <algorithm>
 #include <limits>
 #include <type_traits>
 
@@ -130,25 +131,35 @@ struct Pixel {
     return (lane + static_cast<Integer>(step)) & (L - 1);
   }
 
-  // weights = counts * exp(logit - max), inverse = 1 / their sum.
-  void soften() const {
+  // Fills the last vector of logits with such as weigh nothing, and returns
+  // how often each weight counts, or null where all count once.
+  const A* begin_weights() const {
     const A lowest = -std::numeric_limits<A>::infinity();
     const int64_t end = flat();
     for (int64_t i = taps * b.groups; i < end; ++i) b.weights[i] = lowest;
-    const A* counts = view.whole() ? nullptr : b.group_counts;
-    if (counts) {
-      for (int64_t tap = 0; tap < taps; ++tap)
-        for (int64_t g = 0; g < b.groups; ++g)
-          b.group_counts[tap * b.groups + g] = b.counts[tap];
-      for (int64_t i = taps * b.groups; i < end; ++i) b.group_counts[i] = 0;
-    }
+    if (view.whole()) return nullptr;
+    for (int64_t tap = 0; tap < taps; ++tap)
+      for (int64_t g = 0; g < b.groups; ++g)
+        b.group_counts[tap * b.groups + g] = b.counts[tap];
+    for (int64_t i = taps * b.groups; i < end; ++i) b.group_counts[i] = 0;
+    return b.group_counts;
+  }
+
+  // weights = counts * exp(logit - max), inverse = 1 / their sum; writes the
+  // logarithm of the denominator unless log_sum_exp is null.
+  void soften(A* log_sum_exp) const {
+    const int64_t end = flat();
+    const A* counts = begin_weights();
     for (int64_t g = 0; g < period(); g += L) {
       const V top =
           fold(highest(g, end), [](V x, V y) { return x < y ? y : x; });
       const V sum = fold(exponentiate(g, end, top, counts),
                          [](V x, V y) { return x + y; });
       cpu::store<L>(b.inverse + g, A(1) / sum);
+      if (log_sum_exp)
+        cpu::store<L>(b.group_sums + g, top + log_above_one<A, L>(sum));
     }
+    if (log_sum_exp) std::copy_n(b.group_sums, G, log_sum_exp + index * G);
   }
 
   V highest(int64_t g, int64_t end) const {

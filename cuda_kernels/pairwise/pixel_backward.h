@@ -14,8 +14,8 @@ template <typename A>
 struct BackwardPixel : Pixel<A> {
   using Base = Pixel<A>;
   using Base::Base, Base::L, Base::count_of, Base::feature, Base::flat,
-      Base::fold, Base::for_each_block, Base::for_each_vector,
-      Base::index_of_output, Base::period;
+      Base::for_each_block, Base::for_each_vector, Base::index_of_output,
+      Base::period;
   using Base::p, Base::b, Base::view, Base::R, Base::G, Base::F, Base::taps,
       Base::image, Base::index;
   using V = typename Base::V;
@@ -28,11 +28,15 @@ struct BackwardPixel : Pixel<A> {
                  upper});
   }
 
-  void normalise() const {
+  // weights = counts * exp(logit - log_sum_exp)
+  void weigh(const A* log_sum_exp) const {
+    for (int64_t g = 0; g < period(); ++g) {
+      const int64_t group = g % b.groups;
+      b.group_sums[g] = group < G ? log_sum_exp[index * G + group] : A(0);
+    }
+    const A* counts = this->begin_weights();
     for (int64_t g = 0; g < period(); g += L)
-      for (int64_t i = g; i < flat(); i += period())
-        cpu::store<L>(b.weights + i, cpu::load<L>(b.weights + i) *
-                                         cpu::load<L>(b.inverse + g));
+      this->exponentiate(g, flat(), cpu::load<L>(b.group_sums + g), counts);
   }
 
   // grad_weights[tap, g] = sum of grad_output * value over the group, and the
@@ -60,15 +64,17 @@ struct BackwardPixel : Pixel<A> {
     });
   }
 
-  // grad_logits = weights * (grad_weights - their weighted sum)
-  void soften_backward() const {
-    for (int64_t g = 0; g < period(); g += L) {
-      V sum = {};
-      for (int64_t i = g; i < flat(); i += period())
-        sum += cpu::load<L>(b.weights + i) * cpu::load<L>(b.grad_weights + i);
-      cpu::store<L>(b.group_sums + g,
-                    fold(sum, [](V x, V y) { return x + y; }));
-    }
+  // grad_logits = weights * (grad_weights - their weighted sum), which is
+  // grad_output * output summed over the group.
+  void soften_backward(const A* grad_output, const A* output) const {
+    for (int64_t g = 0; g < b.groups; ++g) b.group_sums[g] = 0;
+    for_each_block([&](auto block) {
+      typename decltype(block)::V sum = {};
+      for (int v = 0; v < block.kCount; ++v)
+        sum += block.load(grad_output + index_of_output(), v) *
+               block.load(output + index_of_output(), v);
+      block.add_to(b.group_sums, sum, G);
+    });
     // By vectors that do not reach into other taps' groups: see
     // Pixel::for_each_vector.
     with_panel<A>(G, [&](auto panel) {

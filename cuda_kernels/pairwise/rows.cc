@@ -18,7 +18,7 @@ int64_t elements(const B& buffers) {
 // while it is in the first cache, and only the result leaves.
 template <typename A>
 void forward_by_pixels(const PairwiseProblem<A>& problem, int64_t n, int64_t h,
-                       A* scratch, A* output) {
+                       A* scratch, A* output, A* log_sum_exp) {
   const Buffers<A> b(problem.shape, scratch);
   for (int64_t w = 0; w < problem.shape.width; ++w) {
     const Pixel<A> pixel(problem, b, n, h, w);
@@ -26,7 +26,7 @@ void forward_by_pixels(const PairwiseProblem<A>& problem, int64_t n, int64_t h,
     pixel.hidden();
     pixel.map(b.z, pixel.R, problem.w2, pixel.G, nullptr, b.weights, b.groups,
               false);
-    pixel.soften();
+    pixel.soften(log_sum_exp);
     pixel.aggregate(output);
   }
 }
@@ -44,16 +44,17 @@ int64_t forward_scratch_elements(const PairwiseShape& shape) {
 
 template <typename A>
 void forward(const PairwiseProblem<A>& problem, int64_t n, int64_t h,
-             int64_t end, A* scratch, A* output) {
+             int64_t end, A* scratch, A* output, A* log_sum_exp) {
   if (in_strips<A>(problem.shape))
-    return forward_in_strips(problem, n, h, end, scratch, output);
-  for (; h < end; ++h) forward_by_pixels(problem, n, h, scratch, output);
+    return forward_in_strips(problem, n, h, end, scratch, output, log_sum_exp);
+  for (; h < end; ++h)
+    forward_by_pixels(problem, n, h, scratch, output, log_sum_exp);
 }
 
-// Everything up to the weights again, then back.
+// Everything up to the logits again, then back.
 template <typename A>
 void backward(const PairwiseProblem<A>& problem, int64_t n, int64_t h,
-              A* scratch, const A* grad_output, A* grad_features,
+              A* scratch, const Attended<A>& attended, A* grad_features,
               const MappingGradients<A>& sums) {
   const Buffers<A> b(problem.shape, scratch);
   for (int64_t w = 0; w < problem.shape.width; ++w) {
@@ -62,10 +63,9 @@ void backward(const PairwiseProblem<A>& problem, int64_t n, int64_t h,
     pixel.relate();
     pixel.hidden();
     pixel.map(b.z, R, problem.w2, G, nullptr, b.weights, b.groups, false);
-    pixel.soften();
-    pixel.normalise();
-    pixel.aggregate_backward(grad_output, grad_features);
-    pixel.soften_backward();
+    pixel.weigh(attended.log_sum_exp);
+    pixel.aggregate_backward(attended.grad_output, grad_features);
+    pixel.soften_backward(attended.grad_output, attended.output);
     pixel.add_outer(b.z, R, b.grad_logits, G, sums.w2, b.pitch);
     A* grad_z = b.grad_a;
     pixel.map(b.grad_logits, G, problem.w2_transposed, R, nullptr, grad_z,

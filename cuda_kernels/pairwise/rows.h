@@ -23,6 +23,12 @@ struct PairwiseProblem {
   const A* centre;
 };
 
+// What the backward has of the forward, and the gradient of its output.
+template <typename A>
+struct Attended {
+  const A *grad_output, *output, *log_sum_exp;
+};
+
 // Where the gradients of a mapping are summed, all with rows of `pitch`
 // elements: one row each of scale and shift, K of the table, and R of w1 and of
 // w2, which are transposed.
@@ -42,14 +48,14 @@ struct PairwiseRows {
   int64_t (*pitch)(const PairwiseShape& shape);
   int64_t (*scratch_elements)(const PairwiseShape& shape);
   // forward takes the rows [h, end) of image `n`, best as many at once as
-  // forward_rows says, and writes them.
+  // forward_rows says, and writes them; log_sum_exp may be null.
   int64_t (*forward_rows)(const PairwiseShape& shape);
   int64_t (*forward_scratch_elements)(const PairwiseShape& shape);
   void (*forward)(const PairwiseProblem<A>&, int64_t n, int64_t h, int64_t end,
-                  A* scratch, A* output);
+                  A* scratch, A* output, A* log_sum_exp);
   // Row `h` of image `n`. All of them add.
   void (*backward)(const PairwiseProblem<A>&, int64_t n, int64_t h, A* scratch,
-                   const A* grad_output, A* grad_features,
+                   const Attended<A>& attended, A* grad_features,
                    const MappingGradients<A>& sums);
   // sums.table: [2, pitch]. The backward reads constant and slope from the
   // table.

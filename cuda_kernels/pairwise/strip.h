@@ -2,7 +2,7 @@
 // a strip of neighbouring pixels at a time, one pixel per lane. In an unnamed
 // namespace: one copy per instruction set.
 //
-// Idea. With few relation channels the vectors of pairwise_pixel.h, which hold
+// Idea. With few relation channels the vectors of pixel.h, which hold
 // channels, are partly empty and their products too short. Here a vector holds
 // one channel of L pixels in a row, and every weight of the mapping is a scalar
 // that all of them share: no lane is empty, whatever R and G are.
@@ -69,6 +69,7 @@ struct StripBuffers {
     own = arena.take(s.relation_channels * L);
     z = arena.take(kStripTaps * padded<A>(s.relation_channels) * L);
     weights = arena.take(taps * groups * L);
+    log_sums = arena.take(round_up(s.weight_channels, L) * L);
     counts = arena.take(s.kernel_size * L);
     output = arena.take(round_up(s.value_channels, L) * L);
     planes.data = arena.take(planes.elements());
@@ -77,7 +78,7 @@ struct StripBuffers {
   Arena<A> arena;
   Planes<A> planes;
   int64_t groups, table_pitch;
-  A *own, *z, *weights, *counts, *output;
+  A *own, *z, *weights, *log_sums, *counts, *output;
 };
 
 // The pixels [w, w + L) of row h.
@@ -210,18 +211,21 @@ struct Strip {
         });
   }
 
-  // Softmax and sum of one group after the other.
-  void aggregate() const {
+  // Softmax and sum of one group after the other; keeps the logarithms of the
+  // denominators if asked to.
+  void aggregate(bool keep) const {
     for (int64_t g = 0; g < G; ++g) {
-      const V inverse = A(1) / soften(b.weights + g * L);
+      const V top = highest(b.weights + g * L);
+      const V sum = soften(b.weights + g * L, top), inverse = A(1) / sum;
+      if (keep)
+        cpu::store<L>(b.log_sums + g * L, top + log_above_one<A, L>(sum));
       int64_t c = g;
       for (; c + 7 * G < M; c += 8 * G) aggregate<8>(g, c, inverse);
       for (; c < M; c += G) aggregate<1>(g, c, inverse);
     }
   }
 
-  // weights = counts * exp(logit - max); returns their sum.
-  V soften(A* weights) const {
+  V highest(const A* weights) const {
     const int64_t step = b.groups * L;
     const int64_t taps = view.rows * k;
     V top = cpu::load<L>(weights), other = top;  // two short chains
@@ -229,7 +233,13 @@ struct Strip {
       top = higher(top, cpu::load<L>(weights + tap * step));
       other = higher(other, cpu::load<L>(weights + (tap + 1) * step));
     }
-    top = higher(higher(top, other), cpu::load<L>(weights + (taps - 1) * step));
+    return higher(higher(top, other),
+                  cpu::load<L>(weights + (taps - 1) * step));
+  }
+
+  // weights = counts * exp(logit - top); returns their sum.
+  V soften(A* weights, V top) const {
+    const int64_t step = b.groups * L;
     V sum = {};
     for_each_tap([&](int64_t tap, int64_t y, int64_t x) {
       V e = exp_below_zero<A, L>(cpu::load<L>(weights + tap * step) - top);
@@ -258,9 +268,12 @@ struct Strip {
       cpu::store<L>(b.output + (c + i * G) * L, sum[i] * inverse);
   }
 
-  void store(A* output) const {
+  void store(A* output, A* log_sum_exp) const {
     for (int64_t c = 0; c < M; c += L)
       from_planes(b.output + c * L, M - c, output + index * M + c, M, pixels);
+    for (int64_t g = 0; log_sum_exp && g < G; g += L)
+      from_planes(b.log_sums + g * L, G - g, log_sum_exp + index * G + g, G,
+                  pixels);
   }
 
   const PairwiseProblem<A>& p;
@@ -276,7 +289,7 @@ struct Strip {
 // The rows [h, end) of image n.
 template <typename A>
 void forward_in_strips(const PairwiseProblem<A>& problem, int64_t n, int64_t h,
-                       int64_t end, A* scratch, A* output) {
+                       int64_t end, A* scratch, A* output, A* log_sum_exp) {
   const PairwiseShape& s = problem.shape;
   const StripBuffers<A> b(s, scratch);
   const int64_t R = s.relation_channels, F = s.feature_channels();
@@ -293,8 +306,8 @@ void forward_in_strips(const PairwiseProblem<A>& problem, int64_t n, int64_t h,
       const Strip<A> strip(problem, b, n, h, w, top);
       strip.load_own();
       strip.map_taps();
-      strip.aggregate();
-      strip.store(output);
+      strip.aggregate(log_sum_exp != nullptr);
+      strip.store(output, log_sum_exp);
     }
 }
 

@@ -1,4 +1,4 @@
-// The second stage of sums over the whole batch; see pairwise_workspace.h.
+// The second stage of sums over the whole batch; see workspace.h.
 #ifndef CUDA_KERNELS_PAIRWISE_SUMS_H_
 #define CUDA_KERNELS_PAIRWISE_SUMS_H_
 
@@ -26,12 +26,6 @@ struct Total {
 // float32 or float64.
 void add_parts(const Parts& parts, std::initializer_list<Total> totals,
                ScalarType type, void* stream);
-
-// The first pass of the backward, by the kernel of the forward: of every pixel
-// and group, [N H W, G] in the type that the task computes in, the logarithm of
-// the softmax's denominator, and grad_output * output summed over the group.
-void write_softmax_sums(const PairwiseBackward& task, void* logarithms,
-                        void* products, void* stream);
 
 }  // namespace san::pairwise
 

@@ -13,6 +13,12 @@
 //   logit[p, q]  = w2 z[p, q]                                          [G]
 //   output[p, c] = sum over q of softmax(logit)[p, q, c mod G] * beta[q, c]
 //
+// What the backward needs of the softmax is the logarithm of its denominator,
+//   log_sum_exp[p, g] = log(sum over q of exp(logit[p, q, g])),
+// for with it every weight is exp(logit - log_sum_exp), and the weighted sum
+// that the gradient of a softmax subtracts is grad_output * output, summed over
+// the channels of a group. So nothing goes over a footprint twice.
+//
 // Reflect padding of k / 2. A mirrored tap shows a pixel that the footprint
 // holds already, at that pixel's own offset (mirroring never adds distance), so
 // the sums go over the footprint cut off at the image's border, and a pixel
@@ -20,7 +26,7 @@
 //
 // On the CPU all tensors are float32 or all are float64. On CUDA features,
 // output and their gradients can be of a half type, `type`, too; then all other
-// tensors are float32, and so is the arithmetic.
+// tensors are float32, log_sum_exp among them, and so is the arithmetic.
 #ifndef CUDA_KERNELS_PAIRWISE_TASKS_H_
 #define CUDA_KERNELS_PAIRWISE_TASKS_H_
 
@@ -48,19 +54,20 @@ struct PairwiseInputs {
   const void *features, *scale, *shift, *table, *w1, *w2;
 };
 
-// output is [N, H, W, M].
+// output is [N, H, W, M], log_sum_exp [N, H, W, G] or null.
 struct PairwiseForward {
   ScalarType type;
   PairwiseShape shape;
   PairwiseInputs inputs;
-  void* output;
+  void *output, *log_sum_exp;
 };
 
+// output and log_sum_exp are those of the forward.
 struct PairwiseBackward {
   ScalarType type;
   PairwiseShape shape;
   PairwiseInputs inputs;
-  const void* grad_output;
+  const void *grad_output, *output, *log_sum_exp;
   void *grad_features, *grad_scale, *grad_shift, *grad_table, *grad_w1,
       *grad_w2;
 };
@@ -109,7 +116,7 @@ void run_on_cpu(const PairwiseMoments& task);
 void run_on_cpu(const PairwiseMomentsBackward& task);
 
 // `stream` is a cudaStream_t of the current device; `workspace` has room for
-// workspace_elements(task) doubles, see pairwise_workspace.h. Throws
+// workspace_elements(task) doubles, see workspace.h. Throws
 // std::invalid_argument for more channels than fit a block's shared memory.
 void run_on_cuda(const PairwiseForward& task, void* stream);
 void run_on_cuda(const PairwiseBackward& task, void* workspace, void* stream);

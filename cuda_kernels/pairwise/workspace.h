@@ -104,12 +104,13 @@ struct Parts {
   double* sums;
 };
 
-// float64 elements of a task's workspace: parts, then softmax_elements twice.
-inline int64_t softmax_elements(const PairwiseBackward& task) {
-  const PairwiseShape& s = task.shape;
-  const int64_t sums = s.batch * s.height * s.width * s.weight_channels;
-  return task.type == ScalarType::kFloat64 ? sums : (sums + 1) / 2;
+// Of every pixel and group the backward's workspace has one number after the
+// parts, in the type that the task computes in.
+inline int64_t product_elements(const PairwiseShape& s) {
+  return s.batch * s.height * s.width * s.weight_channels;
 }
+
+// float64 elements of a task's workspace.
 template <typename Task>
 int64_t workspace_elements(const Task& task) {
   const PairwisePart part = part_of(task);
@@ -118,8 +119,9 @@ int64_t workspace_elements(const Task& task) {
 template <>
 inline int64_t workspace_elements(const PairwiseBackward& task) {
   const PairwisePart part = part_of(task);
+  const int64_t products = product_elements(task.shape);
   return num_parts(task.shape, part) * part.elements +
-         2 * softmax_elements(task);
+         (task.type == ScalarType::kFloat64 ? products : (products + 1) / 2);
 }
 
 }  // namespace san::pairwise

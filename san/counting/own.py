@@ -76,7 +76,9 @@ def _pairwise_core(
     return taps * (prod(w1) + prod(w2) + value_channels)
 
 
-def _pairwise_core_backward(grad: Shape, *inputs: Any) -> int:
+def _pairwise_core_backward(
+    grad: Shape, output: Shape, log_sum_exp: Shape, *inputs: Any
+) -> int:
     return 2 * _pairwise_core(*inputs)
 
 
@@ -117,6 +119,7 @@ _PRODUCTS: dict[str, Callable[..., int]] = {
     "norm_relu_linear_backward": _norm_relu_linear_backward,
     "pairwise_core": _pairwise_core,
     "pairwise_core_backward": _pairwise_core_backward,
+    "pairwise_core_recorded": _pairwise_core,
     "patchwise_core": _patchwise_core,
     "patchwise_core_backward": _patchwise_core_backward,
     "patchwise_hidden": _patchwise_hidden,
@@ -224,6 +227,7 @@ MACS: dict[str, Callable[..., int]] = {
     "norm_relu": _norm_relu_macs,
     "norm_relu_linear": _norm_relu_linear_macs,
     "pairwise_core": _pairwise_core_macs,
+    "pairwise_core_recorded": _pairwise_core_macs,
     "pairwise_difference_moments": _difference_moments_macs,
     "pairwise_moments": _pairwise_moments_macs,
     "patchwise_core": _patchwise_core_macs,

@@ -32,12 +32,16 @@ class Rules(NamedTuple):
       jvp: from (tangents, *arguments) to the tangents of the results. A
         tangent stands where its argument does; what has none has None.
       constants: names of tensors that no gradient is to reach.
+      recorded: computes (result, *more) where a gradient may be asked for,
+        as an OpOverload of the same arguments; `setup_context` gets it all.
+        None for the operator itself.
     """
 
     backward: Callable[..., Any]
     setup_context: Callable[..., None] | None
     jvp: Callable[..., Any]
     constants: Sequence[str] = ()
+    recorded: Any = None
 
 
 def autograd_kernel(op: Any, rules: Rules) -> Callable[..., Any]:
@@ -150,15 +154,16 @@ def _reverse_mode(op: Any, rules: Rules) -> type[torch.autograd.Function]:
                     f"{op._opname}: {argument} must not require a gradient, "
                     "got a tensor that does; detach it"
                 )
+        computed = rules.recorded or op
         if torch._C._are_functorch_transforms_active():
             # On for the transforms further out, off in a Function.
             with torch.enable_grad(), forward_ad._set_fwd_grad_enabled(True):
-                output = _below_autograd(op, keyset, args)
+                output = _below_autograd(computed, keyset, args)
         else:
-            output = _below_autograd(op, keyset, args)
+            output = _below_autograd(computed, keyset, args)
         if rules.setup_context is not None:
             rules.setup_context(ctx=ctx, inputs=args, output=output)
-        return output
+        return output if rules.recorded is None else output[0]
 
     def backward(ctx: Any, *grads: Any) -> Any:
         of_args = rules.backward(ctx, *grads)

@@ -62,11 +62,26 @@ def _workspace(
 
 
 # ---- out = sum over taps of softmax(w2 relu(w1 a + table)) * beta, with
-# a = relu(scale * (phi - psi) + shift)
+# a = relu(scale * (phi - psi) + shift). For a backward pass the logarithms of
+# the softmax's denominators are kept, [N, G, H, W] in the dtype of the mapping,
+# and the output.
 
 
-def _core(
-    features: Tensor,
+def _core(features: Tensor, *mapping: Any) -> Tensor:
+    return _attend(_image(features), None, *mapping).to(features.dtype)
+
+
+def _recorded_core(features: Tensor, *mapping: Any) -> tuple[Tensor, Tensor]:
+    image = _image(features)
+    *_, w2, _ = mapping
+    log_sum_exp = w2.new_empty((*image.shape[:3], w2.shape[0]))
+    output = _attend(image, log_sum_exp, *mapping).to(features.dtype)
+    return output, log_sum_exp.permute(0, 3, 1, 2)
+
+
+def _attend(
+    image: Tensor,
+    log_sum_exp: Tensor | None,
     scale: Tensor,
     shift: Tensor,
     table: Tensor,
@@ -74,17 +89,17 @@ def _core(
     w2: Tensor,
     kernel_size: int,
 ) -> Tensor:
-    image = _image(features)
-    value_channels = features.shape[1] - 2 * scale.shape[0]
+    value_channels = image.shape[3] - 2 * scale.shape[0]
     output = image.new_empty((*image.shape[:3], value_channels))
     run_fused(
         cuda_kernels.pairwise_forward,
         image,
         *map(matrix, (scale, shift, table, w1, w2)),
         output,
+        log_sum_exp,
         kernel_size=kernel_size,
     )
-    return output.to(features.dtype).permute(0, 3, 1, 2)
+    return output.permute(0, 3, 1, 2)
 
 
 def _fake_core(features: Tensor, scale: Tensor, *rest: Tensor | int) -> Tensor:
@@ -95,8 +110,19 @@ def _fake_core(features: Tensor, scale: Tensor, *rest: Tensor | int) -> Tensor:
     return output.permute(0, 3, 1, 2)
 
 
+def _fake_recorded_core(
+    features: Tensor, scale: Tensor, *rest: Any
+) -> tuple[Tensor, Tensor]:
+    *_, w2, _ = rest
+    batch, _, height, width = features.shape
+    log_sum_exp = w2.new_empty((batch, height, width, w2.shape[0]))
+    return _fake_core(features, scale), log_sum_exp.permute(0, 3, 1, 2)
+
+
 def _core_backward(
     grad_output: Tensor,
+    output: Tensor,
+    log_sum_exp: Tensor,
     features: Tensor,
     scale: Tensor,
     shift: Tensor,
@@ -112,6 +138,8 @@ def _core_backward(
     run_fused(
         cuda_kernels.pairwise_backward,
         _image(grad_output),
+        _image(output),
+        dense_image(log_sum_exp),
         image,
         *mapping,
         grad_image,
@@ -127,7 +155,11 @@ def _core_backward(
 
 
 def _fake_core_backward(
-    grad_output: Tensor, features: Tensor, *mapping: Any
+    grad_output: Tensor,
+    output: Tensor,
+    log_sum_exp: Tensor,
+    features: Tensor,
+    *mapping: Any,
 ) -> tuple[Tensor, ...]:
     *tensors, _ = mapping
     return (like_image(features), *(torch.empty_like(t) for t in tensors))
@@ -286,6 +318,11 @@ def _save_inputs(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
     ctx.save_for_backward(*tensors)
 
 
+def _save_attended(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
+    *tensors, ctx.kernel_size = inputs
+    ctx.save_for_backward(*output, *tensors)
+
+
 def _save_difference(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
     features, _, ctx.kernel_size = inputs
     ctx.save_for_backward(features, output[0])
@@ -313,18 +350,24 @@ def _differentiate_difference_moments(ctx: Any, *grads: Tensor) -> Any:
 
 
 _TENSORS = "Tensor features, Tensor scale, Tensor shift"
+_MAPPED = f"{_TENSORS}, Tensor table, Tensor w1, Tensor w2, int kernel_size"
 
 define(
-    f"pairwise_core({_TENSORS}, Tensor table, Tensor w1, Tensor w2, "
-    "int kernel_size) -> Tensor",
+    f"pairwise_core_recorded({_MAPPED}) -> (Tensor output, Tensor log_sum_exp)",
+    _recorded_core,
+    fake=_fake_recorded_core,
+)
+define(
+    f"pairwise_core({_MAPPED}) -> Tensor",
     _core,
     fake=_fake_core,
     backward=_differentiate_core,
-    setup_context=_save_inputs,
+    setup_context=_save_attended,
+    recorded="pairwise_core_recorded",
 )
 define(
-    f"pairwise_core_backward(Tensor grad_output, {_TENSORS}, Tensor table, "
-    "Tensor w1, Tensor w2, int kernel_size) "
+    "pairwise_core_backward(Tensor grad_output, Tensor output, "
+    f"Tensor log_sum_exp, {_MAPPED}) "
     "-> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)",
     _core_backward,
     fake=_fake_core_backward,

@@ -41,6 +41,7 @@ def define(
     setup_context: Callable[..., None] | None = None,
     jvp: Callable[..., Any] | None = None,
     constants: Sequence[str] = (),
+    recorded: str | None = None,
     mixes_samples: bool = True,
     remedy: str = _UNFUSED,
 ) -> None:
@@ -58,6 +59,9 @@ def define(
         forward mode.
       constants: names of tensors that must not require a gradient, since
         `backward` has none for them.
+      recorded: the name of an operator, defined before, that takes this one's
+        place where a gradient may be asked for: its first result is this
+        one's, and what `setup_context` is to keep beside it are the others.
       mixes_samples: False where every tensor is [N, ...] and sample n of the
         results comes from sample n alone. Under vmap such an operator is
         called once, others once for each of the batch.
@@ -72,6 +76,7 @@ def define(
         setup_context,
         jvp or _refusal(name, _FORWARD_MODE, remedy),
         constants,
+        None if recorded is None else getattr(torch.ops.san, recorded).default,
     )
     kernel = autograd_kernel(op, rules)
     _LIBRARY.impl(name, kernel, "Autograd", with_keyset=True)

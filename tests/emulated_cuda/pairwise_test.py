@@ -37,7 +37,11 @@ def calls(channels, image, dtype="float64"):
     """The arguments of each function: what it reads, and what it writes."""
     inputs = pairwise_inputs(channels, image, dtype)
     features, scale, shift, table, w1, _ = inputs
-    output = (*features.shape[:3], channels[2])
+    attended = [
+        np.zeros((*image[:3], width), dtype) for width in channels[2:0:-1]
+    ]
+    cuda_kernels.pairwise_forward(*inputs, *attended, kernel_size=image[3])
+    output = attended[0].shape
     seeds, first, second, centre = random_arrays(
         output, table.shape, w1.shape, scale.shape, dtype=dtype
     )
@@ -46,8 +50,11 @@ def calls(channels, image, dtype="float64"):
     vectors = [np.empty(scale.shape) for _ in range(2)]
     like = np.zeros_like
     return {
-        "pairwise_forward": (inputs, [like(seeds)]),
-        "pairwise_backward": ([seeds, *inputs], [*map(like, inputs)]),
+        "pairwise_forward": (inputs, [*map(like, attended)]),
+        "pairwise_backward": (
+            [seeds, *attended, *inputs],
+            [*map(like, inputs)],
+        ),
         "pairwise_difference": ([features, centre], vectors),
         "pairwise_difference_backward": (
             [features, scale, shift],
@@ -167,7 +174,8 @@ def test_large_logits_do_not_overflow():
         channels,
         image,
     )
-    np.testing.assert_allclose(results[0], expected[0], 0, 1e-3)
+    for result, value in zip(results, expected, strict=True):
+        np.testing.assert_allclose(result, value, 1e-6, 1e-3)
 
 
 @pytest.mark.parametrize("kernel_size", [1, 3])

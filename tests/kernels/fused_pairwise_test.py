@@ -70,18 +70,26 @@ def relation_of(inputs, image):
 
 def expected_output(inputs, image):
     """The definition, tap by tap."""
+    return expected_attention(inputs, image)[0]
+
+
+def expected_attention(inputs, image):
+    """The output and the logarithms of the softmax's denominators."""
     features, scale, _, table, w1, w2 = inputs
     pixel, offset = taps(image)
     a = relation_of(inputs, image)
     z = np.maximum(a @ w1[0, 0].T + table[0, 0][offset], 0)
     logits = z @ w2[0, 0].T
-    weights = np.exp(logits - logits.max(2, keepdims=True))
-    weights /= weights.sum(2, keepdims=True)
+    top = logits.max(2, keepdims=True)
+    weights = np.exp(logits - top)
+    total = weights.sum(2, keepdims=True)
+    weights /= total
     value = features.reshape(len(features), -1, features.shape[3])
     value = value[:, pixel, 2 * scale.size :]
     repeats = value.shape[3] // w2.shape[2]
     output = (np.tile(weights, repeats) * value).sum(2)
-    return output.reshape(*features.shape[:3], -1)
+    log_sum_exp = top + np.log(total)
+    return [x.reshape(*features.shape[:3], -1) for x in (output, log_sum_exp)]
 
 
 @pytest.mark.parametrize("image", [*IMAGES, WIDE])
@@ -91,10 +99,14 @@ def expected_output(inputs, image):
 )
 def test_forward(instruction_set, channels, image, dtype, tolerance):
     inputs = pairwise_inputs(channels, image, dtype)
-    expected = expected_output([x.astype("float64") for x in inputs], image)
-    output = np.full((*inputs[0].shape[:3], channels[2]), np.nan, dtype)
-    cuda_kernels.pairwise_forward(*inputs, output, kernel_size=image[3])
-    np.testing.assert_allclose(output, expected, 0, tolerance)
+    expected = expected_attention([x.astype("float64") for x in inputs], image)
+    results = [np.full(x.shape, np.nan, dtype) for x in expected]
+    cuda_kernels.pairwise_forward(*inputs, *results, kernel_size=image[3])
+    for result, value in zip(results, expected, strict=True):
+        np.testing.assert_allclose(result, value, tolerance, tolerance)
+    alone = np.empty_like(results[0])
+    cuda_kernels.pairwise_forward(*inputs, alone, None, kernel_size=image[3])
+    np.testing.assert_array_equal(alone, results[0])
 
 
 @pytest.mark.parametrize("width", [5, 16])
@@ -102,10 +114,11 @@ def test_large_logits_do_not_overflow(instruction_set, width):
     image = (1, 4, width, 3)
     inputs = pairwise_inputs((4, 2, 4), image, "float32")
     inputs[5] *= 1e4
-    expected = expected_output([x.astype("float64") for x in inputs], image)
-    output = np.empty((1, 4, width, 4), "float32")
-    cuda_kernels.pairwise_forward(*inputs, output, kernel_size=3)
-    np.testing.assert_allclose(output, expected, 0, 1e-3)
+    expected = expected_attention([x.astype("float64") for x in inputs], image)
+    results = [np.empty(x.shape, "float32") for x in expected]
+    cuda_kernels.pairwise_forward(*inputs, *results, kernel_size=3)
+    for result, value in zip(results, expected, strict=True):
+        np.testing.assert_allclose(result, value, 1e-6, 1e-3)
 
 
 @pytest.mark.parametrize(
@@ -118,9 +131,12 @@ def test_not_a_number_is_passed_on(instruction_set, width, channel, seen_by):
     inputs = pairwise_inputs((4, 2, 4), (1, 1, width, 3), "float32")
     inputs[0][0, 0, 3, channel] = np.nan
     output = np.empty((1, 1, width, 4), "float32")
-    cuda_kernels.pairwise_forward(*inputs, output, kernel_size=3)
+    log_sum_exp = np.empty((1, 1, width, 2), "float32")
+    cuda_kernels.pairwise_forward(*inputs, output, log_sum_exp, kernel_size=3)
     spoilt = np.isnan(output[0, 0]).any(1)
     assert np.flatnonzero(spoilt).tolist() == seen_by
+    spoilt = np.flatnonzero(np.isnan(log_sum_exp[0, 0]).all(1)).tolist()
+    assert spoilt == ([] if channel == 8 else seen_by)
 
 
 @pytest.mark.parametrize("image", IMAGES)
@@ -179,7 +195,13 @@ def test_backward_is_the_derivative_of_the_definition(
     shape = (*inputs[0].shape[:3], channels[2])
     *directions, seeds = random_arrays(*(x.shape for x in inputs), shape)
     grads = [np.full_like(x, np.nan) for x in inputs]
-    cuda_kernels.pairwise_backward(seeds, *inputs, *grads, kernel_size=image[3])
+    cuda_kernels.pairwise_backward(
+        seeds,
+        *expected_attention(inputs, image),
+        *inputs,
+        *grads,
+        kernel_size=image[3],
+    )
     got = sum((g * d).sum() for g, d in zip(grads, directions, strict=True))
     expected = derivative(
         lambda *x: (expected_output(x, image) * seeds).sum(), inputs, directions
@@ -205,12 +227,17 @@ def arguments(op):
     }
     image = {"features": features}
     output = np.empty((1, 3, 5, 4))
+    attended = {"output": output.copy(), "log_sum_exp": np.empty((1, 3, 5, 2))}
     grads = {f"grad_{k}": v.copy() for k, v in (image | mapping).items()}
     pair = {"scale": scale, "shift": shift}
     sums = {"first": table.copy(), "second": w1.copy()}
     return {
-        "pairwise_forward": image | mapping | {"output": output},
-        "pairwise_backward": {"grad_output": output} | image | mapping | grads,
+        "pairwise_forward": image | mapping | attended,
+        "pairwise_backward": {"grad_output": output}
+        | attended
+        | image
+        | mapping
+        | grads,
         "pairwise_difference": image
         | {"centre": scale, "first": scale.copy(), "second": scale.copy()},
         "pairwise_difference_backward": image
@@ -255,7 +282,7 @@ def test_errors(op, change, message):
 @pytest.mark.parametrize("op", OPS)
 def test_outputs_share_no_memory(op):
     known = arguments(op)
-    written = {"output", "first", "second"}
+    written = {"output", "log_sum_exp", "first", "second"}
     if op.endswith("backward"):
         read = {"grad_output", "grad_first", "grad_second"}
         written = {n for n in known if n.startswith("grad_")} - read

@@ -64,8 +64,11 @@ def calls():
         "stem": (x, *stem),
         "stem_backward": (values(2, 5, 2, 3), x, *stem, True),
         "pairwise_core": (features, *affine, *mapping, 3),
+        "pairwise_core_recorded": (features, *affine, *mapping, 3),
         "pairwise_core_backward": (
             values(1, 4, 3, 4),
+            values(1, 4, 3, 4, seed=1),
+            values(1, 2, 3, 4),
             features,
             *affine,
             *mapping,

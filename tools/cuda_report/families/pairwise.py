@@ -7,6 +7,7 @@ from tools.cuda_report.families.pairwise_loops import (
     ATTEND,
     SUM_DIFFERENCES,
     SUM_MOMENTS,
+    SUM_PRODUCTS,
     attend_backward,
     spread_differences,
     spread_moments,
@@ -78,6 +79,15 @@ def _mapping_part(layer: Layer) -> int:
     return (2 + layer.K) * layer.R + products
 
 
+def _work_of_products(
+    layer: Layer, data_type: DataType, device: Device
+) -> Work:
+    elements = layer.pixels * layer.G
+    blocks = -(-elements // THREADS)
+    moved = 2 * layer.pixels * layer.M * data_type.bytes + 4 * elements
+    return Work(blocks, THREADS, 0, layer, moved, 2 * layer.pixels * layer.M)
+
+
 _GROUP = "pairwise core"
 _TRAINING = {"training": 1}
 _P, _Q = "(Own)0", "(Own)1"
@@ -85,15 +95,24 @@ _P, _Q = "(Own)0", "(Own)1"
 ENTRIES = (
     Entry(
         "pairwise.attend<{type}>",
-        "forward, and the backward's first pass",
+        "forward",
         _GROUP,
-        {"forward": 1, "training": 2},
+        {"forward": 1, "training": 1},
         ATTEND,
         _work(
             Needs(2, 2, 0, value=True, softmax=True),
             lambda a: a.F + a.M,
             lambda a: _mapping_flops(a) + 2 * a.M,
+            sums=1,
         ),
+    ),
+    Entry(
+        "pairwise.sum_products<{type}>",
+        "grad_output * output of each group",
+        _GROUP,
+        _TRAINING,
+        SUM_PRODUCTS,
+        _work_of_products,
     ),
     Entry(
         "pairwise.sum_differences<{type}>",

@@ -229,12 +229,15 @@ ATTEND = (
             *_aggregate("aggregate"),
         ),
         *_write("write output", _of_m),
-        *_cells(
-            "write softmax",
-            lambda t: 0,
-            _of_g,
-            inner=(Steps("products", lambda t: 0, "global load"),),
-        ),
+        *_write("write log-sum-exp", _of_g),
+    ),
+)
+
+SUM_PRODUCTS = (
+    Steps(
+        "elements",
+        lambda layer: 1,
+        inner=(Steps("products", lambda a: a.M / a.G, "global load", 2),),
     ),
 )
 
