@@ -108,6 +108,7 @@ def pairwise_backward(
 def pairwise_difference(
     features: Tensor,
     centre: Tensor,
+    level: Tensor,
     first: Tensor,
     second: Tensor,
     *,

@@ -135,32 +135,34 @@ void check_grad_features(const Tensor& grad, const Features& features,
 }
 
 void difference(py::handle features_object, py::handle centre_object,
-                py::handle first_object, py::handle second_object,
-                py::handle kernel_size, py::handle workspace,
-                py::handle stream) {
+                py::handle level_object, py::handle first_object,
+                py::handle second_object, py::handle kernel_size,
+                py::handle workspace, py::handle stream) {
   const PairwiseCall call("pairwise_difference", kernel_size, stream);
   const Features features(call, features_object);
   const Tensor centre(call.op, "centre", centre_object, Access::kRead);
+  const Tensor level(call.op, "level", level_object, Access::kRead);
   const Tensor first(call.op, "first", first_object, Access::kWrite);
   const Tensor second(call.op, "second", second_object, Access::kWrite);
-  const PairwiseShape shape = relation_shape(call, features, {&centre});
+  const PairwiseShape shape = relation_shape(call, features, {&centre, &level});
   first.require_kind(ScalarType::kFloat64, features);
   second.require_same_kind(first);
   first.require_apart_from(second);
   for (const Tensor* output : {&first, &second}) {
     require_matrix(*output, "[1, 1, 1, R]", 1, shape.relation_channels);
-    require_apart(*output, {&features, &centre});
+    require_apart(*output, {&features, &centre, &level});
   }
   const pairwise::PairwiseDifference task = {
       features.type(),
       shape,
       features.data(),
       centre.data(),
+      level.data(),
       static_cast<double*>(first.data()),
       static_cast<double*>(second.data())};
   run(call, features, task,
       workspace_of(call, features, workspace, task,
-                   {&features, &centre, &first, &second}));
+                   {&features, &centre, &level, &first, &second}));
 }
 
 void difference_backward(py::handle features_object, py::handle constant_object,
@@ -316,8 +318,8 @@ void define_pairwise(py::module_& module) {
              arg("kernel_size"), workspace, stream);
   module.def("pairwise_difference", &difference,
              "Writes the float64 sums of phi - psi - centre and its squares.",
-             arg("features"), arg("centre"), arg("first"), arg("second"), only,
-             arg("kernel_size"), workspace, stream);
+             arg("features"), arg("centre"), arg("level"), arg("first"),
+             arg("second"), only, arg("kernel_size"), workspace, stream);
   module.def("pairwise_difference_backward", &difference_backward,
              "Writes the gradient of pairwise_difference.", arg("features"),
              arg("constant"), arg("slope"), arg("grad_features"), only,

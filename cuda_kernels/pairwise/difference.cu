@@ -1,146 +1,338 @@
 // The differences of the fused pairwise attention on CUDA: sums of phi - psi
 // and its squares over all pixels and taps, and their gradient.
 //
-// R relation channels, P pixels of a block, T taps of a chunk.
+// R relation channels, K taps, k of a line, P pixels of a tile.
 //
-// Forward a fixed number of blocks go through the batch, P pixels at a time,
-// and each adds to a part of its own in the workspace, in float64 from tile to
-// tile; sums.cu adds the parts. Backward one block takes each tile,
-// once as p for phi and once as q for psi. Memory plan: sums over the taps [P,
-// R]. A thread owns a (pixel, channel) and sums over T taps in a register. Read
-// are phi and psi, once from memory and from a cache for every tap.
-#include "cuda_kernels/pairwise/block.h"
+// Nothing goes over the K taps. With box(x)[p], the sum of x over the footprint
+// of p, mirrored taps and all, the sums over the taps of p are
+//
+//   sum of phi - psi        = K phi - box(psi)
+//   sum of (phi - psi)^2    = K phi^2 - 2 phi box(psi) + box(psi^2)
+//
+// and their gradients need box(psi) and the transpose of box of phi. A box is a
+// sum over k rows and then one over k columns. Each is taken anew for each
+// pixel: sums that run along a line would carry the error of a large pixel, and
+// a NaN, to all that follow. Everything is summed in float64, psi about `level`
+// and phi about centre + level, so that no digits cancel.
+//
+// Memory plan: a block takes P columns of a band of rows, one row after the
+// other, and some channels: of each row P + k - 1 sums over rows, of two
+// quantities. A thread owns a (column, channel). Read are phi and psi, for each
+// row of a footprint, from a cache.
+#include "cuda_kernels/cuda/launch.h"
 #include "cuda_kernels/pairwise/sums.h"
+#include "cuda_kernels/pairwise/tile.h"
+#include "cuda_kernels/window.h"
 
 namespace san::pairwise {
 namespace {
 
-template <int kSums>
-struct SumNeeds {
-  static constexpr int kRowBuffers = 0, kMatrices = 0, kRelationSums = kSums;
-  static constexpr bool kValueSums = false, kSoftmax = false;
+// Rows of a band: more share the mirrored columns, fewer give more blocks.
+constexpr int kBandRows = 16;
+// Registers for two blocks: float64 takes two for a number.
+constexpr int kBlocks = 2;
+
+// P columns of a band by some channels: as many threads.
+struct Line {
+  Line(const PairwiseShape& s, int channel_bits)
+      : height(s.height),
+        width(s.width),
+        features(s.feature_channels()),
+        k(static_cast<int>(s.kernel_size)),
+        R(static_cast<int>(s.relation_channels)),
+        channel_bits(channel_bits),
+        segments((s.width + pixels() - 1) / pixels()),
+        bands((s.height + kBandRows - 1) / kBandRows),
+        tiles(s.batch * bands * segments) {}
+
+  SAN_HOST_DEVICE int channels() const { return 1 << channel_bits; }
+  SAN_HOST_DEVICE int pixels() const { return kThreads >> channel_bits; }
+  // Columns that the footprints of a tile reach.
+  SAN_HOST_DEVICE int columns() const { return pixels() + k - 1; }
+  SAN_HOST_DEVICE Axis axis(int64_t size) const {
+    return {size, size, k, 1, k / 2, 1, PaddingMode::kReflect};
+  }
+  int64_t shared_bytes() const {
+    const int64_t counts = int64_t(pixels() + 1) * k;
+    const int64_t lines = 2 * int64_t(columns()) * channels();
+    return 8 * (lines + 2 * kThreads + k + columns()) + 4 * counts;
+  }
+  dim3 grid(int64_t blocks) const {
+    return dim3(static_cast<unsigned>(blocks),
+                static_cast<unsigned>((R + channels() - 1) >> channel_bits));
+  }
+
+  int64_t height, width;
+  int64_t features;  // channels of a pixel, F
+  int k, R;
+  int channel_bits;
+  int64_t segments, bands;  // of an image
+  int64_t tiles;
+};
+
+// As many channels side by side as leave room for the columns of a footprint.
+Line choose_line(const PairwiseShape& s) {
+  const auto limit = static_cast<int64_t>(most_shared_bytes());
+  int bits = 0;
+  while (bits < 5 && int64_t(1) << bits < s.relation_channels) ++bits;
+  for (; bits >= 0; --bits) {
+    const Line line(s, bits);
+    if (line.shared_bytes() <= limit) return line;
+  }
+  fail_for_room(s);
+}
+
+// Where a thread's tile lies, and what the block keeps of it.
+template <typename T>
+struct LineBlock {
+  __device__ LineBlock(const Line& line, const T* features)
+      : t(line), features(features) {
+    lines[0] = reinterpret_cast<double*>(shared_memory());
+    lines[1] = lines[0] + t.columns() * t.channels();
+    totals = lines[1] + t.columns() * t.channels();
+    rows = reinterpret_cast<int64_t*>(totals + 2 * kThreads);
+    columns = rows + t.k;
+    row_counts = reinterpret_cast<int*>(columns + t.columns());
+    column_counts = row_counts + t.k;
+    lane = static_cast<int>(threadIdx.x) & (t.channels() - 1);
+    column = static_cast<int>(threadIdx.x) >> t.channel_bits;
+    channel = static_cast<int>(blockIdx.y) * t.channels() + lane;
+  }
+
+  // Calls f() for each row of a tile, between barriers, with the pixels that
+  // its taps show and, if asked for, how many taps of the pixels at each
+  // distance show its own: the row, [k], and the columns, [P, k]; 0 outside the
+  // image.
+  template <bool kCounts, typename F>
+  __device__ void for_each_row(int64_t tile, F f) {
+    const int64_t segment = tile % t.segments, bands = tile / t.segments;
+    const int64_t first = bands % t.bands * kBandRows;
+    const int64_t end =
+        first + kBandRows < t.height ? first + kBandRows : t.height;
+    x0 = segment * t.pixels();
+    image = bands / t.bands * t.height * t.width;
+    inside = x0 + column < t.width && channel < t.R;
+    const Axis down = t.axis(t.height), across = t.axis(t.width);
+    for (int i = threadIdx.x; i < t.columns(); i += kThreads)
+      columns[i] = across.source(x0 - t.k / 2 + i);
+    for (int i = threadIdx.x; kCounts && i < t.pixels() * t.k; i += kThreads)
+      column_counts[i] = shown(across, x0 + i / t.k, i % t.k);
+    for (int64_t y = first; y < end; ++y) {
+      start = image + y * t.width + x0;
+      for (int i = threadIdx.x; i < t.k; i += kThreads) {
+        rows[i] = image + down.source(y - t.k / 2 + i) * t.width;
+        if (kCounts) row_counts[i] = shown(down, y, i);
+      }
+      __syncthreads();
+      f();
+      __syncthreads();
+    }
+  }
+  __device__ int shown(const Axis& axis, int64_t q, int distance) const {
+    const int64_t from = q - t.k / 2 + distance;
+    int times = 0;
+    if (q < axis.size && from >= 0 && from < axis.size)
+      for (int64_t tap = 0; tap < t.k; ++tap)
+        times += axis.source(axis.position(from, tap)) == q;
+    return times;
+  }
+
+  __device__ double phi(int64_t at) const {
+    return wide(features[at * t.features + channel]);
+  }
+  __device__ double psi(int64_t at) const {
+    return wide(features[at * t.features + t.R + channel]);
+  }
+
+  // Calls f(column, place) for the columns that a thread sums over rows.
+  template <typename F>
+  __device__ void for_each_column(F f) const {
+    if (channel >= t.R) return;
+    for (int j = column; j < t.columns(); j += t.pixels())
+      f(j, (j << t.channel_bits) + lane);
+  }
+  __device__ int place(int tap) const {
+    return ((column + tap) << t.channel_bits) + lane;
+  }
+
+  const Line& t;
+  const T* features;
+  double *lines[2],
+      *totals;              // [P + k - 1, channels] twice, and [threads] twice
+  int64_t *rows, *columns;  // of the taps: first pixels, and columns
+  int *row_counts, *column_counts;
+  int lane, column, channel;
+  int64_t image = 0, x0 = 0, start = 0;  // first pixels, and column
+  bool inside = false;
 };
 
 // ---- Sums of d = phi - psi - centre and its squares.
 
 template <typename T, typename A = Accumulator<T>>
 struct Differences {
-  Tile tile;
+  Line line;
   Parts parts;
   const T* features;
-  const A* centre;
+  const A *centre, *level;
 };
 
 template <typename T>
-__global__ void __launch_bounds__(kThreads, kBlocks<T>)
+__global__ void __launch_bounds__(kThreads, kBlocks)
     sum_differences(Differences<T> problem) {
-  using A = Accumulator<T>;
-  const Tile& t = problem.tile;
-  Block<T, Own::kP, SumNeeds<2>> block(t, problem.features);
-  A *first = block.b.relation[0], *second = block.b.relation[1];
-  const PairwisePart& at = problem.parts.at;
-  double* part = problem.parts.part(blockIdx.x);
-  clear(part, at.elements);
-  for (int64_t tile = blockIdx.x; tile < t.tiles(); tile += gridDim.x) {
-    block.begin(tile);
-    clear(first, t.pixels() * t.R);
-    clear(second, t.pixels() * t.R);
-    for (int tap = block.begin_tap; tap < block.end_tap; tap += t.chunk) {
-      __syncthreads();
-      block.place(tap);
-      __syncthreads();
-      for_each_cell(t.pixels(), t.R, [&](int p, int i) {
-        if (block.first + p >= t.count) return;
-        const A phi = block.own_relation(p, i) - problem.centre[i];
-        A sum = 0, squares = 0;
-        block.for_each_pair(p, [&](int row, int64_t other) {
-          const A d = phi - block.other_relation(other, i);
-          const A counted = block.b.times[row] * d;
-          sum += counted;
-          squares += counted * d;
-        });
-        first[p * t.R + i] += sum;
-        second[p * t.R + i] += squares;
-      });
-    }
-    __syncthreads();
-    block.add_pixels(first, part + at.first);
-    block.add_pixels(second, part + at.second);
-    __syncthreads();
+  const Line& t = problem.line;
+  LineBlock<T> block(t, problem.features);
+  double phi_centre = 0, psi_centre = 0, first = 0, second = 0;
+  if (block.channel < t.R) {
+    psi_centre = problem.level[block.channel];
+    phi_centre = problem.centre[block.channel] + psi_centre;
   }
+  const auto add_row = [&] {
+    block.for_each_column([&](int j, int place) {
+      double sum = 0, squares = 0;
+      for (int i = 0; i < t.k; ++i) {
+        const double x =
+            block.psi(block.rows[i] + block.columns[j]) - psi_centre;
+        sum += x;
+        squares += x * x;
+      }
+      block.lines[0][place] = sum;
+      block.lines[1][place] = squares;
+    });
+    __syncthreads();
+    if (block.inside) {
+      double sum = 0, squares = 0;
+      for (int i = 0; i < t.k; ++i) {
+        sum += block.lines[0][block.place(i)];
+        squares += block.lines[1][block.place(i)];
+      }
+      const double x = block.phi(block.start + block.column) - phi_centre;
+      const double taps = t.k * t.k;
+      first += taps * x - sum;
+      second += x * (taps * x - 2 * sum) + squares;
+    }
+  };
+  for (int64_t tile = blockIdx.x; tile < t.tiles; tile += gridDim.x)
+    block.template for_each_row<false>(tile, add_row);
+  block.totals[threadIdx.x] = first;
+  block.totals[kThreads + threadIdx.x] = second;
+  __syncthreads();
+  if (block.column > 0 || block.channel >= t.R) return;
+  for (int i = 1; i < t.pixels(); ++i) {
+    first += block.totals[(i << t.channel_bits) + block.lane];
+    second += block.totals[kThreads + (i << t.channel_bits) + block.lane];
+  }
+  double* part = problem.parts.part(blockIdx.x);
+  part[problem.parts.at.first + block.channel] = first;
+  part[problem.parts.at.second + block.channel] = second;
 }
 
 template <typename T>
 void difference(const PairwiseDifference& task, const Parts& parts,
                 void* stream) {
-  using A = Accumulator<T>;
-  const Differences<T> problem = {{},
-                                  parts,
-                                  static_cast<const T*>(task.features),
-                                  static_cast<const A*>(task.centre)};
-  launch_tiles<A, SumNeeds<2>>(&sum_differences<T>, problem, task.shape,
-                               parts.count, stream);
+  const Differences<T> problem = {
+      choose_line(task.shape), parts, static_cast<const T*>(task.features),
+      static_cast<const Accumulator<T>*>(task.centre),
+      static_cast<const Accumulator<T>*>(task.level)};
+  const Line& line = problem.line;
+  launch(&sum_differences<T>,
+         {line.grid(parts.count), kThreads,
+          static_cast<size_t>(line.shared_bytes())},
+         stream, problem);
 }
 
 // ---- The gradient of those: constant + slope * (phi - psi).
 
 template <typename T, typename A = Accumulator<T>>
 struct DifferenceGradients {
-  Tile tile;
+  Line line;
+  int M;
   const T* features;
   const A *constant, *slope;
   T* grad_features;
 };
 
-template <typename T, Own own>
-__global__ void __launch_bounds__(kThreads, kBlocks<T>)
-    spread_differences(DifferenceGradients<T> problem) {
-  using A = Accumulator<T>;
-  const Tile& t = problem.tile;
-  Block<T, own, SumNeeds<1>> block(t, problem.features);
-  A* sums = block.b.relation[0];
-  for (int64_t tile = blockIdx.x; tile < t.tiles(); tile += gridDim.x) {
-    block.begin(tile);
-    clear(sums, t.pixels() * t.R);
-    for (int tap = block.begin_tap; tap < block.end_tap; tap += t.chunk) {
-      __syncthreads();
-      block.place(tap);
-      __syncthreads();
-      for_each_cell(t.pixels(), t.R, [&](int p, int i) {
-        if (block.first + p >= t.count) return;
-        const A x = block.own_relation(p, i);
-        A sum = 0;
-        block.for_each_pair(p, [&](int row, int64_t other) {
-          const A y = block.other_relation(other, i);
-          const A d = own == Own::kP ? x - y : y - x;
-          sum +=
-              block.b.times[row] * (problem.constant[i] + problem.slope[i] * d);
-        });
-        sums[p * t.R + i] += sum;
-      });
-    }
-    __syncthreads();
-    block.write_relation(problem.grad_features, [&](int p, int i) {
-      return own == Own::kP ? sums[p * t.R + i] : -sums[p * t.R + i];
-    });
-    if (own == Own::kQ)
-      block.write_value(problem.grad_features, [](int, int) { return A(0); });
-    __syncthreads();
+// The gradients of phi and psi of a block's pixels.
+template <typename T>
+__device__ void write_gradients(const LineBlock<T>& block,
+                                const DifferenceGradients<T>& problem) {
+  const Line& t = block.t;
+  const double constant = problem.constant[block.channel];
+  const double slope = problem.slope[block.channel];
+  double seen = 0, seeing = 0;
+  int rows = 0, columns = 0;
+  for (int i = 0; i < t.k; ++i) {
+    const int times = block.column_counts[block.column * t.k + i];
+    seen += block.lines[0][block.place(i)];
+    if (times > 0) seeing += times * block.lines[1][block.place(i)];
+    rows += block.row_counts[i];
+    columns += times;
   }
+  const double taps = t.k * t.k, times = double(rows) * columns;
+  const int64_t pixel = block.start + block.column;
+  const double phi = block.phi(pixel), psi = block.psi(pixel);
+  using A = Accumulator<T>;
+  T* to = problem.grad_features + pixel * t.features + block.channel;
+  to[0] =
+      rounded<T>(static_cast<A>(taps * constant + slope * (taps * phi - seen)));
+  to[t.R] = rounded<T>(
+      static_cast<A>(slope * (times * psi - seeing) - times * constant));
+}
+
+// Zeros for the value of the tile's pixels; the blocks of a tile share them.
+template <typename T>
+__device__ void clear_value(const LineBlock<T>& block, int M, T* to) {
+  const Line& t = block.t;
+  const int begin = static_cast<int>(int64_t(M) * blockIdx.y / gridDim.y);
+  const int end = static_cast<int>(int64_t(M) * (blockIdx.y + 1) / gridDim.y);
+  for (int p = threadIdx.x / 32; p < t.pixels(); p += kThreads / 32)
+    for (int c = begin + static_cast<int>(threadIdx.x) % 32;
+         c < end && block.x0 + p < t.width; c += 32)
+      to[(block.start + p) * t.features + 2 * t.R + c] =
+          rounded<T>(Accumulator<T>(0));
+}
+
+template <typename T>
+__global__ void __launch_bounds__(kThreads, kBlocks)
+    spread_differences(DifferenceGradients<T> problem) {
+  const Line& t = problem.line;
+  LineBlock<T> block(t, problem.features);
+  const auto write_row = [&] {
+    block.for_each_column([&](int j, int place) {
+      const int64_t x = block.x0 - t.k / 2 + j;
+      double seen = 0, seeing = 0;
+      for (int i = 0; i < t.k; ++i) {
+        seen += block.psi(block.rows[i] + block.columns[j]);
+        // Taps of pixels outside the image do not exist.
+        if (block.row_counts[i] > 0 && x >= 0 && x < t.width)
+          seeing += block.row_counts[i] * block.phi(block.rows[i] + x);
+      }
+      block.lines[0][place] = seen;
+      block.lines[1][place] = seeing;
+    });
+    __syncthreads();
+    if (block.inside) write_gradients(block, problem);
+    clear_value(block, problem.M, problem.grad_features);
+  };
+  for (int64_t tile = blockIdx.x; tile < t.tiles; tile += gridDim.x)
+    block.template for_each_row<true>(tile, write_row);
 }
 
 template <typename T>
 void difference_backward(const PairwiseDifferenceBackward& task, void* stream) {
   using A = Accumulator<T>;
-  const DifferenceGradients<T> problem = {{},
-                                          static_cast<const T*>(task.features),
-                                          static_cast<const A*>(task.constant),
-                                          static_cast<const A*>(task.slope),
-                                          static_cast<T*>(task.grad_features)};
-  launch_tiles<A, SumNeeds<1>>(&spread_differences<T, Own::kP>, problem,
-                               task.shape, 0, stream);
-  launch_tiles<A, SumNeeds<1>>(&spread_differences<T, Own::kQ>, problem,
-                               task.shape, 0, stream);
+  constexpr int64_t kMostBlocks = 0x7fffffff;
+  const DifferenceGradients<T> problem = {
+      choose_line(task.shape),
+      static_cast<int>(task.shape.value_channels),
+      static_cast<const T*>(task.features),
+      static_cast<const A*>(task.constant),
+      static_cast<const A*>(task.slope),
+      static_cast<T*>(task.grad_features)};
+  const Line& line = problem.line;
+  launch(&spread_differences<T>,
+         {line.grid(line.tiles < kMostBlocks ? line.tiles : kMostBlocks),
+          kThreads, static_cast<size_t>(line.shared_bytes())},
+         stream, problem);
 }
 
 }  // namespace

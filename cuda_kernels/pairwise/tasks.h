@@ -73,11 +73,13 @@ struct PairwiseBackward {
 };
 
 // Sums over all p and taps, in float64, of d = phi[p] - psi[q] - centre and of
-// its squares: [R] each.
+// its squares: [R] each. `level` [R] is near the mean of psi; it does not
+// matter for the result, but on CUDA, where sums of phi and of psi are taken
+// apart, for its digits.
 struct PairwiseDifference {
   ScalarType type;
   PairwiseShape shape;  // only F counts of the value's channels
-  const void *features, *centre;
+  const void *features, *centre, *level;
   double *first, *second;
 };
 

@@ -135,6 +135,16 @@ size_t shared_bytes(const Tile& tile) {
   return Buffers<A, Needs>(tile, begin).end() - begin;
 }
 
+[[noreturn]] inline void fail_for_room(const PairwiseShape& s) {
+  throw std::invalid_argument(
+      "pairwise attention: the channels must leave room in a block's shared "
+      "memory, got " +
+      std::to_string(s.relation_channels) + ", " +
+      std::to_string(s.weight_channels) + " and " +
+      std::to_string(s.value_channels) + " for a footprint of " +
+      std::to_string(s.kernel_size));
+}
+
 // The largest tile of a shape that fits a block's shared memory. Wide relations
 // take fewer rows, as every row has more to do. Throws std::invalid_argument
 // for channels that no tile has room for, thousands of them.
@@ -163,12 +173,7 @@ Tile choose_tile(const PairwiseShape& s) {
       }
     }
   }
-  throw std::invalid_argument(
-      "pairwise attention: the channels must leave room in a block's shared "
-      "memory, got " +
-      std::to_string(R) + ", " + std::to_string(s.weight_channels) + " and " +
-      std::to_string(s.value_channels) + " for a footprint of " +
-      std::to_string(s.kernel_size));
+  fail_for_room(s);
 }
 
 // Launches a kernel on the tiles of a shape, as large as its Needs allow: by a

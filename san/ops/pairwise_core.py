@@ -263,12 +263,13 @@ def _difference_moments(
         (0, 1, 2), dtype=compute_dtype(image.dtype)
     )
     # Near the mean of the difference, so that the squares do not cancel.
-    centre = means[:relation_channels] - means[relation_channels:]
+    level = means[relation_channels:]
+    centre = means[:relation_channels] - level
     sums = centre.new_empty((2, relation_channels), dtype=torch.float64)
     run_fused(
         cuda_kernels.pairwise_difference,
         image,
-        *map(matrix, (centre, sums[0], sums[1])),
+        *map(matrix, (centre, level, sums[0], sums[1])),
         kernel_size=kernel_size,
         workspace=_workspace(
             "difference", image, (relation_channels, 1), kernel_size

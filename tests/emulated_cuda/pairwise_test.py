@@ -55,7 +55,7 @@ def calls(channels, image, dtype="float64"):
             [seeds, *attended, *inputs],
             [*map(like, inputs)],
         ),
-        "pairwise_difference": ([features, centre], vectors),
+        "pairwise_difference": ([features, centre, shift], vectors),
         "pairwise_difference_backward": (
             [features, scale, shift],
             [like(features)],
@@ -211,14 +211,33 @@ def test_workspace_errors(workspace, message):
         )
 
 
-def test_too_many_channels_for_a_block():
-    channels, image = (20000, 1, 1), (1, 1, 1, 1)
-    arrays = [np.zeros((1, 1, 1, n)) for n in (40001, 20000, 20000)]
+def test_too_many_channels_for_a_block(monkeypatch):
+    monkeypatch.setenv("EMULATED_CUDA_SHARED_BYTES", "4096")
+    channels, image = (100, 1, 1), (1, 1, 1, 1)
+    arguments = calls(channels, image)["pairwise_forward"]
     with pytest.raises(ValueError, match="channels must leave room in a"):
-        run(
-            kernels,
-            "pairwise_difference_backward",
-            (arrays, arrays[:1]),
-            channels,
-            image,
-        )
+        run(kernels, "pairwise_forward", arguments, channels, image)
+
+
+@pytest.mark.parametrize("outlier", [0, 1, 60])
+@pytest.mark.parametrize("side", ["phi", "psi"])
+def test_differences_bear_an_outlying_pixel(side, outlier):
+    """And means that are far from zero, for squares lose digits in both."""
+    image = (2, 6, 7, 3)
+    features = random_arrays((*image[:3], 9), dtype="float32")[0] + 1000
+    first = 0 if side == "phi" else 4
+    features.reshape(-1, 9)[outlier, first : first + 4] = 1e5
+    means = features.mean((0, 1, 2), dtype="float32").reshape(1, 1, 1, 9)
+    level = means[..., 4:8].copy()
+    centre = means[..., :4] - level
+    sums = [np.zeros((1, 1, 1, 4)) for _ in range(2)]
+    arguments = [features, centre, level], sums
+    results = run(kernels, "pairwise_difference", arguments, (4, 1, 1), image)
+    phi, psi = features[..., :4].astype(float), features[..., 4:8].astype(float)
+    padded = np.pad(psi, [(0, 0), (1, 1), (1, 1), (0, 0)], "reflect")
+    seen = np.lib.stride_tricks.sliding_window_view(padded, (3, 3), (1, 2))
+    d = phi[..., None, None] - seen
+    d -= centre.reshape(4, 1, 1)
+    expected = [x.sum((0, 1, 2, 4, 5)) for x in (d, d * d)]
+    for result, value in zip(results, expected, strict=True):
+        np.testing.assert_allclose(result[0, 0, 0], value, 1e-11)

@@ -163,10 +163,10 @@ def test_moments(instruction_set, channels, image):
 @pytest.mark.parametrize("image", IMAGES)
 def test_difference(instruction_set, image):
     features, scale, *_ = pairwise_inputs((6, 3, 24), image)
-    (centre,) = random_arrays(scale.shape)
+    centre, level = random_arrays(scale.shape, scale.shape)
     first, second = np.empty(scale.shape), np.empty(scale.shape)
     cuda_kernels.pairwise_difference(
-        features, centre, first, second, kernel_size=image[3]
+        features, centre, level, first, second, kernel_size=image[3]
     )
     pixels = features.reshape(len(features), -1, features.shape[3])
     pixel, _ = taps(image)
@@ -239,7 +239,8 @@ def arguments(op):
         | mapping
         | grads,
         "pairwise_difference": image
-        | {"centre": scale, "first": scale.copy(), "second": scale.copy()},
+        | {"centre": scale, "level": shift}
+        | {"first": scale.copy(), "second": scale.copy()},
         "pairwise_difference_backward": image
         | {"constant": scale, "slope": shift, "grad_features": features.copy()},
         "pairwise_moments": image | pair | {"centre": scale.copy()} | sums,

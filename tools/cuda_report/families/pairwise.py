@@ -3,13 +3,12 @@
 from collections.abc import Callable
 
 from tools.cuda_report.entries import DataType, Entry, Work
+from tools.cuda_report.families import pairwise_differences
 from tools.cuda_report.families.pairwise_loops import (
     ATTEND,
-    SUM_DIFFERENCES,
     SUM_MOMENTS,
     SUM_PRODUCTS,
     attend_backward,
-    spread_differences,
     spread_moments,
 )
 from tools.cuda_report.families.pairwise_tile import (
@@ -115,14 +114,6 @@ ENTRIES = (
         _work_of_products,
     ),
     Entry(
-        "pairwise.sum_differences<{type}>",
-        "statistics of the first norm",
-        _GROUP,
-        _TRAINING,
-        SUM_DIFFERENCES,
-        _work(Needs(0, 0, 2), lambda a: 2 * a.R, lambda a: 4 * a.R, _vectors),
-    ),
-    Entry(
         "pairwise.sum_moments<{type}>",
         "statistics of the second norm",
         _GROUP,
@@ -187,20 +178,5 @@ ENTRIES = (
             lambda a: 2 * a.R * a.R,
         ),
     ),
-    Entry(
-        f"pairwise.spread_differences<{{type}}, {_P}>",
-        "gradient of first norm's statistics, phi",
-        _GROUP,
-        _TRAINING,
-        spread_differences(True),
-        _work(Needs(0, 0, 1), lambda a: 3 * a.R, lambda a: 3 * a.R),
-    ),
-    Entry(
-        f"pairwise.spread_differences<{{type}}, {_Q}>",
-        "gradient of first norm's statistics, psi",
-        _GROUP,
-        _TRAINING,
-        spread_differences(False),
-        _work(Needs(0, 0, 1), lambda a: 3 * a.R + a.M, lambda a: 3 * a.R),
-    ),
+    *pairwise_differences.ENTRIES,
 )

@@ -144,7 +144,7 @@ def choose_tile(
     layer: Layer, needs: Needs, device: Device, part_elements: int = 0
 ) -> Tile:
     """The largest tile whose buffers fit; a block for each part, if any."""
-    parts = _num_parts(layer, part_elements) if part_elements else 0
+    parts = num_parts(layer, part_elements) if part_elements else 0
     most = 512
     while most > 32 and most * padded(layer.R) > 4096:
         most //= 2
@@ -178,6 +178,7 @@ def outer_elements(height: int, width: int) -> int:
     return 16 * items * max(1, THREADS // items)
 
 
-def _num_parts(layer: Layer, elements: int) -> int:
+def num_parts(layer: Layer, elements: int) -> int:
+    """Parts of sums that have so many elements."""
     parts = min(1024, max(128, (1 << 23) // elements))
     return min(parts, -(-layer.pixels // 16))
