@@ -82,6 +82,7 @@ def pairwise_forward(
     log_sum_exp: Tensor | None,
     *,
     kernel_size: int,
+    allow_tf32: bool = False,
     stream: int = 0,
 ) -> None: ...
 def pairwise_backward(

@@ -38,7 +38,7 @@ void run(const PairwiseCall& call, const Features& features, const Task& task,
 void forward(py::handle features, py::handle scale, py::handle shift,
              py::handle table, py::handle w1, py::handle w2,
              py::handle output_object, py::handle log_sum_exp_object,
-             py::handle kernel_size, py::handle stream) {
+             py::handle kernel_size, bool allow_tf32, py::handle stream) {
   const PairwiseCall call("pairwise_forward", kernel_size, stream);
   const PairwiseArguments inputs(call, features, scale, shift, table, w1, w2);
   const Tensor output(call.op, "output", output_object, Access::kWrite);
@@ -54,9 +54,9 @@ void forward(py::handle features, py::handle scale, py::handle shift,
   }
   if (inputs.features.empty()) return;
   run(call, inputs.features,
-      pairwise::PairwiseForward{output.type(), inputs.shape, inputs.data(),
-                                output.data(),
-                                log_sum_exp ? log_sum_exp->data() : nullptr});
+      pairwise::PairwiseForward{
+          output.type(), inputs.shape, inputs.data(), output.data(),
+          log_sum_exp ? log_sum_exp->data() : nullptr, allow_tf32});
 }
 
 void backward(py::handle grad_output_object, py::handle output_object,
@@ -303,12 +303,13 @@ void define_pairwise(py::module_& module) {
   const auto arg = [](const char* name) { return py::arg(name); };
   const auto stream = py::arg("stream") = 0;
   const auto workspace = py::arg("workspace") = py::none();
+  const auto allow_tf32 = py::arg("allow_tf32") = false;
   module.def("pairwise_forward", &forward,
              "Writes the attention of features into output and, unless it is "
              "None, the logarithms of its softmax's denominators.",
              arg("features"), arg("scale"), arg("shift"), arg("table"),
              arg("w1"), arg("w2"), arg("output"), arg("log_sum_exp"), only,
-             arg("kernel_size"), stream);
+             arg("kernel_size"), allow_tf32, stream);
   module.def("pairwise_backward", &backward,
              "Writes the gradients of pairwise_forward.", arg("grad_output"),
              arg("output"), arg("log_sum_exp"), arg("features"), arg("scale"),

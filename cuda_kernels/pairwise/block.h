@@ -121,13 +121,7 @@ struct Block {
   // How many taps show the other pixel of a pair at this distance.
   __device__ int shows(int64_t size, int64_t pixel, int distance) const {
     const int64_t p = own == Own::kP ? pixel : pixel - distance;
-    const int64_t q = p + distance, k = t.kernel_size;
-    const Axis axis = {size, size, k, 1, k / 2, 1, PaddingMode::kReflect};
-    int count = 0;
-    if (p >= 0 && p < size && q >= 0 && q < size)
-      for (int64_t tap = 0; tap < k; ++tap)
-        count += axis.source(axis.position(p, tap)) == q;
-    return count;
+    return times_shown(size, p, p + distance, t.kernel_size);
   }
 
   // What the relation needs of the block's own pixels.

@@ -13,6 +13,7 @@
 // from memory and from a cache for every tap; written are the output and, for a
 // backward, log_sum_exp.
 #include "cuda_kernels/pairwise/block.h"
+#include "cuda_kernels/pairwise/tensor.h"
 
 namespace san::pairwise {
 namespace {
@@ -146,6 +147,7 @@ void run(const PairwiseForward& task, void* stream) {
 }  // namespace
 
 void run_on_cuda(const PairwiseForward& task, void* stream) {
+  if (run_on_tensor_cores(task, stream)) return;
   with_scalar_type(task.type,
                    [&](auto zero) { run<decltype(zero)>(task, stream); });
 }

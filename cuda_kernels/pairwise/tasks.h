@@ -26,7 +26,10 @@
 //
 // On the CPU all tensors are float32 or all are float64. On CUDA features,
 // output and their gradients can be of a half type, `type`, too; then all other
-// tensors are float32, log_sum_exp among them, and so is the arithmetic.
+// tensors are float32, log_sum_exp among them, and so is the arithmetic; but
+// where tensor cores can do it (tensor.h), for half types and, if `allow_tf32`,
+// for float32, the factors a, z, w1 and w2 of its products are rounded to the
+// half type or to TF32.
 #ifndef CUDA_KERNELS_PAIRWISE_TASKS_H_
 #define CUDA_KERNELS_PAIRWISE_TASKS_H_
 
@@ -60,6 +63,7 @@ struct PairwiseForward {
   PairwiseShape shape;
   PairwiseInputs inputs;
   void *output, *log_sum_exp;
+  bool allow_tf32;
 };
 
 // output and log_sum_exp are those of the forward.

@@ -32,6 +32,23 @@ namespace {
 // summed over q, and the other way round: so every gradient is a gather.
 enum class Own { kP, kQ };
 
+// How often the taps of pixel p show pixel q, along an axis: mirrored taps show
+// again what others do. 0 for pixels outside.
+SAN_HOST_DEVICE int times_shown(int64_t size, int64_t p, int64_t q,
+                                int64_t kernel_size) {
+  const int64_t reach = kernel_size / 2, last = size - 1;
+  if (p < 0 || p > last || q < 0 || q > last) return 0;
+  if (reach <= last)  // mirrored at most once at each end
+    return 1 + (q > 0 && p + q <= reach) +
+           (q < last && last - p + last - q <= reach);
+  const Axis axis = {size,  size, kernel_size,          1,
+                     reach, 1,    PaddingMode::kReflect};
+  int count = 0;
+  for (int64_t tap = 0; tap < kernel_size; ++tap)
+    count += axis.source(axis.position(p, tap)) == q;
+  return count;
+}
+
 SAN_HOST_DEVICE int pitch_of(int64_t channels) {
   const int elements = padded(channels);
   return elements % 8 == 0 ? elements + 4 : elements;

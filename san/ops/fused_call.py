@@ -16,6 +16,11 @@ def compute_dtype(dtype: torch.dtype) -> torch.dtype:
     return torch.float32 if dtype.itemsize < 4 else dtype
 
 
+def allows_tf32() -> bool:
+    """Whether torch lets products in float32 on CUDA round factors to TF32."""
+    return torch.backends.cuda.matmul.fp32_precision == "tf32"
+
+
 def without_autocast(x: Tensor) -> contextlib.AbstractContextManager[None]:
     """A region without autocast, where it is on for tensors like this one.
 
@@ -50,7 +55,7 @@ def run_fused(
     *tensors: Tensor | None,
     workspace: Callable[[], int] | None = None,
     workspace_dtype: torch.dtype = torch.float64,
-    **options: int,
+    **options: int | bool,
 ) -> None:
     """Calls a kernel, on CUDA on the current stream of the tensors' device.
 

@@ -17,6 +17,7 @@ from torch import Tensor
 
 import cuda_kernels
 from san.ops.fused_call import (
+    allows_tf32,
     compute_dtype,
     dense_image,
     like_image,
@@ -98,6 +99,7 @@ def _attend(
         output,
         log_sum_exp,
         kernel_size=kernel_size,
+        allow_tf32=allows_tf32(),
     )
     return output.permute(0, 3, 1, 2)
 

@@ -1,0 +1,221 @@
+// The fused pairwise attention on tensor cores, forward.
+//
+// A lane makes the logits of two pixels and two groups, at one offset after the
+// other, and so has all of each softmax by itself: it keeps their tops, the
+// sums of e = exp(logit - top), and of e * beta for 8 channels of each group,
+// in registers. What it has is scaled when a top rises by more than 2^8, which
+// is seldom: e and the sums may be that much larger. tensor_tile.h has the
+// plan. Nothing is shared between the products of a warp but what the warps of
+// a team exchange, the relation and the hidden layer, rounded; the relation is
+// made an offset ahead, so that a team waits once for each offset.
+//
+// Read are the features, phi once, the others once for each tile whose halo has
+// them; written are the output and, for a backward, log_sum_exp.
+#include "cuda_kernels/pairwise/tensor.h"
+#include "cuda_kernels/pairwise/tensor_mapping.h"
+
+namespace san::pairwise {
+namespace {
+
+constexpr float kLog2OfE = 1.44269504f, kLogOf2 = 0.693147181f;
+constexpr float kLowest = -3.40282347e38f;
+
+// Blocks that a multiprocessor shall have registers for: as many as spill none.
+template <typename S>
+constexpr int kBlocksOf = S::kTeams * S::kWarps > 4 ? 1
+                          : kIsTf32<typename S::T>  ? 2
+                                                    : 4;
+
+template <typename S>
+struct AttendProblem {
+  using T = typename S::T;
+  Tiling tiling;
+  const T* features;
+  Mapping mapping;
+  T* output;
+  float* log_sum_exp;  // or null
+};
+
+template <typename S>
+struct Memory {
+  using T = typename S::T;
+  using Problem = AttendProblem<S>;
+  static constexpr int kPitch = pitch_of_bytes<T>(sizeof(T) * (S::R + S::M));
+
+  SAN_HOST_DEVICE Memory(const Tiling& tiling, Carver& memory)
+      : halo(tiling, memory), relations(memory), hidden(memory) {}
+
+  Halo<S, Own::kP, kPitch> halo;
+  Exchange<S, 2> relations, hidden;
+};
+
+// The softmax of a lane, and its sums.
+template <typename S>
+class Softmax {
+ public:
+  using T = typename S::T;
+
+  __device__ Softmax() {
+#pragma unroll
+    for (int i = 0; i < 4; ++i) {
+      top_[i] = kLowest;
+      total_[i] = 0;
+#pragma unroll
+      for (int j = 0; j < S::kOwn; ++j) value_[i][j] = 0;
+    }
+  }
+
+  // Adds a pair of each row; the others' beta begins where the pointers are.
+  __device__ void add(const Lane<S>& lane, const float (&logits)[4],
+                      const float (&times)[2],
+                      const unsigned char* const (&others)[2]) {
+    float x[4], e[4];
+#pragma unroll
+    for (int i = 0; i < 4; ++i) x[i] = logits[i] * kLog2OfE;
+    raise(x, times);
+#pragma unroll
+    for (int i = 0; i < 4; ++i) {
+      const float count = times[i / 2];
+      e[i] = count > 0 ? count * power_of_two(x[i] - top_[i]) : 0;
+      total_[i] += e[i];
+    }
+#pragma unroll
+    for (int row = 0; row < 2; ++row)
+#pragma unroll
+      for (int j = 0; j < S::kOwn; ++j) {
+        const Two<T> beta = two<T>(others[row] + sizeof(T) * lane.value(j));
+        value_[2 * row][j] += e[2 * row] * beta.first;
+        value_[2 * row + 1][j] += e[2 * row + 1] * beta.second;
+      }
+  }
+
+  __device__ void write(const Lane<S>& lane, const AttendProblem<S>& problem,
+                        const int64_t (&pixels)[2]) const {
+#pragma unroll
+    for (int row = 0; row < 2; ++row) {
+      if (pixels[row] < 0) continue;
+      const int i = 2 * row;
+      const float first = 1 / total_[i], second = 1 / total_[i + 1];
+      T* output = problem.output + pixels[row] * S::M;
+#pragma unroll
+      for (int j = 0; j < S::kOwn; ++j)
+        store_two<T>(output + lane.value(j), value_[i][j] * first,
+                     value_[i + 1][j] * second);
+      if (!problem.log_sum_exp || !lane.leads()) continue;
+      float* to = problem.log_sum_exp + pixels[row] * S::G + lane.weight();
+      to[0] = top_[i] * kLogOf2 + logf(total_[i]);
+      to[1] = top_[i + 1] * kLogOf2 + logf(total_[i + 1]);
+    }
+  }
+
+ private:
+  __device__ void raise(const float (&x)[4], const float (&times)[2]) {
+    bool much = false;
+#pragma unroll
+    for (int i = 0; i < 4; ++i)
+      much = much || (times[i / 2] > 0 && x[i] > top_[i] + 8);
+    if (!any(much)) return;
+#pragma unroll
+    for (int i = 0; i < 4; ++i) {
+      const bool higher = times[i / 2] > 0 && x[i] > top_[i];
+      const float keep = higher ? power_of_two(top_[i] - x[i]) : 1;
+      top_[i] = higher ? x[i] : top_[i];
+      total_[i] *= keep;
+#pragma unroll
+      for (int j = 0; j < S::kOwn; ++j) value_[i][j] *= keep;
+    }
+  }
+
+  float top_[4], total_[4];  // in powers of two
+  float value_[4][S::kOwn];
+};
+
+template <typename S>
+__device__ void attend(const AttendProblem<S>& problem, const Lane<S>& lane,
+                       const Weights<S>& weights, Memory<S>& memory) {
+  using T = typename S::T;
+  auto& halo = memory.halo;
+  const int k = problem.tiling.kernel_size;
+  int64_t pixels[2];
+#pragma unroll
+  for (int row = 0; row < 2; ++row)
+    pixels[row] = halo.pixel(2 * lane.team + row, lane.group);
+  Relation<S, Own::kP> relation;
+  relation.begin(lane, problem.mapping, problem.features, pixels);
+  Softmax<S> softmax;
+  const unsigned char* others[2];
+  const auto relate = [&](const Tap& tap) {
+    Share a;
+#pragma unroll
+    for (int row = 0; row < 2; ++row)
+      others[row] = halo.other(2 * lane.team + row, lane.group, tap);
+    relation.of(lane, others, a);
+    memory.relations.put(lane, tap.index % 2, left_of<T, true>(a));
+  };
+  Tap tap(halo.first_tap(), k), next = tap;
+  relate(tap);
+  wait_for_team(lane);
+  for (; tap.y < halo.end_tap(); tap = next) {
+    ++next;
+    Share hidden;
+    start_hidden(lane, problem.mapping.table + tap.index * S::R, hidden);
+    weights.add_hidden(lane, memory.relations, tap.index % 2, hidden);
+    memory.hidden.put(lane, tap.index % 2, left_of<T, true>(hidden));
+    float times[2];
+    const unsigned char* values[2];
+#pragma unroll
+    for (int row = 0; row < 2; ++row) {
+      times[row] = halo.times(2 * lane.team + row, lane.group, tap);
+      values[row] = others[row] + sizeof(T) * S::R;
+    }
+    if (next.y < halo.end_tap()) relate(next);
+    wait_for_team(lane);
+    float logits[4] = {};
+    weights.add_logits(lane, memory.hidden, tap.index % 2, logits);
+    softmax.add(lane, logits, times, values);
+  }
+  softmax.write(lane, problem, pixels);
+}
+
+template <typename S>
+__global__ void __launch_bounds__(S::kThreads, kBlocksOf<S>)
+    attend_tensor(AttendProblem<S> problem) {
+  Carver carver(shared_memory());
+  Memory<S> memory(problem.tiling, carver);
+  memory.halo.begin(blockIdx.x);
+  memory.halo.template copy<S::F, S::R + S::M>(problem.features + S::R, 0);
+  commit_copies();
+  const Lane<S> lane;
+  Weights<S> weights;
+  weights.load(lane, problem.mapping);
+  wait_copies<0>();
+  __syncthreads();
+  attend(problem, lane, weights, memory);
+}
+
+template <typename S>
+bool forward(const PairwiseForward& task, void* stream) {
+  using T = typename S::T;
+  if (!on_boundary(task.inputs.features) || !on_boundary(task.output))
+    return false;
+  return launch_tensor<S, Memory<S>>(
+      &attend_tensor<S>,
+      {{},
+       static_cast<const T*>(task.inputs.features),
+       mapping_of(task.inputs),
+       static_cast<T*>(task.output),
+       static_cast<float*>(task.log_sum_exp)},
+      task.shape, stream);
+}
+
+}  // namespace
+
+bool run_on_tensor_cores(const PairwiseForward& task, void* stream) {
+  return with_tensor_type(task.type, task.allow_tf32, [&](auto zero) {
+    return with_sizes<decltype(zero)>(task.shape, [&](auto sizes) {
+      return forward<decltype(sizes)>(task, stream);
+    });
+  });
+}
+
+}  // namespace san::pairwise

@@ -1,0 +1,150 @@
+// The fused pairwise attention on tensor cores: from the pixels of 16 pairs to
+// their logits. For .cu files only.
+//
+// Each warp of a team makes the relation of its 16 channels, and from that of
+// all of them its 16 channels of the hidden layer, and from those its 8 logits:
+// nothing is made twice.
+#ifndef CUDA_KERNELS_PAIRWISE_TENSOR_MAPPING_H_
+#define CUDA_KERNELS_PAIRWISE_TENSOR_MAPPING_H_
+
+#include "cuda_kernels/pairwise/tensor_fragments.h"
+
+namespace san::pairwise {
+namespace {
+
+// The mapping's tensors, in global memory.
+struct Mapping {
+  const float *scale, *shift, *table, *w1, *w2;
+};
+
+inline Mapping mapping_of(const PairwiseInputs& in) {
+  const auto read = [](const void* data) {
+    return static_cast<const float*>(data);
+  };
+  return {read(in.scale), read(in.shift), read(in.table), read(in.w1),
+          read(in.w2)};
+}
+
+// a = relu(own + factor * the other pixel's), of a lane's 16 channels.
+template <typename S, Own own_pixel>
+struct Relation {
+  using T = typename S::T;
+
+  // For pixels of the batch in rows lane / 4 and 8 more, -1 where there is
+  // none. The block's own pixels have phi or psi.
+  __device__ void begin(const Lane<S>& lane, const Mapping& mapping,
+                        const T* features, const int64_t (&pixels)[2]) {
+#pragma unroll
+    for (int n = 0; n < 2; ++n)
+#pragma unroll
+      for (int i = 0; i < 2; ++i) {
+        const int channel = lane.channel(n) + i;
+        const bool has = lane.has(channel);
+        const float scale = has ? mapping.scale[channel] : 0;
+        const float sign = own_pixel == Own::kP ? 1.0f : -1.0f;
+        factor[n][i] = -sign * scale;
+        own[n][i] = own[n][2 + i] = has ? mapping.shift[channel] : 0;
+      }
+#pragma unroll
+    for (int row = 0; row < 2; ++row) {
+      if (pixels[row] < 0) continue;
+      const T* from =
+          features + pixels[row] * S::F + (own_pixel == Own::kP ? 0 : S::R);
+#pragma unroll
+      for (int n = 0; n < 2; ++n) {
+        if (!lane.has(lane.channel(n))) continue;
+        const Two<T> pair = two<T>(from + lane.channel(n));
+        own[n][2 * row] -= factor[n][0] * pair.first;
+        own[n][2 * row + 1] -= factor[n][1] * pair.second;
+      }
+    }
+  }
+
+  // Before the relu; the others' phi or psi begins where the pointers are.
+  __device__ void of(const Lane<S>& lane,
+                     const unsigned char* const (&others)[2],
+                     Share& share) const {
+#pragma unroll
+    for (int n = 0; n < 2; ++n)
+#pragma unroll
+      for (int row = 0; row < 2; ++row) {
+        const int channel = lane.channel(n);
+        Two<T> other = {0, 0};
+        if (lane.has(channel))
+          other = two<T>(others[row] + sizeof(T) * channel);
+        share[n][2 * row] = own[n][2 * row] + factor[n][0] * other.first;
+        share[n][2 * row + 1] =
+            own[n][2 * row + 1] + factor[n][1] * other.second;
+      }
+  }
+
+  Share own;
+  float factor[2][2];
+};
+
+// What the hidden layer's products start from: the table at an offset.
+template <typename S>
+__device__ void start_hidden(const Lane<S>& lane, const float* table,
+                             Share& hidden) {
+#pragma unroll
+  for (int n = 0; n < 2; ++n)
+#pragma unroll
+    for (int i = 0; i < 2; ++i) {
+      const int channel = lane.channel(n) + i;
+      hidden[n][i] = hidden[n][i + 2] = lane.has(channel) ? table[channel] : 0;
+    }
+}
+
+// w1 and w2, as the right factors of a warp.
+template <typename S>
+struct Weights {
+  using T = typename S::T;
+
+  __device__ void load(const Lane<S>& lane, const Mapping& mapping) {
+#pragma unroll
+    for (int step = 0; step < S::kSteps; ++step) {
+      const int from = kChannels * step;
+#pragma unroll
+      for (int n = 0; n < 2; ++n) {
+        const int row = kChannels * lane.warp + 8 * n + lane.group;
+        w1[step][n] = right_of<T>([&](int i) {
+          return lane.has(row) && lane.has(from + i)
+                     ? mapping.w1[row * S::R + from + i]
+                     : 0.0f;
+        });
+      }
+      const int row = (8 * lane.warp + lane.group) % S::G;
+      w2[step] = right_of<T>([&](int i) {
+        return lane.has(from + i) ? mapping.w2[row * S::R + from + i] : 0.0f;
+      });
+    }
+  }
+
+  // hidden += w1 a, of the relation that the team has put.
+  template <typename E>
+  __device__ void add_hidden(const Lane<S>& lane, const E& exchange, int stage,
+                             Share& hidden) const {
+#pragma unroll
+    for (int step = 0; step < S::kSteps; ++step) {
+      const Left<T> a = exchange.get(lane, stage, step);
+      multiply<T>(hidden[0], a, w1[step][0]);
+      multiply<T>(hidden[1], a, w1[step][1]);
+    }
+  }
+
+  // logits += w2 z.
+  template <typename E>
+  __device__ void add_logits(const Lane<S>& lane, const E& exchange, int stage,
+                             float (&logits)[4]) const {
+#pragma unroll
+    for (int step = 0; step < S::kSteps; ++step)
+      multiply<T>(logits, exchange.get(lane, stage, step), w2[step]);
+  }
+
+  Right<T> w1[S::kSteps][2], w2[S::kSteps];
+};
+
+}  // namespace
+}  // namespace san::pairwise
+
+#endif  // CUDA_KERNELS_PAIRWISE_TENSOR_MAPPING_H_

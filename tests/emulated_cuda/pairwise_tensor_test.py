@@ -1,0 +1,223 @@
+"""The pairwise attention on tensor cores, emulated, against the CPU.
+
+What tensor cores multiply is rounded: a, z, w1 and w2. Where all of these are
+small whole numbers nothing is lost, and only the result is rounded.
+"""
+
+import numpy as np
+import pytest
+import torch
+
+import cuda_kernels
+from san.ops import pairwise_core
+from tests.emulated_cuda import _kernels, kernels
+from tests.kernels.cases import pairwise_inputs
+
+# The published G; R is twice, M eight times as large.
+GROUPS = (2, 8, 16, 32, 64)
+# N, H, W, footprint: an image smaller than the footprint and than a tile, one
+# of several tiles that do not fill it, a single pixel, several images.
+IMAGES = [(1, 3, 4, 7), (2, 5, 9, 3), (1, 1, 1, 3), (1, 11, 10, 7)]
+# Of the largest value. Rounding to 8 or 11 bits is off by up to 2^-8 or 2^-11
+# of a value, in either direction; logits, sums of products of such values, by
+# about as much, and so the logarithms and the weights.
+TYPES = {
+    torch.bfloat16: 1.5e-2,
+    torch.float16: 2e-3,
+    torch.float32: 2e-3,  # TF32, whose 11 bits are those of float16
+}
+# Of a result that is rounded once, and of the logarithm and exponential.
+EXACT = {torch.bfloat16: 2**-8, torch.float16: 2**-11, torch.float32: 0}
+EXACT_FLOAT = 2e-5
+of_types = pytest.mark.parametrize("dtype", TYPES, ids=str)
+of_groups = pytest.mark.parametrize("groups", GROUPS)
+
+
+def inputs_of(groups, image, dtype):
+    channels = (2 * groups, groups, 8 * groups)
+    features, *mapping = map(
+        torch.from_numpy, pairwise_inputs(channels, image, "float32")
+    )
+    return [features.to(dtype), *mapping]
+
+
+def whole_numbers(groups, image, dtype):
+    """Inputs whose relation, hidden layer and weights are small integers."""
+    generator = np.random.default_rng(groups)
+    batch, height, width, k = image
+    relation, channels = 2 * groups, 12 * groups
+
+    def integers(*shape, least=-3, most=3):
+        values = generator.integers(least, most + 1, shape).astype("float32")
+        return torch.from_numpy(values)
+
+    features = integers(batch, height, width, channels)
+    # Three weights a row, so that sums stay below 256.
+    w1, w2 = (
+        integers(1, 1, rows, relation)
+        * (torch.rand(1, 1, rows, relation).argsort(-1) < 3)
+        for rows in (relation, groups)
+    )
+    return [
+        features.to(dtype),
+        integers(1, 1, 1, relation, least=1, most=2),
+        integers(1, 1, 1, relation),
+        integers(1, 1, k * k, relation),
+        w1,
+        w2,
+    ]
+
+
+def attend(module, inputs, image, **options):
+    features, *_, w2 = inputs
+    shape, groups = features.shape[:3], w2.shape[2]
+    like = torch.full_like
+    output = like(features[..., : 8 * groups].contiguous(), torch.nan)
+    log_sum_exp = torch.full((*shape, groups), torch.nan, dtype=w2.dtype)
+    module.pairwise_forward(
+        *inputs, output, log_sum_exp, kernel_size=image[3], **options
+    )
+    return output, log_sum_exp
+
+
+def on_tensor_cores(inputs, image):
+    return attend(kernels, inputs, image, allow_tf32=True)
+
+
+def on_cpu(inputs, image):
+    return attend(cuda_kernels, [x.double() for x in inputs], image)
+
+
+def assert_close(results, expected, tolerance, relative=0.0):
+    for result, value in zip(results, expected, strict=True):
+        largest = value.abs().nan_to_num(0).max().item()
+        torch.testing.assert_close(
+            result.double(),
+            value,
+            rtol=relative if result.dtype != torch.float32 else 0,
+            atol=tolerance * (1 + largest),
+            equal_nan=True,
+        )
+
+
+@of_types
+@pytest.mark.parametrize("image", IMAGES, ids=str)
+@of_groups
+def test_is_that_of_the_cpu(groups, image, dtype):
+    inputs = inputs_of(groups, image, dtype)
+    results = on_tensor_cores(inputs, image)
+    assert_close(results, on_cpu(inputs, image), TYPES[dtype])
+
+
+@of_types
+@pytest.mark.parametrize("image", IMAGES, ids=str)
+@of_groups
+def test_whole_numbers_are_exact(groups, image, dtype):
+    inputs = whole_numbers(groups, image, dtype)
+    results = on_tensor_cores(inputs, image)
+    assert_close(results, on_cpu(inputs, image), EXACT_FLOAT, EXACT[dtype])
+
+
+@of_types
+def test_large_logits_do_not_overflow(dtype):
+    image = (1, 4, 5, 3)
+    inputs = whole_numbers(8, image, dtype)
+    inputs[5] *= 64
+    results = on_tensor_cores(inputs, image)
+    expected = on_cpu(inputs, image)
+    assert expected[1].abs().max() > 1000
+    assert_close(results, expected, EXACT_FLOAT, EXACT[dtype])
+
+
+@of_types
+@pytest.mark.parametrize("groups", [2, 16])
+@pytest.mark.parametrize("value", [torch.nan, torch.inf], ids=str)
+@pytest.mark.parametrize("part", ["phi", "psi", "beta"])
+def test_what_is_not_finite_is_passed_on(part, value, groups, dtype):
+    """To the pixels that see it, mirrored or not, and to no other."""
+    image = (1, 4, 11, 3)
+    channel = {"phi": 1, "psi": 2 * groups + 1, "beta": 4 * groups + 3}[part]
+    inputs = whole_numbers(groups, image, dtype)
+    # Of psi the one whose relation is not simply 0.
+    inputs[0][0, 1, 3, channel] = -value if part == "psi" else value
+    results = on_tensor_cores(inputs, image)
+    for result, wanted in zip(results, on_cpu(inputs, image), strict=True):
+        assert torch.equal(result.isnan(), wanted.isnan())
+        assert torch.equal(result.isinf(), wanted.isinf())
+
+
+@of_types
+def test_two_runs_give_the_same_bits(dtype):
+    image = (2, 5, 9, 3)
+    inputs = inputs_of(16, image, dtype)
+    first, second = (on_tensor_cores(inputs, image) for _ in range(2))
+    assert all(map(torch.equal, first, second))
+
+
+@of_groups
+def test_float32_stays_exact_unless_tf32_is_allowed(groups):
+    image = (1, 3, 4, 3)
+    inputs = inputs_of(groups, image, torch.float32)
+    results = attend(kernels, inputs, image)
+    assert_close(results, on_cpu(inputs, image), 1e-5)
+    assert not torch.equal(results[0], on_tensor_cores(inputs, image)[0])
+
+
+@pytest.fixture(params=["tf32", "ieee"])
+def precision(request):
+    """torch's switch for products of matrices in float32."""
+    matmul = torch.backends.cuda.matmul
+    before, matmul.fp32_precision = matmul.fp32_precision, request.param
+    yield request.param
+    matmul.fp32_precision = before
+
+
+def test_torch_decides_about_tf32(precision, monkeypatch):
+    monkeypatch.setattr(pairwise_core, "cuda_kernels", kernels)
+    image = (1, 3, 4, 3)
+    features, *mapping = inputs_of(8, image, torch.float32)
+    output = torch.ops.san.pairwise_core(
+        features.permute(0, 3, 1, 2),
+        *(x.flatten() for x in mapping[:2]),
+        *(x.flatten(0, 2) for x in mapping[2:]),
+        3,
+    )
+    expected, _ = attend(
+        kernels, [features, *mapping], image, allow_tf32=precision == "tf32"
+    )
+    assert torch.equal(output.permute(0, 2, 3, 1), expected)
+
+
+def test_without_the_logarithms():
+    image = (2, 5, 9, 3)
+    inputs = inputs_of(8, image, torch.bfloat16)
+    output, _ = on_tensor_cores(inputs, image)
+    alone = torch.full_like(output, torch.nan)
+    kernels.pairwise_forward(*inputs, alone, None, kernel_size=3)
+    assert torch.equal(alone, output)
+
+
+def test_what_does_not_fit_is_computed_in_float32(monkeypatch):
+    """Other sizes, too little shared memory, odd addresses: the same bits."""
+    monkeypatch.setenv("EMULATED_CUDA_SHARED_BYTES", str(99 * 1024))
+    image = (1, 9, 10, 7)
+    assert_stays_exact(kernels, inputs_of(64, image, torch.float32), image)
+    image = (1, 3, 4, 3)
+    features, *mapping = inputs_of(8, image, torch.float32)
+    longer = torch.cat([features, features[..., -8:]], -1)
+    assert_stays_exact(kernels, [longer, *mapping], image)
+    odd = torch.empty(features.numel() + 1)[1:].view_as(features)
+    assert_stays_exact(_kernels, [odd.copy_(features), *mapping], image)
+
+
+def assert_stays_exact(module, inputs, image):
+    features, *_, w2 = inputs
+    channels = features.shape[3] - 2 * w2.shape[3]
+    results = []
+    for allow_tf32 in (False, True):
+        output = torch.full((*features.shape[:3], channels), torch.nan)
+        module.pairwise_forward(
+            *inputs, output, None, kernel_size=image[3], allow_tf32=allow_tf32
+        )
+        results.append(output)
+    assert torch.equal(*results)
