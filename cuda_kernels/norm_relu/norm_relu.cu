@@ -1,86 +1,156 @@
-// Norm, ReLU and pooling on CUDA (norm_relu.h).
+// Norm, ReLU and pooling on CUDA (tasks.h).
 //
-// Idea. These are streams: a thread owns one channel of one window or pixel,
-// neighbouring threads neighbouring channels, and what a window needs is read
-// k * k times at most, from the cache but for the first. Nothing is kept from
-// the forward pass, the maximum of a window is found again. Sums are in
-// channel_sums.h.
+// Idea. These are streams (cuda_vectors.h): a thread owns some channels of a
+// window, so that a window's pixels are read once, and in the backward pass
+// written by who has found its maximum. Nothing is kept from the forward pass,
+// the maximum of a window is found again. Sums are in channel_sums.h.
 #include "cuda_kernels/norm_relu/channel_sums.h"
+#include "cuda_kernels/norm_relu/cuda_windows.h"
+#include "cuda_kernels/relu.h"
 
 namespace san::norm_relu {
 namespace {
 
-// The windows of a norm, and for one channel which pixel is the maximum.
-template <typename T, int k>
+template <int kValue>
+using Constant = std::integral_constant<int, kValue>;
+
+template <typename T, int k, typename Index>
 struct Windows {
   using A = Accumulator<T>;
+  using Places = WindowPlaces<k, Index>;
 
-  explicit Windows(const NormRelu& norm)
-      : shape(norm.shape),
+  Windows(const NormRelu& norm, bool cut_off_too)
+      : places(norm.shape, cut_off_too),
         x(static_cast<const T*>(norm.x)),
         scale(static_cast<const A*>(norm.scale)),
         shift(static_cast<const A*>(norm.shift)) {}
 
-  struct Top {
-    A value, x;
-    int number;
-    SAN_HOST_DEVICE A relu() const { return value < 0 ? 0 : value; }
-    // The gradient that passes the ReLU.
-    SAN_HOST_DEVICE A gate(A grad) const { return value <= 0 ? 0 : grad; }
-  };
-
-  SAN_HOST_DEVICE int64_t rows() const { return shape.height / k; }
-  SAN_HOST_DEVICE int64_t columns() const { return shape.width / k; }
-  SAN_HOST_DEVICE int64_t count() const {
-    return shape.batch * rows() * columns();
+  // Some channels of those of the window's pixels that are `there`.
+  template <int kChannels>
+  __device__ void load(int64_t first, unsigned there,
+                       A (&pixels)[k * k][kChannels]) const {
+#pragma unroll
+    for (int q = 0; q < k * k; ++q)
+      if (there >> q & 1)
+        norm_relu::load(x + first + places.step(q), pixels[q]);
   }
 
-  // The first of equals, NaN before all, as torch's max_pool2d.
-  SAN_HOST_DEVICE Top top(int64_t window, int64_t c) const {
-    const int64_t i = window / columns() % rows(), j = window % columns();
-    const int64_t n = window / columns() / rows();
-    const T* first =
-        x +
-        ((n * shape.height + i * k) * shape.width + j * k) * shape.channels + c;
-    Top best = {0, 0, -1};
-    for (int q = 0; q < k * k; ++q) {
-      const A v = wide(first[(q / k * shape.width + q % k) * shape.channels]);
-      const A z = scale[c] * v + shift[c];
-      if (q == 0 || z > best.value || z != z) best = {z, v, q};
-    }
-    return best;
-  }
-
-  ImageShape shape;
+  Places places;
   const T* x;
   const A *scale, *shift;
 };
 
-template <typename T, int k>
-__global__ void forward(Windows<T, k> windows, T* output) {
-  const int64_t window = own_pixel(), c = own_channel();
-  if (window >= windows.count() || c >= windows.shape.channels) return;
-  output[window * windows.shape.channels + c] =
-      rounded<T>(windows.top(window, c).relu());
-}
+// The norms of some channels.
+template <typename A, int kChannels>
+struct Norms {
+  A scale[kChannels], shift[kChannels];
 
-// The two sums of a channel, one window at a time; also the output.
-template <typename T, int k>
-struct WindowGradient {
-  using A = Accumulator<T>;
-
-  SAN_HOST_DEVICE A operator()(int64_t window, int64_t c, int q) const {
-    const auto top = windows.top(window, c);
-    const int64_t at = window * windows.shape.channels + c;
-    const A g = top.gate(wide(grad[at]));
-    if (q == 0 && output) output[at] = rounded<T>(top.relu());
-    return q == 0 ? g : g * (top.x - mean[c]);
+  template <typename Windows, typename Index>
+  __device__ Norms(const Windows& windows, Index c) {
+    load(windows.scale + c, scale);
+    load(windows.shift + c, shift);
   }
 
-  Windows<T, k> windows;
+  struct Top {
+    A value, x;
+    int number;
+  };
+  // The maximum of a window in channel v, before the ReLU: the first of equals,
+  // NaN before all, as torch's max_pool2d.
+  template <int kPixels>
+  __device__ Top top(const A (&pixels)[kPixels][kChannels], int v) const {
+    Top best = {0, 0, -1};
+#pragma unroll
+    for (int q = 0; q < kPixels; ++q) {
+      const A z = scale[v] * pixels[q][v] + shift[v];
+      if (q == 0 || z > best.value || z != z) best = {z, pixels[q][v], q};
+    }
+    return best;
+  }
+};
+
+// Windows of a thread, whose loads are all under way together: about four.
+template <int k>
+constexpr int kInFlight = k == 1 ? 4 : 1;
+
+template <typename T, int k, int kBytes, typename Index>
+__global__ void __launch_bounds__(kThreads)
+    forward(Windows<T, k, Index> windows, T* output) {
+  using A = Accumulator<T>;
+  constexpr int kChannels = kWidth<T, kBytes>;
+  const Index c = own_channel<Index>(kChannels);
+  const Index channels = windows.places.channels();
+  const Index window = first_pixel<Index>(kInFlight<k>);
+  const Index count = windows.places.count();
+  if (c >= channels) return;
+  const Norms<A, kChannels> norms(windows, c);
+  A pixels[kInFlight<k>][k * k][kChannels];
+#pragma unroll
+  for (int i = 0; i < kInFlight<k>; ++i) {
+    const Index one = min(window + i * blockDim.y, count - 1);
+    windows.load(windows.places.first(one) + c, windows.places.kFull,
+                 pixels[i]);
+  }
+#pragma unroll
+  for (int i = 0; i < kInFlight<k>; ++i) {
+    if (window + i * blockDim.y >= count) return;
+    A values[kChannels];
+#pragma unroll
+    for (int v = 0; v < kChannels; ++v)
+      values[v] = relu(norms.top(pixels[i], v).value);
+    store(output + uint64_t{window + i * blockDim.y} * channels + c, values);
+  }
+}
+
+// The two sums of a channel; also the output (channel_sums.h).
+template <typename T, int k, int kBytes>
+struct WindowGradient {
+  using A = Accumulator<T>;
+  using Index = IndexOf<kBytes>;
+  static constexpr int kChannels = kWidth<T, kBytes>;
+  static constexpr int kQuantities = 2;
+  static constexpr int kInFlight = k == 1 ? 2 : 1;
+
+  struct Channels {
+    Norms<A, kChannels> norms;
+    A mean[kChannels];
+
+    __device__ Channels(const WindowGradient& task, Index c)
+        : norms(task.windows, c) {
+      load(task.mean + c, mean);
+    }
+  };
+  struct Pixel {
+    A x[k * k][kChannels], grad[kChannels];
+
+    __device__ void load(const WindowGradient& task, Index p, Index c) {
+      task.windows.load(task.windows.places.first(p) + c,
+                        task.windows.places.kFull, x);
+      norm_relu::load(task.grad + task.offset(p, c), grad);
+    }
+  };
+  __device__ void add(const Channels& own, const Pixel& pixel, Index p, Index c,
+                      A (&sums)[kQuantities][kChannels]) const {
+    A values[kChannels];
+#pragma unroll
+    for (int v = 0; v < kChannels; ++v) {
+      const auto top = own.norms.top(pixel.x, v);
+      const A g = relu_gradient(top.value, pixel.grad[v]);
+      sums[0][v] += g;
+      sums[1][v] += g * (top.x - own.mean[v]);
+      values[v] = relu(top.value);
+    }
+    if (output) store(output + offset(p, c), values);
+  }
+  __device__ uint64_t offset(Index p, Index c) const {
+    return uint64_t{p} * windows.places.channels() + c;
+  }
+
+  Windows<T, k, Index> windows;
   const T* grad;
   const A* mean;
   T* output;
+  int64_t quantities = kQuantities;
 };
 
 struct StoreSums {
@@ -92,136 +162,134 @@ struct StoreSums {
   double *sum, *moment;
 };
 
-// A thread owns a pixel, whose window tells whether the gradient is its.
-template <typename T, int k>
-__global__ void backward(Windows<T, k> windows, const T* grad,
-                         const Accumulator<T>* constant,
-                         const Accumulator<T>* slope, T* grad_x) {
+// A thread writes all pixels of its windows, the ones that are cut off too.
+template <typename T, int k, int kBytes, typename Index>
+__global__ void __launch_bounds__(kThreads)
+    backward(Windows<T, k, Index> windows, const T* grad,
+             const Accumulator<T>* constants, const Accumulator<T>* slopes,
+             T* grad_x) {
   using A = Accumulator<T>;
-  const ImageShape& s = windows.shape;
-  const int64_t p = own_pixel(), c = own_channel();
-  if (p >= s.batch * s.height * s.width || c >= s.channels) return;
-  const int64_t h = p / s.width % s.height, w = p % s.width;
-  const int64_t i = h / k, j = w / k;
-  A g = constant[c] + slope[c] * wide(windows.x[p * s.channels + c]);
-  if (i < windows.rows() && j < windows.columns()) {
-    const int64_t n = p / s.width / s.height;
-    const int64_t window = (n * windows.rows() + i) * windows.columns() + j;
-    const auto top = windows.top(window, c);
-    if (top.number == h % k * k + w % k)
-      g += windows.scale[c] * top.gate(wide(grad[window * s.channels + c]));
+  constexpr int kChannels = kWidth<T, kBytes>, kPixels = k * k;
+  constexpr int kWindows = kInFlight<k>;
+  const auto& places = windows.places;
+  const Index c = own_channel<Index>(kChannels), count = places.count();
+  if (c >= places.channels()) return;
+  int64_t first[kWindows] = {};
+  unsigned there[kWindows] = {};
+  A pixels[kWindows][kPixels][kChannels] = {}, grads[kWindows][kChannels] = {};
+#pragma unroll
+  for (int i = 0; i < kWindows; ++i) {
+    const Index window = first_pixel<Index>(kWindows) + i * blockDim.y;
+    if (window >= count) continue;
+    const auto at = places.place(window);
+    first[i] = places.first(at) + c;
+    there[i] = places.pixels(at);
+    windows.load(first[i], there[i], pixels[i]);
+    if (there[i] == places.kFull)
+      load(grad + uint64_t{places.number(at)} * places.channels() + c,
+           grads[i]);
   }
-  grad_x[p * s.channels + c] = rounded<T>(g);
+  const Norms<A, kChannels> norms(windows, c);
+  A constant[kChannels], slope[kChannels];
+  load(constants + c, constant);
+  load(slopes + c, slope);
+#pragma unroll
+  for (int i = 0; i < kWindows; ++i) {
+    A results[kPixels][kChannels];
+#pragma unroll
+    for (int v = 0; v < kChannels; ++v) {
+      const auto top = norms.top(pixels[i], v);
+      const A passed = norms.scale[v] * relu_gradient(top.value, grads[i][v]);
+#pragma unroll
+      for (int q = 0; q < kPixels; ++q) {
+        results[q][v] = constant[v] + slope[v] * pixels[i][q][v];
+        if (top.number == q && there[i] == places.kFull)
+          results[q][v] += passed;
+      }
+    }
+#pragma unroll
+    for (int q = 0; q < kPixels; ++q)
+      if (there[i] >> q & 1)
+        store(grad_x + first[i] + places.step(q), results[q]);
+  }
 }
 
-// mean[c] = what deviations are taken from, so that squares do not cancel: the
-// mean of a few pixels from all over the images but for the largest and the
-// smallest. From an outlying pixel all deviations would be as large.
-template <typename T>
-__global__ void find_centre(const T* x, int64_t pixels, int64_t channels,
-                            double* mean) {
-  constexpr int kSamples = 32;
-  const int64_t c = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x;
-  if (c >= channels) return;
-  double sum = 0, least = wide(x[c]), most = least;
-  for (int64_t i = 0; i < kSamples; ++i) {
-    const double value = wide(x[i * pixels / kSamples * channels + c]);
-    sum += value;
-    least = value < least ? value : least;
-    most = value > most ? value : most;
-  }
-  mean[c] = static_cast<Accumulator<T>>((sum - least - most) / (kSamples - 2));
-}
-
-template <typename T>
-struct Deviation {
-  using A = Accumulator<T>;
-
-  SAN_HOST_DEVICE A operator()(int64_t p, int64_t c, int q) const {
-    const A d = wide(x[p * channels + c]) - static_cast<A>(centre[c]);
-    return q == 0 ? d : d * d;
-  }
-  const T* x;
-  int64_t channels;
-  const double* centre;
-};
-
-// Until then mean is the centre.
-struct StoreMoments {
-  SAN_HOST_DEVICE void operator()(int64_t, int64_t c,
-                                  const double* totals) const {
-    const double first = totals[0] / pixels;
-    const double second = totals[1] / pixels - first * first;
-    mean[c] += first;
-    variance[c] = second < 0 ? 0 : second;
-  }
-  double pixels;
-  double *mean, *variance;
-};
-
-// Calls f(Windows<T, k>).
-template <typename F>
-void with_windows(const NormRelu& norm, F f) {
-  with_scalar_type(norm.type, [&](auto zero) {
-    using T = decltype(zero);
-    norm.pool == 1 ? f(Windows<T, 1>(norm)) : f(Windows<T, 2>(norm));
+// Calls f(k, kBytes), integral constants: the pool, and the size of accesses
+// that the norm and these images and vectors allow.
+template <typename T, typename F>
+void with_sizes(const NormRelu& norm,
+                std::initializer_list<const void*> addresses, F f) {
+  const ImageShape& s = norm.shape;
+  const int64_t pixels = s.batch * s.height * s.width;
+  const bool wide =
+      allows_wide<T>(pixels, s.channels, {norm.x, norm.scale, norm.shift}) &&
+      allows_wide<T>(pixels, s.channels, addresses);
+  with_bytes<T>(wide, [&](auto bytes) {
+    norm.pool == 1 ? f(Constant<1>(), bytes) : f(Constant<2>(), bytes);
   });
 }
 
-template <typename T, int k>
-void run(const Windows<T, k>& windows, const NormReluForward& task,
-         void* stream) {
-  launch_elements(&forward<T, k>, windows.count(), windows.shape.channels,
-                  stream, windows, static_cast<T*>(task.output));
+template <typename T>
+void run(const NormReluForward& task, void* stream) {
+  with_sizes<T>(task.norm, {task.output}, [&](auto k, auto bytes) {
+    using Index = IndexOf<bytes>;
+    const Windows<T, k, Index> windows(task.norm, false);
+    launch_vectors(&forward<T, k, bytes, Index>, kInFlight<k>, kWidth<T, bytes>,
+                   windows.places.count(), task.norm.shape.channels, stream,
+                   windows, static_cast<T*>(task.output));
+  });
 }
 
-template <typename T, int k>
-void run(const Windows<T, k>& windows, const NormReluSums& task, void* stream) {
-  using A = Accumulator<T>;
-  const WindowGradient<T, k> value = {
-      windows, static_cast<const T*>(task.grad_output),
-      static_cast<const A*>(task.mean), static_cast<T*>(task.output)};
-  sum_channels<A, 2>(value, StoreSums{task.sum, task.moment}, 2,
-                     windows.count(), windows.shape.channels, task.workspace,
-                     stream);
+template <typename T>
+void run(const NormReluSums& task, void* stream) {
+  const auto addresses = {task.grad_output, task.mean,
+                          static_cast<const void*>(task.output)};
+  with_sizes<T>(task.norm, addresses, [&](auto k, auto bytes) {
+    using Index = IndexOf<bytes>;
+    const Windows<T, k, Index> windows(task.norm, false);
+    sum_channels<2, Index>(
+        WindowGradient<T, k, bytes>{
+            windows, static_cast<const T*>(task.grad_output),
+            static_cast<const Accumulator<T>*>(task.mean),
+            static_cast<T*>(task.output)},
+        StoreSums{task.sum, task.moment}, windows.places.count(),
+        task.norm.shape.channels, task.workspace, stream);
+  });
 }
 
-template <typename T, int k>
-void run(const Windows<T, k>& windows, const NormReluBackward& task,
-         void* stream) {
+template <typename T>
+void run(const NormReluBackward& task, void* stream) {
   using A = Accumulator<T>;
-  const ImageShape& s = windows.shape;
-  launch_elements(&backward<T, k>, s.batch * s.height * s.width, s.channels,
-                  stream, windows, static_cast<const T*>(task.grad_output),
-                  static_cast<const A*>(task.constant),
-                  static_cast<const A*>(task.slope),
-                  static_cast<T*>(task.grad_x));
+  const auto addresses = {task.grad_output, task.constant, task.slope,
+                          static_cast<const void*>(task.grad_x)};
+  with_sizes<T>(task.norm, addresses, [&](auto k, auto bytes) {
+    using Index = IndexOf<bytes>;
+    const Windows<T, k, Index> windows(task.norm, true);
+    launch_vectors(
+        &backward<T, k, bytes, Index>, kInFlight<k>, kWidth<T, bytes>,
+        windows.places.count(), task.norm.shape.channels, stream, windows,
+        static_cast<const T*>(task.grad_output),
+        static_cast<const A*>(task.constant), static_cast<const A*>(task.slope),
+        static_cast<T*>(task.grad_x));
+  });
+}
+
+template <typename Task>
+void run_any(const Task& task, void* stream) {
+  with_scalar_type(task.norm.type,
+                   [&](auto zero) { run<decltype(zero)>(task, stream); });
 }
 
 }  // namespace
 
-void run_on_cuda(const ChannelMoments& task, void* stream) {
-  with_scalar_type(task.type, [&](auto zero) {
-    using T = decltype(zero);
-    const ImageShape& s = task.shape;
-    const int64_t pixels = s.batch * s.height * s.width;
-    const T* x = static_cast<const T*>(task.x);
-    launch(&find_centre<T>, channel_shape(s.channels), stream, x, pixels,
-           s.channels, task.mean);
-    sum_channels<Accumulator<T>, 2>(
-        Deviation<T>{x, s.channels, task.mean},
-        StoreMoments{static_cast<double>(pixels), task.mean, task.variance}, 2,
-        pixels, s.channels, task.workspace, stream);
-  });
-}
 void run_on_cuda(const NormReluForward& task, void* stream) {
-  with_windows(task.norm, [&](auto windows) { run(windows, task, stream); });
+  run_any(task, stream);
 }
 void run_on_cuda(const NormReluSums& task, void* stream) {
-  with_windows(task.norm, [&](auto windows) { run(windows, task, stream); });
+  run_any(task, stream);
 }
 void run_on_cuda(const NormReluBackward& task, void* stream) {
-  with_windows(task.norm, [&](auto windows) { run(windows, task, stream); });
+  run_any(task, stream);
 }
 
 }  // namespace san::norm_relu

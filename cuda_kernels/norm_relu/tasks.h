@@ -87,10 +87,13 @@ struct StemBackward {
   double *grad_weight, *grad_shift, *workspace;
 };
 
-// Elements of a workspace for `vectors` sums of [C].
-constexpr int64_t kBandsOnCuda = 128;
+// Elements of a workspace for `vectors` sums of [C]: one for each band of
+// pixels. A block sums a band of up to 256 channels.
+constexpr int64_t kSumBlocksOnCuda = 1024;
 constexpr int64_t workspace_elements(int64_t vectors, int64_t channels) {
-  return kBandsOnCuda * vectors * channels;
+  const int64_t across = channels > 0 ? (channels + 255) / 256 : 1;
+  const int64_t bands = kSumBlocksOnCuda / across;
+  return (bands > 0 ? bands : 1) * vectors * channels;
 }
 
 void run_on_cpu(const ChannelMoments& task);

@@ -35,10 +35,11 @@ def _check(fused, layers, modules, x):
 @pytest.mark.parametrize("dtype", _TOLERANCES, ids=str)
 @pytest.mark.parametrize("pool", [1, 2])
 @pytest.mark.parametrize("training", [True, False])
-def test_norm_relu(training, pool, dtype):
+@pytest.mark.parametrize("channels", [70, 72])
+def test_norm_relu(channels, training, pool, dtype):
     torch.manual_seed(0)
-    modules = nn.ModuleList([nn.BatchNorm2d(70)]).train(training)
-    x = torch.randn(3, 70, 29, 31, dtype=dtype)
+    modules = nn.ModuleList([nn.BatchNorm2d(channels)]).train(training)
+    x = torch.randn(3, channels, 29, 31, dtype=dtype)
     _check(
         lambda x, norm: ops.norm_relu(x, norm, pool),
         lambda x, norm: F.max_pool2d(F.relu(norm(x)), pool),
@@ -77,6 +78,20 @@ def test_stem(training, dtype):
         modules.train(training),
         torch.randn(2, 3, 45, 44, dtype=dtype),
     )
+
+
+@pytest.mark.smallest
+@pytest.mark.parametrize("channels", [70, 72])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("pool", [1, 2])
+def test_norm_relu_of_half_types(pool, dtype, channels):
+    torch.manual_seed(0)
+    norm = nn.BatchNorm2d(channels).eval()
+    x = torch.randn(3, channels, 29, 31).to(dtype)
+    exact = F.max_pool2d(F.relu(norm.double()(x.double())), pool)
+    result = ops.norm_relu(x.cuda(), norm.float().cuda(), pool)
+    assert result.dtype == dtype
+    torch.testing.assert_close(result.double().cpu(), exact, rtol=0.01, atol=0)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16], ids=str)

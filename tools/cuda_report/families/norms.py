@@ -1,7 +1,7 @@
 """Entries of the kernels of norm, ReLU and pooling, and of the stem.
 
 They stand around the attention: the tensors are those of a block's width. Grids
-as the launching code chooses them (cuda_kernels, channel_sums).
+as the launching code chooses them (cuda_kernels, norm_relu).
 """
 
 import dataclasses
@@ -12,10 +12,13 @@ from tools.cuda_report.hardware import Device
 from tools.cuda_report.layers import Layer
 from tools.cuda_report.trips import Steps
 
-_LANES, _ROWS, _BANDS = 32, 8, 128
+_THREADS, _MOST_LANES, _WIDE_BYTES = 256, 32, 16
+_SUM_BLOCKS = 1024
 _RUN = 16  # pixels whose sum is taken in the accumulator
-_THREADS = _LANES * _ROWS
 _INPUTS = 3  # channels of an image
+# Windows of a thread, or that a step of a sum does, by the pool's size.
+_IN_FLIGHT = {1: 4, 2: 1}
+_IN_FLIGHT_OF_SUMS = {1: 2, 2: 1}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,32 +27,40 @@ class Sums:
 
     Attributes:
       windows: of the batch.
-      quantities: that blocks share; each block sums one.
+      bands: that they are in.
+      rows: of threads of a block.
+      sums: that a block adds up from its rows.
     """
 
     windows: int
-    quantities: int
+    bands: int
+    rows: int
+    sums: int
 
-    def pixels(self) -> float:
+    def of_a_thread(self) -> float:
         """Windows of a thread."""
-        return self.windows / _BANDS / _ROWS
+        return self.windows / self.bands / self.rows
 
 
-def _grid(pixels: int, channels: int) -> int:
-    return -(-pixels // _ROWS) * -(-channels // _LANES)
+def _block(channels: int, width: int) -> tuple[int, int, int]:
+    """Blocks side by side, rows and lanes of one, of `width` channels each."""
+    vectors = channels // width
+    lanes = min(_MOST_LANES, 1 << (vectors - 1).bit_length())
+    return -(-vectors // lanes), _THREADS // lanes, lanes
 
 
 def _stream(
-    elements: Callable[[Layer], float], pool: int, of_windows: bool
+    elements: Callable[[Layer], float], pool: int
 ) -> Callable[[Layer, DataType, Device], Work | None]:
-    """A thread for each window, or each pixel, and channel."""
+    """Threads that do some channels of a window, or of some."""
 
     def work(layer: Layer, data_type: DataType, _: Device) -> Work | None:
         if layer.side % pool:
             return None
-        threads = layer.pixels // (pool * pool if of_windows else 1)
+        across, rows, _ = _block(layer.width, _WIDE_BYTES // data_type.bytes)
+        windows = layer.pixels // (pool * pool)
         return Work(
-            _grid(threads, layer.width),
+            -(-windows // (rows * _IN_FLIGHT[pool])) * across,
             _THREADS,
             0,
             None,
@@ -60,17 +71,37 @@ def _stream(
     return work
 
 
+def _sum_work(
+    windows: int,
+    channels: int,
+    width: int,
+    quantities: int,
+    bytes_: float,
+    flops: float,
+) -> Work:
+    across, rows, lanes = _block(channels, width)
+    bands = max(1, min(_SUM_BLOCKS // across, -(-windows // (rows * 8))))
+    return Work(
+        bands * across,
+        _THREADS,
+        8 * _THREADS * width * quantities,
+        Sums(windows, bands, rows, lanes * width * quantities),
+        bytes_,
+        flops,
+    )
+
+
 def _sums(
     elements: Callable[[Layer], float], pool: int
 ) -> Callable[[Layer, DataType, Device], Work | None]:
     def work(layer: Layer, data_type: DataType, _: Device) -> Work | None:
         if layer.side % pool:
             return None
-        return Work(
-            _BANDS * -(-layer.width // _LANES) * 2,
-            _THREADS,
-            8 * _THREADS,
-            Sums(layer.pixels // (pool * pool), 2),
+        return _sum_work(
+            layer.pixels // (pool * pool),
+            layer.width,
+            _WIDE_BYTES // data_type.bytes,
+            2,
             elements(layer) * layer.width * data_type.bytes,
             4 * layer.pixels * layer.width,
         )
@@ -78,167 +109,138 @@ def _sums(
     return work
 
 
-def _runs(*inner: Steps) -> Steps:
-    return Steps("runs", lambda t: t.pixels() / _RUN, inner=inner)
-
-
-def _half_of(what: str, anchor: str, per_step: int = 0) -> Steps:
-    """Half of the blocks sum the one quantity, half the other."""
-    return Steps(what, lambda t: _RUN / t.quantities, anchor, per_step)
-
-
-def _stem(
-    elements: Callable[[Layer], float],
-    blocks: Callable[[Layer], int],
-    flops: int,
-    sizes: Callable[[Layer], Sums] | None = None,
-) -> Callable[[Layer, DataType, Device], Work | None]:
-    def work(layer: Layer, _: DataType, __: Device) -> Work | None:
-        if layer.number:
-            return None
-        return Work(
-            blocks(layer),
-            _THREADS,
-            8 * _THREADS if sizes else 0,
-            sizes(layer) if sizes else None,
-            4 * elements(layer),
-            layer.pixels * layer.width * flops,
-        )
-
-    return work
+def _sum_loops(in_flight: int) -> tuple[Steps, ...]:
+    return (
+        Steps(
+            "runs",
+            lambda t: t.of_a_thread() / _RUN,
+            inner=(Steps("pixels", lambda _: _RUN / in_flight, "ffma", 0),),
+        ),
+        Steps(
+            "sums of a block",
+            lambda t: t.sums / _THREADS,
+            inner=(Steps("rows", lambda t: t.rows, "shared load"),),
+        ),
+        Steps("no rows", lambda _: 0, "global store"),
+    )
 
 
 def _stem_image(layer: Layer) -> int:
     return 4 * layer.pixels * _INPUTS
 
 
-def _convolutions(what: str, pixels: int) -> tuple[Steps, ...]:
-    return tuple(
-        Steps(f"{what}: pixel {i} of 4", lambda t: _INPUTS, "ffma")
-        for i in range(pixels)
+def _stem_bytes(layer: Layer) -> int:
+    return 4 * (_stem_image(layer) + layer.pixels * layer.width)
+
+
+def _stem(layer: Layer, _: DataType, __: Device) -> Work | None:
+    if layer.number:
+        return None
+    across, rows, _ = _block(layer.width, _WIDE_BYTES // 4)
+    return Work(
+        -(-layer.pixels // (rows * _STEM_IN_FLIGHT)) * across,
+        _THREADS,
+        0,
+        None,
+        _stem_bytes(layer),
+        layer.pixels * layer.width * _FLOPS_OF_WINDOW,
+    )
+
+
+def _stem_sums(layer: Layer, _: DataType, __: Device) -> Work | None:
+    if layer.number:
+        return None
+    return _sum_work(
+        layer.pixels,
+        layer.width,
+        _WIDE_BYTES // 4,
+        _INPUTS + 1,
+        _stem_bytes(layer),
+        layer.pixels * layer.width * (_FLOPS_OF_WINDOW + 2 * _INPUTS),
     )
 
 
 _GROUP = "norm and stem"
 _FLOPS_OF_WINDOW = 4 * 2 * _INPUTS
+_STEM_IN_FLIGHT = 4
+_MOMENTS_IN_FLIGHT = 4
 
 ENTRIES = (
     Entry(
-        "norm_relu.norm_relu.forward<{type}, 1>",
+        "norm_relu.norm_relu.forward<{type}, 1, 16, unsigned int>",
         "norm, ReLU",
         _GROUP,
         {},
         (),
-        _stream(lambda a: 2 * a.pixels, 1, True),
+        _stream(lambda a: 2 * a.pixels, 1),
     ),
     Entry(
-        "norm_relu.norm_relu.forward<{type}, 2>",
+        "norm_relu.norm_relu.forward<{type}, 2, 16, unsigned int>",
         "norm, ReLU, pooling",
         _GROUP,
         {},
         (),
-        _stream(lambda a: 1.25 * a.pixels, 2, True),
+        _stream(lambda a: 1.25 * a.pixels, 2),
     ),
     Entry(
-        "norm_relu.norm_relu.add_band<float, WindowGradient<{type}, 1>>",
+        "norm_relu.norm_relu.add_band<WindowGradient<{type}, 1, 16>,"
+        " unsigned int>",
         "norm, ReLU: sums for gradients, and output",
         _GROUP,
         {},
-        (
-            Steps(
-                "first quantity",
-                lambda t: t.pixels() / _RUN / t.quantities,
-                inner=(Steps("pixels", lambda t: _RUN, "global store", 0),),
-            ),
-            Steps(
-                "second quantity",
-                lambda t: t.pixels() / _RUN / t.quantities,
-                inner=(
-                    Steps("pixels", lambda t: _RUN, "ffma", 2),
-                    Steps("first without output", lambda t: 0, "ffma"),
-                ),
-            ),
-        ),
+        _sum_loops(_IN_FLIGHT_OF_SUMS[1]),
         _sums(lambda a: 3 * a.pixels, 1),
     ),
     Entry(
-        "norm_relu.norm_relu.add_band<float, WindowGradient<{type}, 2>>",
+        "norm_relu.norm_relu.add_band<WindowGradient<{type}, 2, 16>,"
+        " unsigned int>",
         "norm, ReLU, pooling: sums for gradients",
         _GROUP,
         {},
-        (
-            _runs(
-                _half_of("first quantity", "global store"),
-                _half_of("second quantity", "ffma"),
-            ),
-        ),
+        _sum_loops(_IN_FLIGHT_OF_SUMS[2]),
         _sums(lambda a: 1.25 * a.pixels, 2),
     ),
     Entry(
-        "norm_relu.norm_relu.backward<{type}, 1>",
+        "norm_relu.norm_relu.backward<{type}, 1, 16, unsigned int>",
         "norm, ReLU: gradient of x",
         _GROUP,
         {},
         (),
-        _stream(lambda a: 3 * a.pixels, 1, False),
+        _stream(lambda a: 3 * a.pixels, 1),
     ),
     Entry(
-        "norm_relu.norm_relu.backward<{type}, 2>",
+        "norm_relu.norm_relu.backward<{type}, 2, 16, unsigned int>",
         "norm, ReLU, pooling: gradient of x",
         _GROUP,
         {},
         (),
-        _stream(lambda a: 2.25 * a.pixels, 2, False),
+        _stream(lambda a: 2.25 * a.pixels, 2),
     ),
     Entry(
-        "norm_relu.norm_relu.add_band<float, Deviation<{type}>>",
+        "norm_relu.moments.add_band<Deviation<{type}, 16>, unsigned int>",
         "moments of channels",
         _GROUP,
         {},
-        tuple(
-            Steps(
-                what,
-                lambda t: t.pixels() / _RUN / t.quantities,
-                inner=(Steps("pixels", lambda t: _RUN, "global load", 0),),
-            )
-            for what in ("squares", "deviations")
-        ),
+        _sum_loops(_MOMENTS_IN_FLIGHT),
         _sums(lambda a: a.pixels, 1),
     ),
     Entry(
-        "norm_relu.stem.forward<float>",
+        "norm_relu.stem.forward<float, 3, 16, unsigned int>",
         "stem",
         _GROUP,
         {},
-        _convolutions("convolution", 4),
-        _stem(
-            lambda a: _stem_image(a) + a.pixels * a.width,
-            lambda a: _grid(a.pixels, a.width),
-            _FLOPS_OF_WINDOW,
-        ),
+        (),
+        _stem,
         types=("float32",),
     ),
     Entry(
-        "norm_relu.stem.add_band<float, ParameterGradient<float>>",
+        "norm_relu.stem.add_band<ParameterGradient<float, 3, 16>,"
+        " unsigned int>",
         "stem: gradients of weight and shift",
         _GROUP,
         {},
-        (
-            _runs(
-                Steps("no inputs", lambda t: 0, "global load", 0),
-                Steps(
-                    "windows",
-                    lambda t: _RUN,
-                    inner=_convolutions("convolution", 4),
-                ),
-            ),
-        ),
-        _stem(
-            lambda a: _stem_image(a) + a.pixels * a.width,
-            lambda a: _BANDS * -(-a.width // _LANES) * (_INPUTS + 1),
-            _FLOPS_OF_WINDOW + 2 * _INPUTS,
-            lambda a: Sums(a.pixels, _INPUTS + 1),
-        ),
+        _sum_loops(1),
+        _stem_sums,
         types=("float32",),
     ),
 )
