@@ -9,6 +9,7 @@ or of torch: `san.ops` is the interface for networks.
 
 from cuda_kernels._kernels import (
     LARGEST_PATCHWISE_FOOTPRINT,
+    POINTWISE_PANEL,
     aggregation_backward,
     aggregation_forward,
     built_with_cuda,
@@ -32,6 +33,7 @@ from cuda_kernels._kernels import (
     patchwise_hidden_backward,
     patchwise_hidden_forward,
     patchwise_hidden_workspace,
+    pointwise_forward,
     square,
     stem_backward,
     stem_forward,
@@ -42,6 +44,7 @@ from cuda_kernels._kernels import (
 
 __all__ = [
     "LARGEST_PATCHWISE_FOOTPRINT",
+    "POINTWISE_PANEL",
     "aggregation_backward",
     "aggregation_forward",
     "built_with_cuda",
@@ -65,6 +68,7 @@ __all__ = [
     "patchwise_hidden_backward",
     "patchwise_hidden_forward",
     "patchwise_hidden_workspace",
+    "pointwise_forward",
     "square",
     "stem_backward",
     "stem_forward",

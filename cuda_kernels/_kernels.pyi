@@ -13,6 +13,7 @@ class Tensor(Protocol):
     def __dlpack_device__(self) -> Any: ...
 
 LARGEST_PATCHWISE_FOOTPRINT: int
+POINTWISE_PANEL: int
 
 _PaddingMode = Literal["reflect", "zeros"]
 _Implementation = Literal["fast", "simple"]
@@ -293,6 +294,17 @@ def patchwise_core_workspace(
     weight_channels: int,
     kernel_size: int,
 ) -> int: ...
+def pointwise_forward(
+    x: Tensor,
+    scale: Tensor | None,
+    shift: Tensor | None,
+    panels: Tensor,
+    bias: Tensor | None,
+    y: Tensor,
+    *,
+    relu: bool = False,
+    add: bool = False,
+) -> None: ...
 def square(
     window: NDArray[numpy.uint8],
     output: NDArray[numpy.float32],

@@ -36,6 +36,7 @@ FAMILIES = {
     "norm_relu": "norm_relu/rows.cc",
     "pairwise": "pairwise/rows.cc",
     "patchwise": "patchwise/kernels.cc",
+    "pointwise": "pointwise/rows.cc",
     "resize": "resize/row_loops.cc",
     "window_ops": "window_ops/row_kernels.cc",
 }

@@ -14,6 +14,7 @@
 #include "cuda_kernels/norm_relu/binding.h"
 #include "cuda_kernels/pairwise/binding.h"
 #include "cuda_kernels/patchwise/binding.h"
+#include "cuda_kernels/pointwise/binding.h"
 #include "cuda_kernels/resize/binding.h"
 #include "cuda_kernels/window_ops/binding.h"
 
@@ -78,6 +79,7 @@ PYBIND11_MODULE(_kernels, module) {
   define_pairwise(module);
   define_patchwise(module);
   define_norm_relu(module);
+  define_pointwise(module);
   define_resize(module);
   module.def("cuda_device_count", &device_count, kCudaDeviceCountDoc);
   module.def(

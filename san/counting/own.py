@@ -62,6 +62,14 @@ def _norm_relu_linear_backward(grad: Shape, x: Shape, *rest: Any) -> int:
     return 2 * _pixels(x) * prod(weight)
 
 
+def _pointwise(x: Shape, *rest: Any) -> int:
+    return prod(x) * rest[-1]
+
+
+def _pointwise_add(y: Shape, x: Shape, *_: Any) -> int:
+    return prod(x) * y[1]
+
+
 def _pairwise_core(
     features: Shape,
     scale: Shape,
@@ -124,6 +132,8 @@ _PRODUCTS: dict[str, Callable[..., int]] = {
     "patchwise_core_backward": _patchwise_core_backward,
     "patchwise_hidden": _patchwise_hidden,
     "patchwise_hidden_backward": _patchwise_hidden_backward,
+    "pointwise": _pointwise,
+    "pointwise_add_": _pointwise_add,
     "stem": _stem,
     "stem_backward": _stem_backward,
 }
@@ -165,6 +175,15 @@ def _norm_relu_linear_macs(x: Shape, *rest: Any) -> int:
         + _norm_relu_linear(x, *rest)
         + _pixels(x) * sum(map(prod, biases))
     )
+
+
+def _pointwise_macs(x: Shape, scale: Shape | None, *rest: Any) -> int:
+    # A bias costs nothing, as that of a linear layer.
+    return _pointwise(x, *rest) + (scale is not None) * 3 * prod(x)
+
+
+def _pointwise_add_macs(y: Shape, x: Shape, *_: Any) -> int:
+    return _pointwise_add(y, x) + prod(x)
 
 
 def _stem_macs(x: Shape, weight: Shape, shift: Shape) -> int:
@@ -232,6 +251,8 @@ MACS: dict[str, Callable[..., int]] = {
     "pairwise_moments": _pairwise_moments_macs,
     "patchwise_core": _patchwise_core_macs,
     "patchwise_hidden": _patchwise_hidden_macs,
+    "pointwise": _pointwise_macs,
+    "pointwise_add_": _pointwise_add_macs,
     "stem": _stem_macs,
     "subtraction2": _subtraction2_macs,
 }

@@ -20,6 +20,7 @@ from san.folding.layers import (
     per_pixel,
     rows_of,
 )
+from san.folding.panels import Panels, takes_panels
 from san.ops.fused_call import compute_dtype
 from san.ops.positions import offsets
 
@@ -29,6 +30,7 @@ class Bottleneck(Constants):
 
     def __init__(self, block: Any, missing: Tensor) -> None:
         super().__init__(weight=rows_of(block.conv))
+        self.panels = Panels()
         scale, shift = affine(block.bn1)
         norm = Norm(scale, shift + scale * missing)
         is_pair = isinstance(block.sam, PairwiseAttention)
@@ -38,14 +40,25 @@ class Bottleneck(Constants):
     def forward(self, x: Tensor) -> Tensor:
         """Maps [N, C, H, W] to the same shape, in channels-last."""
         image = x.permute(0, 2, 3, 1)
-        sums = torch.addmm(image.reshape(-1, x.shape[1]), *self._products(x))
+        if takes_panels(x, self.weight):
+            sums = image.clone(memory_format=torch.contiguous_format)
+            return self._add(sums.permute(0, 3, 1, 2), self.attention(x))
+        rows = image.reshape(-1, x.shape[1])
+        sums = torch.addmm(rows, *self._products(x))
         return sums.view(image.shape).permute(0, 3, 1, 2)
 
     def onto(self, x: Tensor) -> Tensor:
         """The same, written over an x in channels-last."""
+        if takes_panels(x, self.weight):
+            return self._add(x, self.attention(x))
         sums = x.permute(0, 2, 3, 1).view(-1, x.shape[1])
         sums.addmm_(*self._products(x))
         return x
+
+    def _add(self, sums: Tensor, y: Tensor) -> Tensor:
+        panels = self.panels.of(self.weight)
+        torch.ops.san.pointwise_add_(sums, y.to(sums.dtype), panels)
+        return sums
 
     def _products(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Two matrices whose product is added."""

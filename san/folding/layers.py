@@ -1,8 +1,5 @@
 """The layers of folded networks, channels-last, and what they are made of.
 
-On the CPU they go through an image piece by piece where what comes between
-two matrix products would be larger than the caches.
-
 Shape letters: N batch, C channels, H W image, P pixels.
 """
 
@@ -13,14 +10,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from san.fusion.rule import why_hooked, why_transformed, why_watched
+from san.folding.panels import Panels, takes_panels
+from san.fusion.rule import (
+    why_all_hooked,
+    why_hooked,
+    why_transformed,
+    why_watched,
+)
 from san.norms import Moments, scale_and_shift
 from san.ops.fused_call import compute_dtype
-
-# A piece has this many elements, 1 MB in float32, but no fewer pixels than a
-# matrix product is fast with. Measured.
-_PIECE_ELEMENTS = 1 << 18
-_LEAST_PIECE_PIXELS = 1024
 
 
 class Constants(nn.Module):
@@ -108,6 +106,14 @@ class Norm(Constants):
         scale, shift = self.scale.to(dtype), self.shift.to(dtype)
         return torch.ops.san.affine_relu(x, scale, shift, self.pool)
 
+    def is_plain(self) -> bool:
+        """Whether its scale, shift and ReLU are all that a call would do."""
+        return (
+            type(self) is Norm
+            and self.pool == 1
+            and not (why_all_hooked() or _why_seen(self))
+        )
+
 
 class Stem(Constants):
     """max(0, weight x + shift), pooled by the maximum of 2 x 2."""
@@ -134,31 +140,23 @@ class Pointwise(Constants):
     ) -> None:
         super().__init__(weight=weight, bias=bias)
         self.norm = norm
+        self.panels = Panels()
 
     def forward(self, x: Tensor) -> Tensor:
         """Maps [N, C, H, W] to another number of channels."""
-        if self.norm is not None:
-            if can_work_in_pieces(x):
-                return self._in_pieces(x.permute(0, 2, 3, 1), self.norm)
-            x = self.norm(x)
+        norm, is_ours = self.norm, takes_panels(x, self.weight)
+        scale = shift = None
+        if norm is not None and is_ours and norm.is_plain():
+            scale, shift = norm.scale, norm.shift
+        elif norm is not None:
+            x = norm(x)
+            is_ours = takes_panels(x, self.weight)
+        if is_ours:
+            panels, channels = self.panels.of(self.weight), len(self.weight)
+            return torch.ops.san.pointwise(
+                x, scale, shift, panels, self.bias, channels
+            )
         y = F.linear(x.permute(0, 2, 3, 1), self.weight, self.bias)
-        return y.permute(0, 3, 1, 2)
-
-    def _in_pieces(self, x: Tensor, norm: Norm) -> Tensor:
-        """Of [N, H, W, C]: the norm's result stays in the cache."""
-        channels, columns = x.shape[-1], self.weight.shape[0]
-        y = x.new_empty((*x.shape[:3], columns))
-        pixels = max(_LEAST_PIECE_PIXELS, _PIECE_ELEMENTS // channels)
-        for source, target in zip(
-            x.reshape(-1, channels).split(pixels),
-            y.view(-1, columns).split(pixels),
-            strict=True,
-        ):
-            rows = norm(source.T[None, :, None])[0, :, 0].T
-            if self.bias is None:
-                torch.mm(rows, self.weight.T, out=target)
-            else:
-                torch.addmm(self.bias, rows, self.weight.T, out=target)
         return y.permute(0, 3, 1, 2)
 
 
@@ -217,17 +215,6 @@ def takes_gradient(x: Tensor) -> bool:
 def is_recorded() -> bool:
     """Whether what is computed now will be for images of other sizes, too."""
     return torch.compiler.is_compiling() or torch.jit.is_tracing()
-
-
-def can_work_in_pieces(x: Tensor) -> bool:
-    """Whether to: out= has no gradient and is nothing for compilers."""
-    return (
-        x.device.type == "cpu"
-        and x.numel() > 0
-        and not is_recorded()
-        and not torch.is_autocast_enabled("cpu")
-        and not takes_gradient(x)
-    )
 
 
 def rows_of(conv: Any) -> Tensor:

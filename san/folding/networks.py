@@ -52,7 +52,9 @@ def fold_for_inference(model: nn.Module) -> nn.Module:
 
     Returns:
       A module with the outputs of model.eval() up to rounding. It stays in
-      eval mode; its weights are constants. That of a SAN computes as the
+      eval mode; its weights are constants, to be changed in place or loaded,
+      but not through `.data`, whose changes nobody counts: on the CPU copies
+      of them are kept in another order. That of a SAN computes as the
       backend "fused" does whatever the chosen one is. Parts that people have
       changed, so that they are not exactly what can be folded, are in it as
       they were, hooks included; a warning says which and why.

@@ -13,6 +13,7 @@ from san.ops.correlation import correlation
 from san.ops.norm_relu import norm_relu, norm_relu_linear
 from san.ops.pairwise_attention import pairwise_attention
 from san.ops.patchwise_attention import patchwise_attention
+from san.ops.pointwise import panels_of
 from san.ops.stem import stem
 from san.ops.subtraction import subtraction, subtraction2
 
@@ -22,6 +23,7 @@ __all__ = [
     "norm_relu",
     "norm_relu_linear",
     "pairwise_attention",
+    "panels_of",
     "patchwise_attention",
     "stem",
     "subtraction",

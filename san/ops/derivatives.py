@@ -65,6 +65,8 @@ def autograd_kernel(op: Any, rules: Rules) -> Callable[..., Any]:
         if torch.is_grad_enabled() and any(
             tensor.requires_grad for tensor in _tensors(args)
         ):
+            if op._schema.is_mutable:  # There is no result to refuse it later.
+                return rules.backward()
             flat, lengths = _flattened(args)
             return _apply(function, *flat, lengths, keyset)
         return _below_autograd(op, keyset, args)

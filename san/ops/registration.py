@@ -80,8 +80,10 @@ def define(
     )
     kernel = autograd_kernel(op, rules)
     _LIBRARY.impl(name, kernel, "Autograd", with_keyset=True)
-    batched = batched_in_turn if mixes_samples else batched_as_samples
     torch.library.register_fake(op, fake, lib=_LIBRARY)
+    if op._schema.is_mutable:  # vmap refuses it.
+        return
+    batched = batched_in_turn if mixes_samples else batched_as_samples
     torch.library.register_vmap(op, batched(op), lib=_LIBRARY)
 
 

@@ -140,7 +140,18 @@ def test_loads_the_weights_of_another(assign):
         (torch.inference_mode, torch.inference_mode),
     ],
 )
-@pytest.mark.parametrize("constant", ["scale", "position_w1", "w2"])
+@pytest.mark.parametrize(
+    "constant",
+    [
+        "attention.scale",
+        "attention.position_w1",
+        "attention.w2",
+        "attention.features.weight",
+        "attention.features.norm.shift",
+        "layer1_0.weight",
+        "conv2.weight",
+    ],
+)
 def test_edits_of_a_constant_count(constant, made, edited):
     folded = san.fold_for_inference(small_san("pair"))
     with made():
@@ -149,7 +160,7 @@ def test_edits_of_a_constant_count(constant, made, edited):
     before = folded(images)
     with edited():
         for name, buffer in folded.named_buffers():
-            if name.endswith(f"attention.{constant}"):
+            if name.endswith(f".{constant}"):
                 buffer.mul_(1.5)
     # A copy has no cache to be out of date.
     expected = copy.deepcopy(folded)(images)

@@ -1,0 +1,13 @@
+// Adds the 1x1 convolution for inference to the Python module.
+#ifndef CUDA_KERNELS_POINTWISE_BINDING_H_
+#define CUDA_KERNELS_POINTWISE_BINDING_H_
+
+#include <pybind11/pybind11.h>
+
+namespace san {
+
+void define_pointwise(pybind11::module_& module);
+
+}  // namespace san
+
+#endif  // CUDA_KERNELS_POINTWISE_BINDING_H_

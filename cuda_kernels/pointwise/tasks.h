@@ -1,0 +1,46 @@
+// The task of a 1x1 convolution for inference on the CPU: a matrix
+// product with what comes before and after it, so that neither takes a pass
+// over memory of its own. Callers have checked everything.
+//
+// P pixels, C input channels, O output channels. With w the weight:
+//
+//   y[p, o] = sum over c of w[o, c] * f(x[p, c]) + bias[o]      or
+//   y[p, o] += sum over c of w[o, c] * f(x[p, c])
+//
+// f is relu(scale[c] * x + shift[c]), relu(x) or x itself. A sum is taken
+// channel by channel in order, kDepth of them at a time: the same bits for any
+// number of threads.
+#ifndef CUDA_KERNELS_POINTWISE_TASKS_H_
+#define CUDA_KERNELS_POINTWISE_TASKS_H_
+
+#include <cstdint>
+
+#include "cuda_kernels/scalar_types.h"
+
+namespace san::pointwise {
+
+// The weight comes in panels of so many output channels, [O / kPanel, C,
+// kPanel], the last one filled up with zeros.
+constexpr int64_t kPanel = 32;
+
+constexpr int64_t panels_of(int64_t outputs) {
+  return (outputs + kPanel - 1) / kPanel;
+}
+
+struct Pointwise {
+  ScalarType type;  // float32 or float64
+  int64_t pixels, inputs, outputs;
+  const void* x;
+  bool relu;
+  const void *scale, *shift;  // null, both, without a norm
+  const void* panels;
+  bool add;
+  const void* bias;  // may be null
+  void* y;
+};
+
+void run_on_cpu(const Pointwise& task);
+
+}  // namespace san::pointwise
+
+#endif  // CUDA_KERNELS_POINTWISE_TASKS_H_

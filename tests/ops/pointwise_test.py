@@ -1,0 +1,86 @@
+"""The 1x1 convolutions of folded networks, beside those of PyTorch."""
+
+import pytest
+import torch
+from torch.autograd import forward_ad
+from torch.func import vmap
+from torch.nn import functional as F
+
+from san.ops import panels_of
+
+SAN = torch.ops.san
+
+
+def image(*shape, dtype=torch.float64, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(*shape, dtype=dtype, generator=generator)
+
+
+def test_panels_by_hand():
+    weight = torch.arange(66.0).view(33, 2)
+    panels = panels_of(weight)
+    assert panels.shape == (1, 2, 2, 32)
+    assert panels[0, 0, 1, :3].tolist() == [1, 3, 5]
+    assert panels[0, 1, :, 0].tolist() == [64, 65]
+    assert not panels[0, 1, :, 1:].any()
+
+
+@pytest.mark.parametrize(
+    "layout", [torch.contiguous_format, torch.channels_last]
+)
+def test_equals_convolution(layout):
+    x = image(2, 7, 5, 9).to(memory_format=layout)
+    weight, bias = image(35, 7, seed=1), image(35, seed=2)
+    scale, shift = image(7, seed=3), image(7, seed=4)
+    panels = panels_of(weight)
+    y = SAN.pointwise(x, None, None, panels, bias, 35)
+    kernel = weight[..., None, None]
+    torch.testing.assert_close(y, F.conv2d(x, kernel, bias))
+    assert y.is_contiguous(memory_format=torch.channels_last)
+    y = SAN.pointwise(x, scale, shift, panels, None, 35)
+    active = (x * scale[:, None, None] + shift[:, None, None]).relu()
+    torch.testing.assert_close(y, F.conv2d(active, kernel))
+    before = y.clone()
+    SAN.pointwise_add_(y, x, panels)
+    torch.testing.assert_close(y, before + F.conv2d(x.relu(), kernel))
+
+
+# Enough pixels for every thread; few pixels, but many panels.
+@pytest.mark.parametrize("size", [(8, 33, 40, 50), (1, 700, 7, 900)])
+def test_bits_do_not_depend_on_threads(size):
+    batch, channels, side, outputs = size
+    x = image(batch, channels, side, side, dtype=torch.float32)
+    panels = panels_of(image(outputs, channels, dtype=torch.float32, seed=1))
+    threads, results = torch.get_num_threads(), []
+    for count in (1, 2, 3, 1):
+        torch.set_num_threads(count)
+        results.append(SAN.pointwise(x, None, None, panels, None, outputs))
+    torch.set_num_threads(threads)
+    assert all(torch.equal(y, results[0]) for y in results)
+
+
+def test_an_addition_has_no_derivative():
+    x, panels = image(1, 3, 4, 4), panels_of(image(2, 3))
+    y = image(1, 2, 4, 4).contiguous(memory_format=torch.channels_last)
+    before = y.clone()
+    message = "pointwise_add_: must not be differentiated.*before san.fold"
+    with pytest.raises(NotImplementedError, match=message):
+        SAN.pointwise_add_(y, x.clone().requires_grad_(), panels)
+    with forward_ad.dual_level():
+        dual = forward_ad.make_dual(x, x)
+        with pytest.raises(NotImplementedError, match=message):
+            SAN.pointwise_add_(y, dual, panels)
+    assert torch.equal(y, before)
+
+
+def test_an_addition_refuses_batches():
+    x, panels = image(3, 1, 3, 4, 4), panels_of(image(2, 3))
+    y = image(3, 1, 4, 4, 2).permute(0, 1, 4, 2, 3)
+    with pytest.raises(RuntimeError, match="not implemented for san::point"):
+        vmap(SAN.pointwise_add_, (0, 0, None))(y, x, panels)
+
+
+def test_an_addition_refuses_other_layouts():
+    x, panels = image(1, 3, 4, 4), panels_of(image(2, 3))
+    with pytest.raises(ValueError, match=r"y must be .*row-major"):
+        SAN.pointwise_add_(image(1, 2, 4, 4), x, panels)
