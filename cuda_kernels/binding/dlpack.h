@@ -1,6 +1,6 @@
 // The part of the DLPack ABI that the binding reads, declared here so that the
 // module needs no framework's headers. Layout: dmlc/dlpack, versions 0.x
-// and 1.x.
+// and 1.x; the exchange of 1.3.
 #ifndef CUDA_KERNELS_BINDING_DLPACK_H_
 #define CUDA_KERNELS_BINDING_DLPACK_H_
 
@@ -48,6 +48,15 @@ struct ManagedTensorVersioned {
   void (*deleter)(ManagedTensorVersioned*);
   uint64_t flags;
   Tensor tensor;
+};
+
+// What a type's capsule "dlpack_exchange_api" holds, as far as it is read.
+struct Exchange {
+  uint32_t major, minor;
+  const Exchange* previous;
+  void (*allocate)();
+  // 0, or a Python error is set. The first argument is a PyObject*.
+  int (*export_managed)(void*, ManagedTensorVersioned**);
 };
 
 }  // namespace san::dlpack

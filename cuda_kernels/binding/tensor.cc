@@ -75,6 +75,58 @@ py::object call_dlpack(py::handle object) {
   return method(**arguments);
 }
 
+// The exchange that a type itself, not a parent, offers; null if it does not.
+// A parent's knows nothing of what a subclass would refuse.
+const dlpack::Exchange* exchange_of(PyTypeObject* type) {
+  // One type asks for tensor after tensor. It is kept, as nobody else may be
+  // given its address.
+  static PyTypeObject* last = nullptr;
+  static const dlpack::Exchange* exchange = nullptr;
+  if (type == last) return exchange;
+  const py::handle handle(reinterpret_cast<PyObject*>(type));
+  const py::object own = handle.attr("__dict__");
+  const char *attribute = "__dlpack_c_exchange_api__",
+             *name = "dlpack_exchange_api";
+  const dlpack::Exchange* found = nullptr;
+  if (own.contains(attribute)) {
+    const py::object capsule = own[attribute];
+    if (PyCapsule_IsValid(capsule.ptr(), name))
+      found = static_cast<const dlpack::Exchange*>(
+          PyCapsule_GetPointer(capsule.ptr(), name));
+  }
+  while (found && found->major != dlpack::kMajorVersion)
+    found = found->previous;
+  Py_INCREF(type);
+  Py_XDECREF(last);
+  last = type;
+  exchange = found;
+  return exchange;
+}
+
+void release(PyObject* capsule) {
+  auto* managed = static_cast<dlpack::ManagedTensorVersioned*>(
+      PyCapsule_GetPointer(capsule, "dltensor_versioned"));
+  if (managed->deleter) managed->deleter(managed);
+}
+
+// What __dlpack__ gives, in a twentieth of the time; null where that is to say
+// what is wrong, or is the only way.
+py::object exchanged(py::handle object) {
+  const dlpack::Exchange* exchange = exchange_of(Py_TYPE(object.ptr()));
+  if (!exchange) return py::object();
+  // The exchange exports tensors that __dlpack__ refuses.
+  const py::object has_gradient =
+      py::getattr(object, "requires_grad", py::bool_(false));
+  if (!has_gradient.is(py::bool_(false))) return py::object();
+  dlpack::ManagedTensorVersioned* managed = nullptr;
+  if (exchange->export_managed(object.ptr(), &managed) != 0) {
+    PyErr_Clear();
+    return py::object();
+  }
+  return py::reinterpret_steal<py::object>(
+      PyCapsule_New(managed, "dltensor_versioned", &release));
+}
+
 }  // namespace
 
 Tensor::Tensor(const char* op, const char* name, py::handle object,
@@ -96,18 +148,8 @@ void Tensor::reject(const std::string& rule, const std::string& value) const {
 // tensor when the view goes away.
 const dlpack::Tensor& Tensor::open(py::handle object, Access access) {
   const char* rule = "be a tensor that exports DLPack";
-  if (!py::hasattr(object, "__dlpack__") ||
-      !py::hasattr(object, "__dlpack_device__"))
-    reject(rule, type_name(object));
-  try {
-    capsule_ = call_dlpack(object);
-  } catch (py::error_already_set& error) {
-    if (!error.matches(PyExc_Exception)) throw;
-    reject(rule, type_name(object) + " (" +
-                     py::cast<std::string>(py::str(error.value())) + ")");
-  } catch (py::cast_error&) {
-    reject(rule, type_name(object) + " with a malformed __dlpack_device__");
-  }
+  capsule_ = exchanged(object);
+  if (!capsule_) capsule_ = called(object, rule);
   if (PyCapsule_IsValid(capsule_.ptr(), "dltensor"))
     return static_cast<dlpack::ManagedTensor*>(
                PyCapsule_GetPointer(capsule_.ptr(), "dltensor"))
@@ -123,6 +165,21 @@ const dlpack::Tensor& Tensor::open(py::handle object, Access access) {
   if (access == Access::kWrite && (managed->flags & unwritable))
     reject("be writable", "a read-only tensor");
   return managed->tensor;
+}
+
+py::object Tensor::called(py::handle object, const char* rule) const {
+  if (!py::hasattr(object, "__dlpack__") ||
+      !py::hasattr(object, "__dlpack_device__"))
+    reject(rule, type_name(object));
+  try {
+    return call_dlpack(object);
+  } catch (py::error_already_set& error) {
+    if (!error.matches(PyExc_Exception)) throw;
+    reject(rule, type_name(object) + " (" +
+                     py::cast<std::string>(py::str(error.value())) + ")");
+  } catch (py::cast_error&) {
+    reject(rule, type_name(object) + " with a malformed __dlpack_device__");
+  }
 }
 
 void Tensor::read_type(const dlpack::Tensor& tensor) {

@@ -59,6 +59,8 @@ class Tensor {
 
  private:
   const dlpack::Tensor& open(pybind11::handle object, Access access);
+  // The capsule that __dlpack__ gives.
+  pybind11::object called(pybind11::handle object, const char* rule) const;
   void require_device_of(const Tensor& other) const;
   void read_type(const dlpack::Tensor& tensor);
   void read_device(const dlpack::Tensor& tensor);

@@ -3,7 +3,9 @@
 import os
 import subprocess
 import sys
+import weakref
 
+import numpy as np
 import pytest
 import torch
 
@@ -84,6 +86,32 @@ def test_tensors_without_memory_are_refused():
     freed.untyped_storage().resize_(0)
     for x in (freed, torch.zeros(1, 1, 3, 3, device="meta")):
         with pytest.raises(ValueError, match="input must "):
+            cuda_kernels.aggregation_forward(x, weight, output, kernel_size=1)
+
+
+def test_tensors_are_given_back():
+    array = np.zeros((1, 1, 3, 3), np.float32)
+    owner, x = weakref.ref(array), torch.from_numpy(array)
+    del array
+    weight, output = torch.zeros(1, 1, 1, 9), torch.zeros(1, 1, 3, 3)
+    cuda_kernels.aggregation_forward(x, weight, output, kernel_size=1)
+    assert owner() is not None
+    del x
+    assert owner() is None
+
+
+def test_subclasses_speak_for_themselves():
+    class Secret(torch.Tensor):
+        def __dlpack__(self, **options):
+            raise BufferError("not this one")
+
+    x = torch.zeros(1, 1, 3, 3).as_subclass(Secret)
+    weight, output = torch.zeros(1, 1, 1, 9), torch.zeros(1, 1, 3, 3)
+    for _ in range(2):
+        cuda_kernels.aggregation_forward(
+            output.clone(), weight, output, kernel_size=1
+        )
+        with pytest.raises(ValueError, match=r"input must .*not this one"):
             cuda_kernels.aggregation_forward(x, weight, output, kernel_size=1)
 
 
