@@ -2,7 +2,7 @@
 
   bazel run //tools:benchmark -- SUBCOMMAND
 
-SUBCOMMAND is ops, core, models, relations, input, startup or growth.
+SUBCOMMAND is ops, core, models, relations, input, startup, growth or twin.
 Every result is checked before it is timed. Each ratio is of two turns in the
 same round of the same process; the table has their median and range, the
 targets, and our share of the roofline. Exit codes: 0 if all was measured, 1 if
@@ -33,6 +33,7 @@ SECTIONS = {
     "input": "loading",
     "startup": "startup",
     "growth": "growth",
+    "twin": "twin",
 }
 
 _QUICK_RETRY_SECONDS = 20.0
@@ -80,9 +81,11 @@ def main(argv: Sequence[str]) -> int:
     """Runs the command; returns its exit code."""
     section = _section(argv[1:])
     settings = _settings()
-    entries = importlib.import_module(
-        f"tools.benchmark.{SECTIONS[section]}"
-    ).entries(settings)
+    works = importlib.import_module(f"tools.benchmark.{SECTIONS[section]}")
+    try:
+        entries = works.entries(settings)
+    except ValueError as error:
+        raise app.UsageError(str(error)) from error
     entries = [e for e in entries if re.search(_ONLY.value, e.work)]
     if not entries:
         raise app.UsageError(f"--only: no work matches {_ONLY.value!r}")

@@ -117,10 +117,16 @@ def peak_bytes(run: Callable[[torch.Tensor], Any], images: torch.Tensor) -> int:
     return allocator.peak() - before
 
 
-def _networks(
+def make_networks(
     name: str, device: torch.device, operators: Any = peers.Unfold
 ) -> tuple[nn.Module, nn.Module]:
-    """San's network and the eager one, with the same parameters."""
+    """San's network and the eager one, with the same parameters.
+
+    Args:
+      name: of a SAN, such as san10_pair.
+      device: where both are.
+      operators: of the eager one.
+    """
     torch.manual_seed(0)
     ours = san.create_model(name)
     draw_norms(ours)
@@ -129,7 +135,8 @@ def _networks(
     return ours.to(device), eager.to(device)
 
 
-def _images(batch: int, device: torch.device) -> torch.Tensor:
+def make_images(batch: int, device: torch.device) -> torch.Tensor:
+    """[N, 3, 224, 224], the same each time."""
     generator = torch.Generator().manual_seed(1)
     shape = (batch, 3, _SIDE, _SIDE)
     return torch.randn(shape, generator=generator).to(device)
@@ -138,10 +145,10 @@ def _images(batch: int, device: torch.device) -> torch.Tensor:
 def _case(
     work: str, mode: str, name: str, batch: int, settings: Settings
 ) -> Case:
-    ours, eager = _networks(name, settings.device)
-    images = _images(batch, settings.device)
+    ours, eager = make_networks(name, settings.device)
+    images = make_images(batch, settings.device)
     on_gpu = settings.device.type == "cuda"
-    make = _inference if mode == "inference" else _training_step
+    make = _inference if mode == "inference" else training_step
     contenders = [
         make(backend, copy.deepcopy(ours), images)
         for backend in backends.chosen(settings, "unfused")
@@ -166,7 +173,7 @@ def _case(
     if mode == "inference":
         return case
     wide = copy.deepcopy(eager).double()
-    exact = _training_step("float64", wide, images.double()).check
+    exact = training_step("float64", wide, images.double()).check
     return dataclasses.replace(
         case, reference=exact, error=step_error, yardstick=peer.name
     )
@@ -195,18 +202,33 @@ def _folded(model: nn.Module, images: torch.Tensor) -> list[Contender]:
     return [Contender(name, run, prepare) for name, run in runs.items()]
 
 
-def _training_step(
-    backend: str, model: nn.Module, images: torch.Tensor
+def training_step(
+    backend: str,
+    model: nn.Module,
+    images: torch.Tensor,
+    autocast: torch.dtype | None = None,
 ) -> Contender:
-    """Forward, loss, backward and a step of SGD at a learning rate of zero."""
+    """Forward, loss, backward and a step of SGD at a learning rate of zero.
+
+    Args:
+      backend: the contender's name, and the backend if there is one of it.
+      model: put into training mode.
+      images: of a step; the labels are 0, 1, 2 and so on.
+      autocast: computes in this where it may.
+
+    Returns:
+      A contender whose check gives the loss and all gradients, by name.
+    """
     model.train()
+    device = images.device.type
     labels = torch.arange(len(images), device=images.device)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.0, momentum=0.9)
 
     def run(count: int | None = None) -> torch.Tensor:
         optimizer.zero_grad()
-        logits = model(images[:count])
-        loss = nn.functional.cross_entropy(logits, labels[:count])
+        with torch.autocast(device, autocast, enabled=autocast is not None):
+            logits = model(images[:count])
+            loss = nn.functional.cross_entropy(logits, labels[:count])
         loss.backward()
         optimizer.step()
         return loss.detach()
@@ -234,13 +256,13 @@ def _chooser(backend: str) -> Callable[[], None]:
 def _saved(
     work: str, name: str, operators: Any, peer: str, settings: Settings
 ) -> Quantity:
-    images = _images(_MEMORY_BATCH, settings.device)
+    images = make_images(_MEMORY_BATCH, settings.device)
 
     def count() -> tuple[float, float]:
         san.set_attention_backend(backends.OURS)
         ours, eager = (
             saved_bytes(functools.partial(model, images), model)
-            for model in _networks(name, settings.device, operators)
+            for model in make_networks(name, settings.device, operators)
         )
         unit = 1e6 * _MEMORY_BATCH
         return ours / unit, eager / unit
@@ -249,7 +271,7 @@ def _saved(
 
 
 def _peak(work: str, name: str, settings: Settings) -> Quantity:
-    images = _images(_PEAK_BATCH, settings.device)
+    images = make_images(_PEAK_BATCH, settings.device)
 
     def run(model: nn.Module, images: torch.Tensor) -> None:
         with torch.inference_mode():
@@ -259,7 +281,7 @@ def _peak(work: str, name: str, settings: Settings) -> Quantity:
         san.set_attention_backend(backends.OURS)
         ours, eager = (
             peak_bytes(functools.partial(run, model.eval()), images)
-            for model in _networks(name, settings.device)
+            for model in make_networks(name, settings.device)
         )
         unit = 1e6 * _PEAK_BATCH
         return ours / unit, eager / unit
@@ -269,10 +291,10 @@ def _peak(work: str, name: str, settings: Settings) -> Quantity:
 
 def _launches(settings: Settings) -> Quantity:
     """CUDA launches of a folded network, shared out over its bottlenecks."""
-    network, _ = _networks("san10_pair", settings.device)
+    network, _ = make_networks("san10_pair", settings.device)
     blocks = sum(isinstance(m, san.Bottleneck) for m in network.modules())
     folded = san.fold_for_inference(network)
-    images = _images(1, settings.device)
+    images = make_images(1, settings.device)
 
     def count() -> tuple[float, float]:
         activities = [torch.profiler.ProfilerActivity.CPU]

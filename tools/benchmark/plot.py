@@ -4,11 +4,12 @@ import math
 import statistics
 from collections.abc import Sequence
 
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
-from tools.benchmark import growth
+from tools.benchmark import accuracy, growth
 from tools.benchmark.rows import Row
 
 _OURS = "#1b6ca8"
@@ -23,6 +24,7 @@ _TITLES = {
     "input": "Input pipeline",
     "startup": "Start, first calls and equal bits",
     "growth": "The pairwise core in training: how its cost grows",
+    "twin": "SAN beside what one would run instead",
 }
 
 
@@ -34,7 +36,7 @@ def draw(path: str, section: str, rows: Sequence[Row]) -> None:
       section: the subcommand.
       rows: what was measured.
     """
-    figure = _growth(rows) if section == "growth" else _ratios(rows)
+    figure = _FIGURES.get(section, _ratios)(rows)
     figure.suptitle(_TITLES[section], fontsize=11)
     figure.savefig(path, bbox_inches="tight", dpi=120)
 
@@ -43,7 +45,12 @@ def _ratios(rows: Sequence[Row]) -> Figure:
     """A bar from 1 to each median, its range, floor and attainable."""
     shown = [row for row in rows if row.ratios][::-1]
     figure = Figure(figsize=(9, 1.6 + 0.24 * len(shown)), layout="constrained")
-    axes = figure.subplots()
+    _bars(figure.subplots(), shown)
+    return figure
+
+
+def _bars(axes: Axes, shown: Sequence[Row]) -> None:
+    """The rows from below."""
     for place, row in enumerate(shown):
         _bar(axes, place, row)
     axes.set_yticks(
@@ -64,6 +71,18 @@ def _ratios(rows: Sequence[Row]) -> Figure:
         "gain over the peer, or cost where less is better: median and range"
     )
     _legend(axes)
+
+
+def _twin(rows: Sequence[Row]) -> Figure:
+    """The rows that have a target; and time over accuracy, if it is there."""
+    points = accuracy.points(rows)
+    shown = [row for row in rows if row.ratios and row.target][::-1]
+    height = max(4.5, 1.6 + 0.24 * len(shown))
+    figure = Figure(figsize=(14 if points else 9, height), layout="constrained")
+    bars, *others = np.atleast_1d(figure.subplots(1, 2 if points else 1))
+    _bars(bars, shown)
+    for axes in others:
+        accuracy.draw(axes, points)
     return figure
 
 
@@ -158,3 +177,6 @@ def _panel(
     axes.set_ylabel(vertical)
     axes.set_xlim(left=0)
     axes.set_ylim(bottom=0)
+
+
+_FIGURES = {"growth": _growth, "twin": _twin}

@@ -31,6 +31,8 @@ _COLUMNS = (
     "verdict",
     "timed in",
 )
+# Peers of some sections, by their modules.
+_RUNTIMES = {"onnxruntime": "ONNX Runtime", "openvino": "OpenVINO"}
 _OPENMP = ("libgomp", "libomp", "libiomp")
 _TEXTS = (0, 1, 8, 9)  # Columns that begin at their left edge.
 
@@ -125,6 +127,9 @@ def facts(device: torch.device, threads: int) -> dict[str, Any]:
         "C library": " ".join(platform.libc_ver()),
         "OpenMP runtimes": _openmp_runtimes(),
     }
+    for module, name in _RUNTIMES.items():
+        if module in sys.modules:
+            result[name] = sys.modules[module].__version__
     if device.type == "cuda":
         properties = torch.cuda.get_device_properties(device)
         result["GPU"] = properties.name

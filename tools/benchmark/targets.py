@@ -12,6 +12,9 @@ HARDWARE = "hardware ceiling"
 PUBLISHED_DESIGN = "eager on kernels"
 SIMPLE = "one thread per output"
 DEFAULT_MALLOC = ", default malloc"
+ONE_MB = "one MB"
+# Behind the name of a best way: no target holds there.
+SLOW_BFLOAT16 = ", but bfloat16 is slow here"
 
 # Rows of the paper's tables whose attention no fused operator computes.
 UNFUSED_ROWS = (
@@ -74,6 +77,24 @@ def unfused_memory(row: str, part: str) -> str:
     return f"{row} {part}, peak training memory per image"
 
 
+def twin_work(
+    network: str, mode: str, batch: int, dtype: str, threads: int
+) -> str:
+    """Name of the work of a network in some conditions; see twin.py."""
+    threads_text = "1 thread" if threads == 1 else f"{threads} threads"
+    return f"{network} {mode}, batch {batch}, {dtype}, {threads_text}"
+
+
+def saved_work(network: str, batch: int) -> str:
+    """Name of what a network saves for the backward pass."""
+    return f"{network} saved tensors per image, batch {batch}"
+
+
+def best_of(network: str) -> str:
+    """Name of the fastest way of a network, as a peer."""
+    return f"{network}, best"
+
+
 def find(device: str, work: str, peer: str) -> Target | None:
     """The target of one row, or None."""
     for target in TARGETS:
@@ -112,6 +133,22 @@ _RELATIONS = {
 }
 _UNFOLD = "unfold"
 _EAGER = "eager"
+
+# Beside ResNet26 in its best way, on one thread and on two.
+_TWIN = {
+    ("san10_pair", "inference", 8, "float32"): (0.92, 1, 1.15),
+    ("san10_patch", "inference", 8, "float32"): (0.95, 1.08, 1.25),
+    ("san10_pair", "inference", 1, "float32"): (0.82, 0.92, 1.1),
+    ("san10_patch", "inference", 1, "float32"): (0.82, 0.92, 1.1),
+    ("san10_pair", "inference", 8, "bfloat16"): (0.9, 1.1, 1.4),
+    ("san10_patch", "inference", 8, "bfloat16"): (0.9, 1.1, 1.4),
+    ("san10_pair", "training step", 8, "float32"): (0.8, 0.92, 1.05),
+    ("san10_patch", "training step", 8, "float32"): (0.9, 1.02, 1.2),
+    ("san10_pair", "training step", 8, "bfloat16"): (0.7, 0.9, 1.1),
+    ("san10_patch", "training step", 8, "bfloat16"): (0.8, 1, 1.2),
+}
+# One image by ONNX Runtime or OpenVINO, whichever is faster.
+_EXPORTED = {"san10_pair": (2.5, 3.2, 4), "san10_patch": (2.3, 3, 4)}
 
 _CPU = (
     Target(
@@ -186,6 +223,26 @@ _CPU = (
         Target((unfused_memory(row, part),), _UNFOLD, 1, 1.2, 2)
         for part in ("block", "network")
         for row in UNFUSED_ROWS
+    ),
+    *(
+        Target((twin_work(*of, threads),), best_of("resnet26"), *steps)
+        for of, steps in _TWIN.items()
+        for threads in (1, 2)
+    ),
+    *(
+        Target(
+            (twin_work(name, "inference", 1, "float32", threads),),
+            best_of(f"{name} exported"),
+            *steps,
+        )
+        for name, steps in _EXPORTED.items()
+        for threads in (1, 2)
+    ),
+    Target(
+        (saved_work("san10_pair", 8),),
+        ONE_MB,
+        *(42.3, 35, 25),
+        smaller_is_better=True,
     ),
     Target(("input, images per second and core",), "PIL loader", 1.2, 1.6, 3),
     Target(

@@ -37,9 +37,6 @@ from typing import NoReturn
 from third_party import before_torch
 
 os.environ.update(before_torch.settings())
-# onnxruntime reports its use over the network, from its import on, unless asked
-# not to.
-os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 import torch
 from absl import app, flags
