@@ -226,6 +226,7 @@ void Tensor::read_shape(const dlpack::Tensor& tensor) {
 
 void Tensor::read_layout(const dlpack::Tensor& tensor, Accepts accepts) {
   is_row_major_ = is_channels_last_ = true;
+  pitch_ = shape_[3];
   if (bytes_ == 0) return;
   // Without strides a tensor is row-major.
   int64_t strides[4] = {shape_[1] * shape_[2] * shape_[3],
@@ -243,12 +244,30 @@ void Tensor::read_layout(const dlpack::Tensor& tensor, Accepts accepts) {
   is_channels_last_ = is_dense({1, 3, 2, 0});
   if (is_row_major_) return;
   if (accepts == Accepts::kBothLayouts && is_channels_last_) return;
-  const char* rule = accepts == Accepts::kRowMajor
-                         ? "be dense and row-major (contiguous)"
-                         : "be dense, in row-major order (contiguous) or in "
-                           "channels-last";
-  reject(rule, "shape " + shape_text(shape_) + " with strides " +
-                   shape_text(strides));
+  if (accepts == Accepts::kPixels && read_pitch(strides)) return;
+  const char* rules[] = {
+      "be dense and row-major (contiguous)",
+      "be dense, in row-major order (contiguous) or in channels-last",
+      "be [N, H, W, C] with adjacent channels and pixels one distance apart"};
+  reject(
+      rules[static_cast<int>(accepts)],
+      "shape " + shape_text(shape_) + " with strides " + shape_text(strides));
+}
+
+// Whether the pixels are one distance apart.
+bool Tensor::read_pitch(const int64_t (&strides)[4]) {
+  for (int i = 0; i < 3; ++i)
+    if (shape_[i] != 1) pitch_ = strides[i];
+  if (pitch_ < shape_[3] || (shape_[3] != 1 && strides[3] != 1)) return false;
+  __int128 expected = pitch_;
+  for (int i = 2; i >= 0; --i) {
+    if (shape_[i] != 1 && strides[i] != expected) return false;
+    expected *= shape_[i];
+  }
+  expected -= pitch_ - shape_[3];
+  if (expected > INT64_MAX / item_bytes(type_)) return false;
+  bytes_ = static_cast<int64_t>(expected) * item_bytes(type_);
+  return true;
 }
 
 void Tensor::read_data(const dlpack::Tensor& tensor) {
@@ -310,9 +329,17 @@ void Tensor::require_layout_of(const Tensor& other) const {
 void Tensor::require_apart_from(const Tensor& other) const {
   const auto begin = reinterpret_cast<uintptr_t>(data_);
   const auto other_begin = reinterpret_cast<uintptr_t>(other.data_);
-  const bool apart = bytes_ == 0 || other.bytes_ == 0 ||
-                     begin + bytes_ <= other_begin ||
-                     other_begin + other.bytes_ <= begin;
+  bool apart = bytes_ == 0 || other.bytes_ == 0 ||
+               begin + bytes_ <= other_begin ||
+               other_begin + other.bytes_ <= begin;
+  if (!apart && pitch_ == other.pitch_ && type_ == other.type_) {
+    // Perhaps other channels of the same pixels.
+    const int64_t item = item_bytes(type_), distance = pitch_ * item;
+    const auto away = static_cast<int64_t>(other_begin - begin) % distance;
+    const int64_t ahead = away < 0 ? away + distance : away;
+    apart =
+        ahead >= shape_[3] * item && ahead + other.shape_[3] * item <= distance;
+  }
   if (!apart)
     reject(std::string("not share memory with ") + other.name_,
            "overlapping tensors");

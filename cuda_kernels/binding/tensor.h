@@ -15,11 +15,16 @@
 namespace san {
 
 enum class Access { kRead, kWrite };
-enum class Accepts { kRowMajor, kBothLayouts };
+enum class Accepts {
+  kRowMajor,
+  kBothLayouts,  // or channels-last
+  kPixels        // [N, H, W, C], perhaps some of the channels of an image
+};
 
-// Four dimensions, without gaps in row-major order or, if accepted, in
-// channels-last, aligned, of a known scalar type, on the CPU or a CUDA device.
-// The capsule keeps the memory alive; nothing is copied.
+// Four dimensions, aligned, of a known scalar type, on the CPU or a CUDA
+// device, in a layout that is accepted. There are no gaps but between pixels:
+// theirs are the channels of the image that this one is a part of. The capsule
+// keeps the memory alive; nothing is copied.
 class Tensor {
  public:
   // Throws ValueError if `object` is anything else.
@@ -42,6 +47,9 @@ class Tensor {
   void require_apart_from(const Tensor& other) const;
 
   int64_t size(int dimension) const { return shape_[dimension]; }
+  // Elements from one pixel of [N, H, W, C] to the next, if pixels are
+  // accepted.
+  int64_t pitch() const { return pitch_; }
   bool empty() const { return bytes_ == 0; }
   void* data() const { return data_; }
   ScalarType type() const { return type_; }
@@ -67,6 +75,7 @@ class Tensor {
   void read_shape(const dlpack::Tensor& tensor);
   void read_data(const dlpack::Tensor& tensor);
   void read_layout(const dlpack::Tensor& tensor, Accepts accepts);
+  bool read_pitch(const int64_t (&strides)[4]);
   [[noreturn]] void reject(const std::string& rule,
                            const std::string& value) const;
 
@@ -74,7 +83,8 @@ class Tensor {
   const char* name_;
   pybind11::object capsule_;
   std::array<int64_t, 4> shape_;
-  int64_t bytes_;
+  int64_t bytes_;  // from the first to the last
+  int64_t pitch_ = 0;
   bool is_row_major_, is_channels_last_;
   void* data_;
   ScalarType type_;

@@ -8,6 +8,8 @@
 //    tap_offsets()[t]. Wide images have one plane, whose rows end in padding
 //    that every run carries along as unused columns; narrow ones have a plane
 //    per horizontal tap and carry none.
+// Both are filled from rows of a strip (strip.h): a channel of some pixels, one
+// after another as in the batch.
 #ifndef CUDA_KERNELS_PATCHWISE_BAND_H_
 #define CUDA_KERNELS_PATCHWISE_BAND_H_
 
@@ -52,6 +54,13 @@ inline void copy_row(const A* from, int64_t count, A* to) {
   }
 }
 
+// Pixels of a batch, which are numbered image after image, row by row.
+struct Range {
+  int64_t first, count;
+
+  int64_t end() const { return first + count; }
+};
+
 // Splits a batch into bands, by sizes alone.
 struct Bands {
   Bands(int64_t batch, const Window& window)
@@ -60,7 +69,10 @@ struct Bands {
                    ? 1
                    : pieces_of(batch, kBandColumns / window.pixels())),
         row_bands((window.rows.size + rows - 1) / rows),
-        image_bands((batch + images - 1) / images) {}
+        image_bands((batch + images - 1) / images),
+        own(images * rows * window.columns.size),
+        seen(images * window.columns.size *
+             std::min(window.rows.size, rows + 2 * window.rows.padding)) {}
 
   // The length of equal pieces, each of at most `most` (at least 1).
   static int64_t pieces_of(int64_t length, int64_t most) {
@@ -71,6 +83,7 @@ struct Bands {
 
   int64_t rows, images;            // of a band, at most
   int64_t row_bands, image_bands;  // how many there are
+  int64_t own, seen;               // pixels of a band, at most
 };
 
 template <typename A>
@@ -96,45 +109,40 @@ class Band {
   const std::vector<int64_t>& plane_offsets() const { return plane_offsets_; }
   const std::vector<int64_t>& tap_offsets() const { return tap_offsets_; }
 
-  // `image` points to one channel of the batch's first image; the same channel
-  // of the next image is `step` further.
-  void fill_run(const A* image, int64_t step, A* to) const {
-    for_each_row(
-        [&](int64_t pixel_row, int64_t column) {
-          copy_row(image + pixel_row, width_, to + column);
-        },
-        step);
+  // Its pixels, and all that their taps show.
+  Range own() const { return rows_from(first_row_, rows_); }
+  Range seen() const { return rows_from(low_, high_ - low_); }
+
+  // `from` has its own pixels.
+  void fill_run(const A* from, A* to) const {
+    for_each_row([&](int64_t pixel_row, int64_t column) {
+      copy_row(from + pixel_row, width_, to + column);
+    });
     clear_unused(to);
   }
 
   // Zeros the columns of a run that are no pixels.
   void clear_unused(A* run) const {
-    for_each_row(
-        [&](int64_t, int64_t column) {
-          for (int64_t x = width_; x < pitch_; ++x) run[column + x] = 0;
-        },
-        0);
+    for_each_row([&](int64_t, int64_t column) {
+      for (int64_t x = width_; x < pitch_; ++x) run[column + x] = 0;
+    });
     std::fill_n(run + columns_, run_ - columns_, A(0));
   }
 
-  void store_run(const A* from, A* image, int64_t step) const {
-    for_each_row(
-        [&](int64_t pixel_row, int64_t column) {
-          copy_row(from + column, width_, image + pixel_row);
-        },
-        step);
+  void store_run(const A* from, A* to) const {
+    for_each_row([&](int64_t pixel_row, int64_t column) {
+      copy_row(from + column, width_, to + pixel_row);
+    });
   }
 
-  void fill_planes(const A* image, int64_t step, A* to) const {
+  // `from` has the pixels that it sees.
+  void fill_planes(const A* from, A* to) const {
     const int64_t length = images_ * pitch_;
     for (int64_t y = 0; y < rows_ + 2 * padding_(); ++y) {
       if (same_row_[y] == y) {
-        for_each_image(
-            y,
-            [&](int64_t pixel_row, int64_t row) {
-              fill_row(image + pixel_row, to + row);
-            },
-            step);
+        for_each_image(y, [&](int64_t pixel_row, int64_t row) {
+          fill_row(from + pixel_row, to + row);
+        });
         continue;
       }
       for (int64_t copy = 0; copy < copies_; ++copy)
@@ -146,15 +154,12 @@ class Band {
   }
 
   // Adds each padded pixel to the pixel that it shows.
-  void fold_planes(const A* from, A* image, int64_t step) const {
+  void fold_planes(const A* from, A* to) const {
     for (int64_t y = 0; y < rows_ + 2 * padding_(); ++y)
-      for_each_image(
-          y,
-          [&](int64_t pixel_row, int64_t row) {
-            for (int64_t copy = 0; copy < copies_; ++copy)
-              fold_row(from + copy * plane_ + row, copy, image + pixel_row);
-          },
-          step);
+      for_each_image(y, [&](int64_t pixel_row, int64_t row) {
+        for (int64_t copy = 0; copy < copies_; ++copy)
+          fold_row(from + copy * plane_ + row, copy, to + pixel_row);
+      });
   }
 
  private:
@@ -165,7 +170,9 @@ class Band {
         first_row_(first_row),
         images_(images),
         rows_(rows),
-        width_(window.columns.size) {
+        width_(window.columns.size),
+        low_(first_row),
+        high_(first_row + rows) {
     const int64_t taps = window.columns.taps, padding = 2 * padding_();
     const bool narrow = width_ < std::min(kNarrow, 4 * padding);
     copies_ = narrow ? taps : 1;
@@ -185,6 +192,8 @@ class Band {
       int64_t same = std::max<int64_t>(0, y - 2 * window.rows.size);
       while (source_row(same) != source_row(y)) ++same;
       same_row_.push_back(same);
+      low_ = std::min(low_, source_row(y));
+      high_ = std::max(high_, source_row(y) + 1);
     }
     for (int64_t x = 0; x < width_ + padding; ++x)
       sources_.push_back(window.columns.source(x - padding_()));
@@ -192,22 +201,25 @@ class Band {
 
   int64_t padding_() const { return window_.columns.padding; }
 
-  // Calls f(offset of the pixels in the batch, first column) for each row.
-  template <typename F>
-  void for_each_row(F f, int64_t step) const {
-    for (int64_t y = 0; y < rows_; ++y)
-      for (int64_t n = 0; n < images_; ++n)
-        f((first_image_ + n) * step + (first_row_ + y) * width_,
-          (y * images_ + n) * pitch_);
+  Range rows_from(int64_t row, int64_t rows) const {
+    return {first_image_ * window_.pixels() + row * width_,
+            (images_ - 1) * window_.pixels() + rows * width_};
   }
 
-  // Likewise for each image's part of a padded row.
+  // Calls f(which of its pixels is the first, first column) for each row.
   template <typename F>
-  void for_each_image(int64_t y, F f, int64_t step) const {
-    const int64_t source = source_row(y);
+  void for_each_row(F f) const {
+    for (int64_t y = 0; y < rows_; ++y)
+      for (int64_t n = 0; n < images_; ++n)
+        f(n * window_.pixels() + y * width_, (y * images_ + n) * pitch_);
+  }
+
+  // Likewise for each image's part of a padded row, with pixels that it sees.
+  template <typename F>
+  void for_each_image(int64_t y, F f) const {
+    const int64_t source = source_row(y) - low_;
     for (int64_t n = 0; n < images_; ++n)
-      f((first_image_ + n) * step + source * width_,
-        (y * images_ + n) * pitch_);
+      f(n * window_.pixels() + source * width_, (y * images_ + n) * pitch_);
   }
 
   int64_t source_row(int64_t y) const {
@@ -247,6 +259,7 @@ class Band {
 
   Window window_;
   int64_t first_image_, first_row_, images_, rows_, width_;
+  int64_t low_, high_;  // the rows that it sees
   int64_t copies_, pitch_, columns_, run_, slack_, plane_, planes_;
   std::vector<int64_t> plane_offsets_, tap_offsets_;
   std::vector<int64_t> same_row_;  // first padded row with the same pixels

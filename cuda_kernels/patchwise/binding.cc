@@ -18,16 +18,35 @@ using patchwise::PatchwiseCoreBackward;
 using patchwise::PatchwiseCoreForward;
 using patchwise::PatchwiseHiddenBackward;
 using patchwise::PatchwiseHiddenForward;
+using patchwise::Pixels;
+using patchwise::WritablePixels;
 
 constexpr int64_t kLargestSide = int64_t{1} << 30;
 
-// What all tensors of an op have in common with `image`, its first one.
+Tensor pixels(const char* op, const char* name, py::handle object,
+              Access access) {
+  return Tensor(op, name, object, access, Accepts::kPixels);
+}
+
+Pixels readable(const Tensor& image) { return {image.data(), image.pitch()}; }
+
+WritablePixels writable(const Tensor& image) {
+  return {image.data(), image.pitch()};
+}
+
+// What the tensors of an op have in common with `image`, one of them: others of
+// its type, and hidden and parameters, of its accumulator's.
 void check_kind(const char* op, const Tensor& image,
+                const std::vector<const Tensor*>& images,
                 const std::vector<const Tensor*>& others) {
-  if (image.type() != ScalarType::kFloat32 &&
-      image.type() != ScalarType::kFloat64)
-    fail(op, "tensors", "be float32 or float64", "a half type");
-  for (const Tensor* other : others) other->require_same_kind(image);
+  const bool is_half = image.type() == ScalarType::kFloat16 ||
+                       image.type() == ScalarType::kBfloat16;
+  if (is_half && image.on_cuda())
+    fail(op, "tensors", "be float32 or float64 on CUDA", "a half type");
+  for (const Tensor* other : images) other->require_same_kind(image);
+  for (const Tensor* other : others)
+    is_half ? other->require_kind(ScalarType::kFloat32, image)
+            : other->require_same_kind(image);
 }
 
 // What a backward pass needs on CUDA; nothing where there are no kernels.
@@ -77,11 +96,11 @@ PatchwiseHiddenForward hidden_task(const char* op, const Tensor& phi,
                                    const Tensor& psi, const Tensor& scale,
                                    const Tensor& shift, const Tensor& weight,
                                    const Tensor& hidden, int64_t kernel_size) {
-  check_kind(op, psi, {&phi, &scale, &shift, &weight, &hidden});
+  check_kind(op, psi, {&phi}, {&scale, &shift, &weight, &hidden});
   phi.require_shape_of(psi);
-  const int64_t R = psi.size(1), G = weight.size(0);
+  const int64_t R = psi.size(3), G = weight.size(0);
   const Window window =
-      same_window(op, "psi", psi.size(2), psi.size(3), kernel_size);
+      same_window(op, "psi", psi.size(1), psi.size(2), kernel_size);
   if (R < 1 || G < 1)
     fail(op, "weight", "have at least one channel of each kind",
          std::to_string(G) + " from " + std::to_string(R));
@@ -89,15 +108,15 @@ PatchwiseHiddenForward hidden_task(const char* op, const Tensor& phi,
   weight.require_shape("[G, R * (k * k + 1), 1, 1]", {G, S, 1, 1});
   scale.require_shape("[1, R * (k * k + 1), 1, 1]", {1, S, 1, 1});
   shift.require_shape_of(scale);
-  hidden.require_shape("[N, G, H, W]",
-                       {psi.size(0), G, psi.size(2), psi.size(3)});
+  hidden.require_shape("[N, H, W, G]",
+                       {psi.size(0), psi.size(1), psi.size(2), G});
   return {psi.type(),
           psi.size(0),
           R,
           G,
           window,
-          phi.data(),
-          psi.data(),
+          readable(phi),
+          readable(psi),
           scale.data(),
           shift.data(),
           weight.data(),
@@ -109,8 +128,8 @@ void hidden_forward(py::handle phi_object, py::handle psi_object,
                     py::handle weight_object, py::handle hidden_object,
                     int64_t kernel_size, uintptr_t stream) {
   const char* op = "patchwise_hidden_forward";
-  const Tensor phi(op, "phi", phi_object, Access::kRead);
-  const Tensor psi(op, "psi", psi_object, Access::kRead);
+  const Tensor phi = pixels(op, "phi", phi_object, Access::kRead);
+  const Tensor psi = pixels(op, "psi", psi_object, Access::kRead);
   const Tensor scale(op, "scale", scale_object, Access::kRead);
   const Tensor shift(op, "shift", shift_object, Access::kRead);
   const Tensor weight(op, "weight", weight_object, Access::kRead);
@@ -131,13 +150,15 @@ void hidden_backward(py::handle grad_object, py::handle phi_object,
                      py::handle workspace, uintptr_t stream) {
   const char* op = "patchwise_hidden_backward";
   const Tensor grad(op, "grad_hidden", grad_object, Access::kRead);
-  const Tensor phi(op, "phi", phi_object, Access::kRead);
-  const Tensor psi(op, "psi", psi_object, Access::kRead);
+  const Tensor phi = pixels(op, "phi", phi_object, Access::kRead);
+  const Tensor psi = pixels(op, "psi", psi_object, Access::kRead);
   const Tensor scale(op, "scale", scale_object, Access::kRead);
   const Tensor shift(op, "shift", shift_object, Access::kRead);
   const Tensor weight(op, "weight", weight_object, Access::kRead);
-  const Tensor grad_phi(op, "grad_phi", grad_phi_object, Access::kWrite);
-  const Tensor grad_psi(op, "grad_psi", grad_psi_object, Access::kWrite);
+  const Tensor grad_phi =
+      pixels(op, "grad_phi", grad_phi_object, Access::kWrite);
+  const Tensor grad_psi =
+      pixels(op, "grad_psi", grad_psi_object, Access::kWrite);
   const Tensor grad_scale(op, "grad_scale", grad_scale_object, Access::kWrite);
   const Tensor grad_shift(op, "grad_shift", grad_shift_object, Access::kWrite);
   const Tensor grad_weight(op, "grad_weight", grad_weight_object,
@@ -145,21 +166,21 @@ void hidden_backward(py::handle grad_object, py::handle phi_object,
   PatchwiseHiddenBackward task = {
       hidden_task(op, phi, psi, scale, shift, weight, grad, kernel_size),
       grad.data(),
-      grad_phi.data(),
-      grad_psi.data(),
+      writable(grad_phi),
+      writable(grad_psi),
       grad_scale.data(),
       grad_shift.data(),
       grad_weight.data(),
       nullptr};
-  const std::vector<const Tensor*> grads = {&grad_phi, &grad_psi, &grad_scale,
-                                            &grad_shift, &grad_weight};
-  check_kind(op, psi, grads);
+  check_kind(op, psi, {&grad_phi, &grad_psi},
+             {&grad_scale, &grad_shift, &grad_weight});
   grad_phi.require_shape_of(phi);
   grad_psi.require_shape_of(psi);
   grad_scale.require_shape_of(scale);
   grad_shift.require_shape_of(shift);
   grad_weight.require_shape_of(weight);
-  check_outputs(grads, {&grad, &phi, &psi, &scale, &shift, &weight});
+  check_outputs({&grad_phi, &grad_psi, &grad_scale, &grad_shift, &grad_weight},
+                {&grad, &phi, &psi, &scale, &shift, &weight});
   task.workspace = checked_workspace(
       op, workspace, workspace_size(task.forward), psi.type(), psi,
       {&grad, &phi, &psi, &scale, &shift, &weight, &grad_phi, &grad_psi,
@@ -170,24 +191,24 @@ void hidden_backward(py::handle grad_object, py::handle phi_object,
 PatchwiseCoreForward core_task(const char* op, const Tensor& hidden,
                                const Tensor& value, const Tensor& weight,
                                const Tensor& bias, const Tensor& output) {
-  check_kind(op, value, {&hidden, &weight, &bias, &output});
-  const int64_t channels = value.size(1), groups = weight.size(0);
+  check_kind(op, value, {&output}, {&hidden, &weight, &bias});
+  const int64_t channels = value.size(3), groups = weight.size(0);
   const int64_t k = weight.size(1);
   const Window window =
-      same_window(op, "value", value.size(2), value.size(3), k);
+      same_window(op, "value", value.size(1), value.size(2), k);
   if (groups < 1 || channels % groups != 0)
     fail(op, "weight",
          "have a number of channels that divides value's, " +
              std::to_string(channels),
          std::to_string(groups));
-  hidden.require_shape("[N, G, H, W]",
-                       {value.size(0), groups, value.size(2), value.size(3)});
+  hidden.require_shape("[N, H, W, G]",
+                       {value.size(0), value.size(1), value.size(2), groups});
   weight.require_shape("[G, k, k, G]", {groups, k, k, groups});
   bias.require_shape("[1, G, k, k]", {1, groups, k, k});
   output.require_shape_of(value);
-  return {value.type(), value.size(0), channels,     groups,
-          window,       hidden.data(), value.data(), weight.data(),
-          bias.data(),  output.data()};
+  return {value.type(), value.size(0),   channels,        groups,
+          window,       hidden.data(),   readable(value), weight.data(),
+          bias.data(),  writable(output)};
 }
 
 void core_forward(py::handle hidden_object, py::handle value_object,
@@ -195,10 +216,10 @@ void core_forward(py::handle hidden_object, py::handle value_object,
                   py::handle output_object, uintptr_t stream) {
   const char* op = "patchwise_core_forward";
   const Tensor hidden(op, "hidden", hidden_object, Access::kRead);
-  const Tensor value(op, "value", value_object, Access::kRead);
+  const Tensor value = pixels(op, "value", value_object, Access::kRead);
   const Tensor weight(op, "weight", weight_object, Access::kRead);
   const Tensor bias(op, "bias", bias_object, Access::kRead);
-  const Tensor output(op, "output", output_object, Access::kWrite);
+  const Tensor output = pixels(op, "output", output_object, Access::kWrite);
   const PatchwiseCoreForward task =
       core_task(op, hidden, value, weight, bias, output);
   check_outputs({&output}, {&hidden, &value, &weight, &bias});
@@ -213,26 +234,28 @@ void core_backward(py::handle grad_object, py::handle hidden_object,
                    py::handle grad_bias_object, py::handle workspace,
                    uintptr_t stream) {
   const char* op = "patchwise_core_backward";
-  const Tensor grad(op, "grad_output", grad_object, Access::kRead);
+  const Tensor grad = pixels(op, "grad_output", grad_object, Access::kRead);
   const Tensor hidden(op, "hidden", hidden_object, Access::kRead);
-  const Tensor value(op, "value", value_object, Access::kRead);
+  const Tensor value = pixels(op, "value", value_object, Access::kRead);
   const Tensor weight(op, "weight", weight_object, Access::kRead);
   const Tensor bias(op, "bias", bias_object, Access::kRead);
   const Tensor grad_hidden(op, "grad_hidden", grad_hidden_object,
                            Access::kWrite);
-  const Tensor grad_value(op, "grad_value", grad_value_object, Access::kWrite);
+  const Tensor grad_value =
+      pixels(op, "grad_value", grad_value_object, Access::kWrite);
   const Tensor grad_weight(op, "grad_weight", grad_weight_object,
                            Access::kWrite);
   const Tensor grad_bias(op, "grad_bias", grad_bias_object, Access::kWrite);
   PatchwiseCoreBackward task = {
       core_task(op, hidden, value, weight, bias, grad),
-      grad.data(),
+      readable(grad),
       grad_hidden.data(),
-      grad_value.data(),
+      writable(grad_value),
       grad_weight.data(),
       grad_bias.data(),
       nullptr};
-  check_kind(op, value, {&grad_hidden, &grad_value, &grad_weight, &grad_bias});
+  check_kind(op, value, {&grad_value},
+             {&grad_hidden, &grad_weight, &grad_bias});
   grad_hidden.require_shape_of(hidden);
   grad_value.require_shape_of(value);
   grad_weight.require_shape_of(weight);

@@ -28,8 +28,10 @@ struct CentreGradients {
   int64_t jobs;
   int R, G, row_blocks, blocks;  // of 64 relation and 32 weight channels
   int64_t S;
-  const T *phi, *scale, *shift, *weight, *grad_hidden;
-  T *grad_phi, *affine, *weights;  // [chunks, 2, R], [chunks, G, R]
+  Channels<const T> phi;
+  const T *scale, *shift, *weight, *grad_hidden;
+  Channels<T> grad_phi;
+  T *affine, *weights;  // [chunks, 2, R], [chunks, G, R]
 };
 
 template <typename T>
@@ -55,19 +57,18 @@ __device__ void centre_pixels(const CentreGradients<T>& a, const Tile& tile,
   mix(a.layout, tile, slab,
       {a.grad_hidden + tile.image * a.G * P, a.weight + r, a.G, 1, a.S},
       memory.mix, grads);
-  const int64_t at = a.layout.at(tile, place.quad * 4);
+  const int64_t at = tile.image * P + a.layout.at(tile, place.quad * 4);
 #pragma unroll
   for (int i = 0; i < kOwned; ++i) {
     const int row = place.slot * kOwned + i;
     if (row >= slab.taps) continue;
     const Quad<T> x =
         quad_at(memory.matrix + row * kTapStride + place.quad * 4);
-    T* const to = a.grad_phi + (tile.image * a.R + r + row) * P + at;
 #pragma unroll
     for (int j = 0; j < 4; ++j) {
       const T grad = rectified_gradient(x.at[j], a.scale[r + row],
                                         a.shift[r + row], grads[i][j], i, sums);
-      if (tile.holds(place.quad * 4 + j)) to[j] = grad;
+      if (tile.holds(place.quad * 4 + j)) a.grad_phi.at(at + j, r + row) = grad;
     }
   }
 }
@@ -105,10 +106,11 @@ __global__ void __launch_bounds__(kThreads, sizeof(T) > 4 ? 2 : 4)
     for (int64_t at = chunk * a.chunks.size; at < end; ++at) {
       const Tile tile = layout.tile(at);
       __syncthreads();
-      stage_tile(layout, tile, a.phi + (tile.image * a.R + r) * P, P, rows,
+      stage_tile(layout, tile, a.phi.from(tile.image * P, r), rows,
                  memory.matrix, kTapStride);
-      stage_tile(layout, tile, a.grad_hidden + (tile.image * a.G + g) * P, P,
-                 product.columns, memory.columns, kTapStride);
+      stage_tile<T>(layout, tile,
+                    {a.grad_hidden + tile.image * P * a.G + g, a.G},
+                    product.columns, memory.columns, kTapStride);
       if (g == 0) centre_pixels(a, tile, slab, r, memory, sums);
       __syncthreads();
       rectify_centre(a, rows, r, memory.matrix);
@@ -151,10 +153,10 @@ void run(const PatchwiseHiddenBackward& task, T* workspace, void* stream) {
            stream,
            CentreGradients<T>{
                layout, chunks, jobs, R, G, row_blocks, blocks, S,
-               static_cast<const T*>(f.phi), static_cast<const T*>(f.scale),
+               channels_of<T>(f.phi), static_cast<const T*>(f.scale),
                static_cast<const T*>(f.shift), static_cast<const T*>(f.weight),
                static_cast<const T*>(task.grad_hidden),
-               static_cast<T*>(task.grad_phi), affine, weights});
+               channels_of<T>(task.grad_phi), affine, weights});
   launch_sum<T>({affine, chunks.count, 2 * R, 0},
                 {static_cast<T*>(task.grad_scale), 1, R, 0}, stream);
   launch_sum<T>({affine + R, chunks.count, 2 * R, 0},

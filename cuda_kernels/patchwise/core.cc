@@ -15,7 +15,7 @@
 // band.
 #include "cuda_kernels/cpu/jobs.h"
 #include "cuda_kernels/cpu/ordered_sums.h"
-#include "cuda_kernels/patchwise/band.h"
+#include "cuda_kernels/patchwise/strip.h"
 #include "cuda_kernels/patchwise/tasks.h"
 
 namespace san::patchwise {
@@ -41,37 +41,78 @@ int64_t tile_of(const Band<A>& band) {
   return band.copies() == 1 ? kTile : band.run();
 }
 
-// One weight channel of a band. scratch holds the runs of hidden.
+// The channels that the weight channels from `first` on weigh. Those of a
+// member lie side by side.
+struct Block {
+  int64_t G, first, count, members;
+
+  // Where a channel of weight channel first + i is in a strip.
+  int64_t row(int64_t member, int64_t i) const { return member * count + i; }
+  int64_t rows() const { return members * count; }
+  // Calls f(channel, channels, row of the first) for those side by side.
+  template <typename F>
+  void for_each_piece(F f) const {
+    if (count == G) return f(0, rows(), 0);
+    for (int64_t m = 0; m < members; ++m) f(m * G + first, count, m * count);
+  }
+};
+
+template <typename T>
+void load_block(const Pixels& image, const Block& block, const Range& range,
+                int64_t stride, Accumulator<T>* rows) {
+  block.for_each_piece([&](int64_t channel, int64_t channels, int64_t row) {
+    load_strip<T>(image, channel, channels, range, stride, rows + row * stride);
+  });
+}
+
+template <typename T>
+void store_block(const Accumulator<T>* rows, int64_t stride, const Range& range,
+                 const WritablePixels& image, const Block& block) {
+  block.for_each_piece([&](int64_t channel, int64_t channels, int64_t row) {
+    store_strip<T>(rows + row * stride, stride, range, image, channel,
+                   channels);
+  });
+}
+
+// Where the forward pass works: runs of hidden, planes and runs of a weight
+// channel's members, weights of a tile, strips of value and output.
+template <typename A>
+struct Scratch {
+  A *hidden, *planes, *output, *weights, *value, *strip;
+};
+
+// Weight channel `block.first + i` of a band.
 template <typename A>
 void forward_channel(const PatchwiseCoreForward& task, const Band<A>& band,
-                     int64_t g, const A* weight, A* scratch) {
-  const int64_t G = task.weight_channels, C = task.channels, members = C / G;
-  const int64_t K = task.window.taps(), P = task.window.pixels();
-  const A* hidden = scratch;
-  A* planes = scratch + G * band.run();
-  A* output = planes + members * band.planes();
-  A* weights = output + members * band.run();
+                     const Block& block, int64_t i, const A* weight,
+                     const Scratch<A>& scratch) {
+  const int64_t G = task.weight_channels, members = block.members;
+  const int64_t K = task.window.taps(), g = block.first + i;
+  const Range own = band.own(), seen = band.seen();
+  const A* hidden = scratch.hidden;
+  A *planes = scratch.planes, *output = scratch.output;
+  A* weights = scratch.weights;
   const auto& kernels = patchwise_kernels<A>();
   for (int64_t m = 0; m < members; ++m)
-    band.fill_planes(static_cast<const A*>(task.value) + (g + m * G) * P, C * P,
+    band.fill_planes(scratch.value + block.row(m, i) * seen.count,
                      planes + m * band.planes());
   const std::vector<int64_t> runs = multiples(G, band.run());
   const int64_t tile = tile_of(band);
   std::fill_n(output, members * band.run(), A(0));
-  for (int64_t i = 0; i < band.run(); i += tile) {
-    const int64_t columns = std::min(tile, band.run() - i);
-    kernels.mix({weight, static_cast<const A*>(task.bias) + g * K, hidden + i,
+  for (int64_t x = 0; x < band.run(); x += tile) {
+    const int64_t columns = std::min(tile, band.run() - x);
+    kernels.mix({weight, static_cast<const A*>(task.bias) + g * K, hidden + x,
                  nullptr, nullptr, weights, runs.data(), K, G, columns, K,
                  tile});
     for (int64_t copy = 0; copy < band.copies(); ++copy)
-      kernels.weigh({weights + copy * tile, planes + copy * band.plane() + i,
-                     output + i, band.plane_offsets().data(), K / band.copies(),
+      kernels.weigh({weights + copy * tile, planes + copy * band.plane() + x,
+                     output + x, band.plane_offsets().data(), K / band.copies(),
                      members, columns, band.copies() * tile, band.planes(),
                      band.run()});
   }
   for (int64_t m = 0; m < members; ++m)
     band.store_run(output + m * band.run(),
-                   static_cast<A*>(task.output) + (g + m * G) * P, C * P);
+                   scratch.strip + block.row(m, i) * own.count);
 }
 
 // [G, K, G'] to [G, G', K].
@@ -85,46 +126,67 @@ std::vector<A> transposed_weight(const PatchwiseCoreForward& task) {
   return result;
 }
 
-template <typename A>
+template <typename T>
 void forward(const PatchwiseCoreForward& task) {
+  using A = Accumulator<T>;
   const int64_t G = task.weight_channels, members = task.channels / G;
-  const int64_t K = task.window.taps(), P = task.window.pixels();
+  const int64_t K = task.window.taps();
   const Bands bands(task.batch, task.window);
   const Band<A> largest(task.window, bands);
   const std::vector<A> weight = transposed_weight<A>(task);
   const int64_t blocks = (G + kWeightBlock - 1) / kWeightBlock;
-  const auto job = [&](int64_t index, A* scratch) {
+  const int64_t channels = std::min(kWeightBlock, G) * members;
+  const int64_t own = std::max(kStripChannels, channels) * bands.own;
+  const auto job = [&](int64_t index, A* memory) {
     const int64_t at = index / blocks, first = index % blocks * kWeightBlock;
     const Band<A> band(task.window, bands, task.batch, at / bands.row_bands,
                        at % bands.row_bands);
-    for (int64_t c = 0; c < G; ++c)
-      band.fill_run(static_cast<const A*>(task.hidden) + c * P, G * P,
-                    scratch + c * band.run());
-    for (int64_t g = first; g < std::min(first + kWeightBlock, G); ++g)
-      forward_channel(task, band, g, weight.data() + g * G * K, scratch);
+    const Block block = {G, first, std::min(kWeightBlock, G - first), members};
+    const Range range = band.own(), seen = band.seen();
+    Scratch<A> scratch = {};
+    scratch.hidden = memory;
+    scratch.output = scratch.hidden + G * largest.run();
+    scratch.planes = scratch.output + members * largest.run();
+    scratch.weights = scratch.planes + members * largest.planes();
+    scratch.strip = scratch.weights + K * tile_of(largest);
+    scratch.value = scratch.strip + own;
+    load_runs<A>(band, {task.hidden, G}, 0, G, scratch.strip, scratch.hidden);
+    load_block<T>(task.value, block, seen, seen.count, scratch.value);
+    for (int64_t i = 0; i < block.count; ++i)
+      forward_channel(task, band, block, i, weight.data() + (first + i) * G * K,
+                      scratch);
+    store_block<T>(scratch.strip, range.count, range, task.output, block);
   };
   cpu::for_each_job<A>(bands.image_bands * bands.row_bands * blocks,
                        (G + members) * largest.run() +
-                           members * largest.planes() + K * tile_of(largest),
+                           members * largest.planes() + K * tile_of(largest) +
+                           own + channels * bands.seen,
                        job);
 }
 
 // The gradients that one job of the backward pass adds to.
 template <typename A>
 struct CoreSums {
-  A* hidden;  // [N, G, P]
+  A* hidden;  // [N, P, G]
   A* weight;  // [G, K, G]
   A* bias;    // [G, K]
 };
 
+// Strips of value and of grad_output.
 template <typename A>
+struct Strips {
+  A *value, *grad_output;
+};
+
+template <typename T, typename A>
 void backward_band(const PatchwiseCoreBackward& task, const Band<A>& band,
-                   int64_t first, int64_t last, const A* transposed_weight,
-                   const CoreSums<A>& sums, A* scratch) {
+                   const Block& block, const A* transposed_weight,
+                   const CoreSums<A>& sums, const Strips<A>& strips,
+                   MovingRows<A>& grad_value, A* scratch) {
   const PatchwiseCoreForward& f = task.forward;
-  const int64_t G = f.weight_channels, C = f.channels, members = C / G;
-  const int64_t K = f.window.taps(), P = f.window.pixels();
-  const int64_t run = band.run();
+  const int64_t G = f.weight_channels, members = block.members;
+  const int64_t K = f.window.taps(), run = band.run();
+  const Range own = band.own(), seen = band.seen();
   A* hidden = scratch;
   A* grad_hidden = hidden + G * run;
   A* ones = grad_hidden + G * run;
@@ -135,18 +197,19 @@ void backward_band(const PatchwiseCoreBackward& task, const Band<A>& band,
   A* grad_planes = planes + members * band.planes();
   const auto& kernels = patchwise_kernels<A>();
   const std::vector<int64_t> runs = multiples(std::max(G, K), run);
-  for (int64_t c = 0; c < G; ++c)
-    band.fill_run(static_cast<const A*>(f.hidden) + c * P, G * P,
-                  hidden + c * run);
+  load_runs<A>(band, {f.hidden, G}, 0, G, strips.grad_output, hidden);
+  load_block<T>(f.value, block, seen, seen.count, strips.value);
+  load_block<T>(task.grad_output, block, own, own.count, strips.grad_output);
   std::fill_n(grad_hidden, G * run, A(0));
   std::fill_n(ones, run, A(1));
-  for (int64_t g = first; g < last; ++g) {
+  for (int64_t i = 0; i < block.count; ++i) {
+    const int64_t g = block.first + i;
     const A* weight = static_cast<const A*>(f.weight) + g * K * G;
     for (int64_t m = 0; m < members; ++m) {
-      const int64_t c = (g + m * G) * P;
-      band.fill_planes(static_cast<const A*>(f.value) + c, C * P,
+      const int64_t row = block.row(m, i);
+      band.fill_planes(strips.value + row * seen.count,
                        planes + m * band.planes());
-      band.fill_run(static_cast<const A*>(task.grad_output) + c, C * P,
+      band.fill_run(strips.grad_output + row * own.count,
                     grad_output + m * run);
     }
     std::fill_n(grad_planes, members * band.planes(), A(0));
@@ -167,17 +230,16 @@ void backward_band(const PatchwiseCoreBackward& task, const Band<A>& band,
         {grad_weights, ones, sums.bias + g * K, K, 1, run, run, run, 1, 0});
     for (int64_t m = 0; m < members; ++m)
       band.fold_planes(grad_planes + m * band.planes(),
-                       static_cast<A*>(task.grad_value) + (g + m * G) * P,
-                       C * P);
+                       grad_value.row(block.row(m, i)));
   }
-  for (int64_t c = 0; c < G; ++c)
-    band.store_run(grad_hidden + c * run, sums.hidden + c * P, G * P);
+  store_runs<A>(band, grad_hidden, strips.grad_output, {sums.hidden, G}, 0, G);
 }
 
-template <typename A>
+template <typename T>
 void backward(const PatchwiseCoreBackward& task) {
+  using A = Accumulator<T>;
   const PatchwiseCoreForward& f = task.forward;
-  const int64_t G = f.weight_channels, C = f.channels, members = C / G;
+  const int64_t G = f.weight_channels, members = f.channels / G;
   const int64_t K = f.window.taps(), P = f.window.pixels();
   const Bands bands(f.batch, f.window);
   const Band<A> largest(f.window, bands);
@@ -190,22 +252,32 @@ void backward(const PatchwiseCoreBackward& task) {
   cpu::PartialSums<A> hidden(parts, f.batch * G * P);
   cpu::PartialSums<A> weight(pieces, G * K * G), bias(pieces, G * K);
   const std::vector<A> turned = transposed_weight<A>(f);
-  std::fill_n(static_cast<A*>(task.grad_value), f.batch * C * P, A(0));
+  const int64_t channels = std::min(block, G) * members;
+  const int64_t own = std::max(kStripChannels, channels) * bands.own;
+  const int64_t seen = channels * bands.seen;
   const auto job = [&](int64_t index, A* scratch) {
     const int64_t part = index % parts, piece = index / parts;
+    const Block here = {G, part * block, std::min(block, G - part * block),
+                        members};
     const CoreSums<A> sums = {hidden.of(part), weight.of(piece),
                               bias.of(piece)};
+    const Strips<A> strips = {scratch, scratch + seen};
+    MovingRows<A> grad_value(strips.grad_output + own, here.rows(), bands.seen);
+    A* const rest = strips.grad_output + own + seen;
     const int64_t end = std::min((piece + 1) * images, bands.image_bands);
-    for (int64_t image = piece * images; image < end; ++image)
-      for (int64_t row = 0; row < bands.row_bands; ++row)
-        backward_band(task, Band<A>(f.window, bands, f.batch, image, row),
-                      part * block, std::min((part + 1) * block, G),
-                      turned.data(), sums, scratch);
+    for_each_band<A>(f.window, bands, f.batch, piece * images, end,
+                     [&](const Band<A>& band, const Range& complete) {
+                       grad_value.move_to(band.seen());
+                       backward_band<T>(task, band, here, turned.data(), sums,
+                                        strips, grad_value, rest);
+                       store_block<T>(grad_value.row(0), bands.seen, complete,
+                                      task.grad_value, here);
+                     });
   };
   if (pieces > 0)
     cpu::for_each_job<A>(pieces * parts,
                          (2 * G + 1 + 2 * K + members) * largest.run() +
-                             2 * members * largest.planes(),
+                             2 * members * largest.planes() + own + 2 * seen,
                          job);
   hidden.store(static_cast<A*>(task.grad_hidden));
   weight.store(static_cast<A*>(task.grad_weight));
@@ -215,13 +287,13 @@ void backward(const PatchwiseCoreBackward& task) {
 }  // namespace
 
 void run_on_cpu(const PatchwiseCoreForward& task) {
-  task.type == ScalarType::kFloat64 ? forward<double>(task)
-                                    : forward<float>(task);
+  with_scalar_type(task.type,
+                   [&](auto element) { forward<decltype(element)>(task); });
 }
 
 void run_on_cpu(const PatchwiseCoreBackward& task) {
-  task.forward.type == ScalarType::kFloat64 ? backward<double>(task)
-                                            : backward<float>(task);
+  with_scalar_type(task.forward.type,
+                   [&](auto element) { backward<decltype(element)>(task); });
 }
 
 }  // namespace san::patchwise

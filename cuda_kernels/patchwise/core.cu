@@ -25,8 +25,9 @@ struct CoreForward {
   Layout layout;
   int64_t jobs;
   int C, G, blocks;  // blocks of 8 channels
-  const T *hidden, *value, *weight, *bias;
-  T* output;
+  const T *hidden, *weight, *bias;
+  Channels<const T> value;
+  Channels<T> output;
 };
 
 template <typename T>
@@ -90,7 +91,7 @@ __global__ void __launch_bounds__(kMostThreads, sizeof(T) > 4 ? 1 : 2)
     const int left = a.C / a.G - first;
     const int members = left < kOwned ? left : kOwned;
     const Tile tile = layout.tile(at / a.G);
-    const int64_t plane = tile.image * a.C + g + int64_t{first} * a.G;
+    const int64_t channel = g + int64_t{first} * a.G;
     T sums[kOwned][4] = {};
     for (int index = 0; index < layout.slabs(); ++index) {
       const Slab slab = layout.slab(index);
@@ -98,7 +99,8 @@ __global__ void __launch_bounds__(kMostThreads, sizeof(T) > 4 ? 1 : 2)
       __syncthreads();
       memory.sources.find(layout, tile, slab);
       __syncthreads();
-      stage_halos(layout, memory.sources, a.value + plane * P, a.G * P, members,
+      stage_halos(layout, memory.sources,
+                  a.value.from(tile.image * P, channel, a.G), members,
                   memory.halos);
       make_weights(layout, tile, slab, a.hidden + tile.image * a.G * P,
                    a.weight + row * a.G, a.bias + row, a.G, memory.mix,
@@ -107,9 +109,10 @@ __global__ void __launch_bounds__(kMostThreads, sizeof(T) > 4 ? 1 : 2)
       aggregate(layout, slab, memory, members, sums);
     }
     const int parts = min(place.slots, layout.lines);
+    const auto output = a.output.from(tile.image * P, channel, a.G);
     add_parts(sums, parts, 1, memory.matrix, [&](int m, int pixel, T sum) {
       if (m < members && tile.holds(pixel))
-        a.output[(plane + int64_t{m} * a.G) * P + layout.at(tile, pixel)] = sum;
+        output.at(layout.at(tile, pixel), m) = sum;
     });
   }
 }
@@ -133,8 +136,8 @@ void run(const PatchwiseCoreForward& task, void* stream) {
       stream,
       CoreForward<T>{
           layout, jobs, C, G, blocks, static_cast<const T*>(task.hidden),
-          static_cast<const T*>(task.value), static_cast<const T*>(task.weight),
-          static_cast<const T*>(task.bias), static_cast<T*>(task.output)});
+          static_cast<const T*>(task.weight), static_cast<const T*>(task.bias),
+          channels_of<T>(task.value), channels_of<T>(task.output)});
 }
 
 }  // namespace

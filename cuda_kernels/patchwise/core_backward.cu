@@ -34,7 +34,8 @@ template <typename T>
 struct Core {
   Layout layout;
   int C, G, M;
-  const T *hidden, *value, *weight, *grad_output;
+  const T *hidden, *weight;
+  Channels<const T> value, grad_output;
 
   SAN_HOST_DEVICE int planes() const { return M < kOwned ? M : kOwned; }
 };
@@ -92,11 +93,11 @@ __device__ void make_gradients(const Core<T>& a, const Tile& tile,
   const int64_t P = a.layout.window.pixels();
   for (int first = 0; first < a.M; first += kOwned) {
     const int members = min(a.M - first, kOwned);
-    const int64_t planes = (tile.image * a.C + g + int64_t{first} * a.G) * P;
+    const int64_t pixel = tile.image * P, channel = g + int64_t{first} * a.G;
     __syncthreads();
-    stage_halos(a.layout, memory.sources, a.value + planes, a.G * P, members,
-                memory.halos);
-    stage_tile(a.layout, tile, a.grad_output + planes, a.G * P, members,
+    stage_halos(a.layout, memory.sources, a.value.from(pixel, channel, a.G),
+                members, memory.halos);
+    stage_tile(a.layout, tile, a.grad_output.from(pixel, channel, a.G), members,
                memory.grads);
     __syncthreads();
     for (int m = 0; m < members; m += kCorrelated)
@@ -161,12 +162,13 @@ __global__ void __launch_bounds__(kMostThreads, sizeof(T) > 4 ? 1 : 2)
         }
       }
     }
-    add_parts(sums, parts, a.groups, memory.matrix,
-              [&](int channel, int pixel, T sum) {
-                if (first + channel < b.G && tile.holds(pixel))
-                  a.grad_hidden[(tile.image * b.G + first + channel) * P +
-                                layout.at(tile, pixel)] = sum;
-              });
+    add_parts(
+        sums, parts, a.groups, memory.matrix,
+        [&](int channel, int pixel, T sum) {
+          if (first + channel < b.G && tile.holds(pixel))
+            a.grad_hidden[(tile.image * P + layout.at(tile, pixel)) * b.G +
+                          first + channel] = sum;
+        });
   }
 }
 
@@ -203,8 +205,9 @@ __global__ void __launch_bounds__(kMostThreads, sizeof(T) > 4 ? 1 : 2)
       const Tile tile = layout.tile(at);
       __syncthreads();
       memory.sources.find(layout, tile, slab);
-      stage_tile(layout, tile, b.hidden + (tile.image * b.G + first) * P, P,
-                 product.columns, memory.columns, kTapStride);
+      stage_tile<T>(layout, tile,
+                    {b.hidden + tile.image * P * b.G + first, b.G},
+                    product.columns, memory.columns, kTapStride);
       make_gradients(b, tile, slab, g, memory);
       product.add(memory.matrix, memory.columns, sums);
       if (first == 0 && tap < slab.taps)
@@ -252,19 +255,21 @@ void run(const PatchwiseCoreBackward& task, void* stream) {
                   G,
                   C / G,
                   static_cast<const T*>(f.hidden),
-                  static_cast<const T*>(f.value),
                   static_cast<const T*>(f.weight),
-                  static_cast<const T*>(task.grad_output)};
+                  channels_of<T>(f.value),
+                  channels_of<T>(task.grad_output)};
   core.layout = fitting_layout(f.window, [&](const Layout& layout) {
     const Bytes<T> bytes(core, layout, groups);
     return std::max(bytes.hidden, bytes.weight);
   });
   const Bytes<T> bytes(core, core.layout, groups);
   if (C == 0) {
-    launch_zeros(static_cast<T*>(task.grad_hidden),
-                 f.batch * G * f.window.pixels(), stream);
-    launch_zeros(static_cast<T*>(task.grad_weight), G * K * G, stream);
-    return launch_zeros(static_cast<T*>(task.grad_bias), G * K, stream);
+    const auto zeros = [&](void* data, int64_t count) {
+      launch_zeros<T>({static_cast<T*>(data), 1, count, 0}, stream);
+    };
+    zeros(task.grad_hidden, f.batch * G * f.window.pixels());
+    zeros(task.grad_weight, G * K * G);
+    return zeros(task.grad_bias, G * K);
   }
   const int blocks = static_cast<int>(pieces(G, groups * kOwned));
   const Chunks chunks = chunks_of(f);

@@ -109,13 +109,13 @@ __device__ void gather_places(const Layout& layout, const Tile& tile,
   }
 }
 
-// Adds to `members` planes, `step` apart, what the taps of a slab give to the
+// Adds to `members` channels of an image what the taps of a slab give to the
 // pixels that they show of a tile. A barrier has to come before.
 template <bool kFactors, typename T>
 __device__ void spread(const Layout& layout, const Tile& tile, const Slab& slab,
                        const Sources& sources, const T* matrix,
-                       const T* factors, int members, T* sums, T* planes,
-                       int64_t step) {
+                       const T* factors, int members, T* sums,
+                       const Channels<T>& image) {
   gather_places<kFactors>(layout, tile, slab, matrix, factors, members, sums);
   __syncthreads();
   const int across = tile.width + layout.k() - 1;
@@ -136,8 +136,8 @@ __device__ void spread(const Layout& layout, const Tile& tile, const Slab& slab,
         for (int i = 0; i < across; ++i)
           if (sources.columns[i] == x.low + column)
             total += from[j * across + i];
-    planes[m * step + (y.low + row) * layout.window.columns.size + x.low +
-           column] += total;
+    image.at((y.low + row) * layout.window.columns.size + x.low + column, m) +=
+        total;
   }
 }
 
@@ -300,8 +300,8 @@ void launch_sum(const Partials<T>& partials, const Matrix<T>& sums,
 }
 
 template <typename T>
-void launch_zeros(T* data, int64_t count, void* stream) {
-  launch_sum(Partials<T>{}, Matrix<T>{data, 1, count, 0}, stream);
+void launch_zeros(const Matrix<T>& matrix, void* stream) {
+  launch_sum(Partials<T>{}, matrix, stream);
 }
 
 }  // namespace

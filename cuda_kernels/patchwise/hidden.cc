@@ -14,7 +14,7 @@
 // band; backward the planes of a channel and of its gradient, and G + K runs.
 #include "cuda_kernels/cpu/jobs.h"
 #include "cuda_kernels/cpu/ordered_sums.h"
-#include "cuda_kernels/patchwise/band.h"
+#include "cuda_kernels/patchwise/strip.h"
 #include "cuda_kernels/patchwise/tasks.h"
 
 namespace san::patchwise {
@@ -24,12 +24,21 @@ constexpr int64_t kRelationBlock = 4;
 constexpr int64_t kWeightBlock = 32;
 constexpr int64_t kMostJobs = 32;
 
-// scratch holds the sums of `rows` weight channels from g on, then planes.
+// Where the forward pass works: sums of weight channels, planes of
+// kRelationBlock channels, and strips of phi and psi.
 template <typename A>
+struct Scratch {
+  A *sums, *planes, *phi, *psi;
+};
+
+template <typename T, typename A>
 void forward_band(const PatchwiseHiddenForward& task, const Band<A>& band,
-                  int64_t g, int64_t rows, const A* weight, A* sum, A* planes) {
+                  int64_t g, int64_t rows, const A* weight,
+                  const Scratch<A>& scratch) {
   const int64_t R = task.relation_channels, G = task.weight_channels;
-  const int64_t K = task.window.taps(), P = task.window.pixels();
+  const int64_t K = task.window.taps();
+  const Range own = band.own(), seen = band.seen();
+  A *sum = scratch.sums, *planes = scratch.planes;
   const auto* scale = static_cast<const A*>(task.scale);
   const auto* shift = static_cast<const A*>(task.shift);
   std::vector<int64_t> runs, taps;
@@ -47,23 +56,27 @@ void forward_band(const PatchwiseHiddenForward& task, const Band<A>& band,
          sum, offsets.data(), rows, terms, band.columns(), G, band.run()});
   };
   for (int64_t r = 0; r < R; r += kRelationBlock) {
+    const int64_t at = r % kStripChannels;
+    if (at == 0) {
+      const int64_t loaded = std::min(kStripChannels, R - r);
+      load_strip<T>(task.phi, r, loaded, own, own.count, scratch.phi);
+      load_strip<T>(task.psi, r, loaded, seen, seen.count, scratch.psi);
+    }
     const int64_t channels = std::min(kRelationBlock, R - r);
     for (int64_t c = 0; c < channels; ++c)
-      band.fill_run(static_cast<const A*>(task.phi) + (r + c) * P, R * P,
-                    planes + runs[c]);
+      band.fill_run(scratch.phi + (at + c) * own.count, planes + runs[c]);
     add(r, runs, channels);
     for (int64_t c = 0; c < channels; ++c)
-      band.fill_planes(static_cast<const A*>(task.psi) + (r + c) * P, R * P,
+      band.fill_planes(scratch.psi + (at + c) * seen.count,
                        planes + c * band.planes());
     add(R + r * K, taps, channels * K);
   }
-  for (int64_t row = 0; row < rows; ++row)
-    band.store_run(sum + row * band.run(),
-                   static_cast<A*>(task.hidden) + (g + row) * P, G * P);
+  store_runs<A>(band, sum, scratch.phi, {task.hidden, G}, g, rows);
 }
 
-template <typename A>
+template <typename T>
 void forward(const PatchwiseHiddenForward& task) {
+  using A = Accumulator<T>;
   const int64_t G = task.weight_channels;
   const int64_t S = task.relation_channels * (task.window.taps() + 1);
   const Bands bands(task.batch, task.window);
@@ -72,16 +85,19 @@ void forward(const PatchwiseHiddenForward& task) {
   cpu::transpose(static_cast<const A*>(task.weight), G, S, weight.data());
   const int64_t blocks = (G + kWeightBlock - 1) / kWeightBlock;
   const int64_t sums = std::min(G, kWeightBlock) * largest.run();
+  const int64_t planes = kRelationBlock * largest.planes();
+  const int64_t own = kStripChannels * bands.own;
   const auto job = [&](int64_t index, A* scratch) {
     const int64_t at = index / blocks, g = index % blocks * kWeightBlock;
-    forward_band(task,
-                 Band<A>(task.window, bands, task.batch, at / bands.row_bands,
-                         at % bands.row_bands),
-                 g, std::min(kWeightBlock, G - g), weight.data(), scratch,
-                 scratch + sums);
+    A* const strips = scratch + sums + planes;
+    forward_band<T>(task,
+                    Band<A>(task.window, bands, task.batch,
+                            at / bands.row_bands, at % bands.row_bands),
+                    g, std::min(kWeightBlock, G - g), weight.data(),
+                    Scratch<A>{scratch, scratch + sums, strips, strips + own});
   };
   cpu::for_each_job<A>(bands.image_bands * bands.row_bands * blocks,
-                       sums + kRelationBlock * largest.planes(), job);
+                       sums + planes + own + kStripChannels * bands.seen, job);
 }
 
 // Backward, what a job adds to, and where it works.
@@ -89,6 +105,8 @@ template <typename A>
 struct Job {
   A *grad_scale, *grad_shift, *grad_weight;         // [S], [S], [G, S]
   A *grad_hidden, *grad_taps, *image, *grad_image;  // scratch
+  A *strip, *psi;                                   // of pixels
+  int64_t seen;                                     // from row to row of psi
 };
 
 // Backward through the scale, shift and ReLU of `terms` entries of the relation
@@ -143,40 +161,37 @@ void backward_terms(const PatchwiseHiddenForward& f, const Band<A>& band,
                 terms, band.columns(), band.run(), band.run(), S, 1});
 }
 
-template <typename A>
+template <typename T, typename A>
 void backward_band(const PatchwiseHiddenBackward& task, const Band<A>& band,
-                   int64_t first, int64_t last, const Job<A>& job) {
+                   int64_t first, int64_t last, const Job<A>& job,
+                   MovingRows<A>& grad_psi) {
   const PatchwiseHiddenForward& f = task.forward;
   const int64_t R = f.relation_channels, G = f.weight_channels;
-  const int64_t K = f.window.taps(), P = f.window.pixels();
+  const int64_t K = f.window.taps();
   std::vector<int64_t> runs;
   for (int64_t i = 0; i < std::max(G, kRelationBlock); ++i)
     runs.push_back(i * band.run());
-  for (int64_t g = 0; g < G; ++g)
-    band.fill_run(static_cast<const A*>(task.grad_hidden) + g * P, G * P,
-                  job.grad_hidden + runs[g]);
+  load_runs<A>(band, {task.grad_hidden, G}, 0, G, job.strip, job.grad_hidden);
   const std::vector<A> zeros(std::max(K, kRelationBlock));
-  for (int64_t r = first; r < last; ++r)
-    band.fill_run(static_cast<const A*>(f.phi) + r * P, R * P,
-                  job.image + runs[r - first]);
+  load_runs<T>(band, f.phi, first, last - first, job.strip, job.image);
   std::fill_n(job.grad_image, (last - first) * band.run(), A(0));
   backward_terms(f, band, job, first, last - first, runs.data(), runs.data(),
                  zeros.data());
-  for (int64_t r = first; r < last; ++r)
-    band.store_run(job.grad_image + runs[r - first],
-                   static_cast<A*>(task.grad_phi) + r * P, R * P);
+  store_runs<T>(band, job.grad_image, job.strip, task.grad_phi, first,
+                last - first);
+  load_strip<T>(f.psi, first, last - first, band.seen(), job.seen, job.psi);
   for (int64_t r = first; r < last; ++r) {
-    band.fill_planes(static_cast<const A*>(f.psi) + r * P, R * P, job.image);
+    band.fill_planes(job.psi + (r - first) * job.seen, job.image);
     std::fill_n(job.grad_image, band.planes(), A(0));
     backward_terms(f, band, job, R + r * K, K, band.tap_offsets().data(),
                    runs.data(), zeros.data());
-    band.fold_planes(job.grad_image, static_cast<A*>(task.grad_psi) + r * P,
-                     R * P);
+    band.fold_planes(job.grad_image, grad_psi.row(r - first));
   }
 }
 
-template <typename A>
+template <typename T>
 void backward(const PatchwiseHiddenBackward& task) {
+  using A = Accumulator<T>;
   const PatchwiseHiddenForward& f = task.forward;
   const int64_t R = f.relation_channels, G = f.weight_channels;
   const int64_t K = f.window.taps(), S = R * (K + 1);
@@ -187,25 +202,34 @@ void backward(const PatchwiseHiddenBackward& task) {
       bands.image_bands, bands.image_bands * blocks / kMostJobs);
   const int64_t pieces = (bands.image_bands + images - 1) / images;
   cpu::PartialSums<A> scale(pieces, S), shift(pieces, S), weight(pieces, G * S);
-  std::fill_n(static_cast<A*>(task.grad_psi), f.batch * R * f.window.pixels(),
-              A(0));
   const int64_t taps = std::max(K, kRelationBlock) * largest.run();
   const int64_t image =
       std::max(largest.planes(), kRelationBlock * largest.run());
+  const int64_t strip = kStripChannels * bands.own;
+  const int64_t psi = kRelationBlock * bands.seen;
   const auto job = [&](int64_t index, A* scratch) {
     const int64_t r = index % blocks * kRelationBlock, piece = index / blocks;
-    A* grad_taps = scratch + G * largest.run();
-    const Job<A> here = {
-        scale.of(piece), shift.of(piece),  weight.of(piece),        scratch,
-        grad_taps,       grad_taps + taps, grad_taps + taps + image};
+    const int64_t last = std::min(r + kRelationBlock, R);
+    A* const grad_taps = scratch + G * largest.run();
+    A* const images_at = grad_taps + taps;
+    A* const strips = images_at + 2 * image;
+    const Job<A> here = {scale.of(piece),   shift.of(piece), weight.of(piece),
+                         scratch,           grad_taps,       images_at,
+                         images_at + image, strips,          strips + strip,
+                         bands.seen};
+    MovingRows<A> grad_psi(strips + strip + psi, last - r, bands.seen);
     const int64_t end = std::min((piece + 1) * images, bands.image_bands);
-    for (int64_t at = piece * images; at < end; ++at)
-      for (int64_t row = 0; row < bands.row_bands; ++row)
-        backward_band(task, Band<A>(f.window, bands, f.batch, at, row), r,
-                      std::min(r + kRelationBlock, R), here);
+    for_each_band<A>(f.window, bands, f.batch, piece * images, end,
+                     [&](const Band<A>& band, const Range& complete) {
+                       grad_psi.move_to(band.seen());
+                       backward_band<T>(task, band, r, last, here, grad_psi);
+                       store_strip<T>(grad_psi.row(0), bands.seen, complete,
+                                      task.grad_psi, r, last - r);
+                     });
   };
   if (pieces > 0)
-    cpu::for_each_job<A>(pieces * blocks, G * largest.run() + taps + 2 * image,
+    cpu::for_each_job<A>(pieces * blocks,
+                         G * largest.run() + taps + 2 * image + strip + 2 * psi,
                          job);
   scale.store(static_cast<A*>(task.grad_scale));
   shift.store(static_cast<A*>(task.grad_shift));
@@ -215,13 +239,13 @@ void backward(const PatchwiseHiddenBackward& task) {
 }  // namespace
 
 void run_on_cpu(const PatchwiseHiddenForward& task) {
-  task.type == ScalarType::kFloat64 ? forward<double>(task)
-                                    : forward<float>(task);
+  with_scalar_type(task.type,
+                   [&](auto element) { forward<decltype(element)>(task); });
 }
 
 void run_on_cpu(const PatchwiseHiddenBackward& task) {
-  task.forward.type == ScalarType::kFloat64 ? backward<double>(task)
-                                            : backward<float>(task);
+  with_scalar_type(task.forward.type,
+                   [&](auto element) { backward<decltype(element)>(task); });
 }
 
 }  // namespace san::patchwise

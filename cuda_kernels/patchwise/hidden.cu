@@ -30,7 +30,8 @@ struct HiddenForward {
   int64_t jobs, blocks;  // blocks of 8 weight channels
   int R, G;
   int channels;  // relation channels at a time
-  const T *phi, *psi, *scale, *shift, *weight;
+  Channels<const T> phi, psi;
+  const T *scale, *shift, *weight;
   T* hidden;
 
   SAN_HOST_DEVICE int64_t S() const { return R * (layout.window.taps() + 1); }
@@ -63,15 +64,14 @@ __device__ void add_centre(const HiddenForward<T>& a, const Tile& tile, int g,
                            T (&sums)[kOwned][4]) {
   const Place place;
   const int64_t P = a.layout.window.pixels(), S = a.S();
-  const int64_t at = a.layout.at(tile, place.quad * 4);
+  const int64_t at = tile.image * P + a.layout.at(tile, place.quad * 4);
   for (int r = place.slot; r < a.R; r += place.slots) {
     const T scale = a.scale[r], shift = a.shift[r];
     T x[4];
     for (int j = 0; j < 4; ++j) {
-      const T y =
-          tile.holds(place.quad * 4 + j)
-              ? a.phi[(tile.image * a.R + r) * P + at + j] * scale + shift
-              : T(0);
+      const T y = tile.holds(place.quad * 4 + j)
+                      ? a.phi.at(at + j, r) * scale + shift
+                      : T(0);
       x[j] = relu(y);
     }
 #pragma unroll
@@ -95,8 +95,8 @@ __device__ void stage(const HiddenForward<T>& a, const HiddenMemory<T>& memory,
   const auto entry = [&](int index) {
     return first + index / slab.taps * K + index % slab.taps;
   };
-  stage_halos(a.layout, memory.sources, a.psi + (tile.image * a.R + r) * P, P,
-              channels, memory.halo);
+  stage_halos(a.layout, memory.sources, a.psi.from(tile.image * P, r), channels,
+              memory.halo);
   const int taps = channels * slab.taps;
   const int row = g + static_cast<int>(threadIdx.x) % kOwned;
   const T* weight = a.weight + row * a.S();
@@ -169,12 +169,14 @@ __global__ void __launch_bounds__(kMostThreads, sizeof(T) > 4 ? 1 : 2)
         }
       }
     }
-    add_parts(
-        sums, place.slots, 1, memory.parts, [&](int channel, int pixel, T sum) {
-          if (g + channel < a.G && tile.holds(pixel))
-            a.hidden[(tile.image * a.G + g + channel) * layout.window.pixels() +
-                     layout.at(tile, pixel)] = sum;
-        });
+    add_parts(sums, place.slots, 1, memory.parts,
+              [&](int channel, int pixel, T sum) {
+                if (g + channel < a.G && tile.holds(pixel))
+                  a.hidden[(tile.image * layout.window.pixels() +
+                            layout.at(tile, pixel)) *
+                               a.G +
+                           g + channel] = sum;
+              });
   }
 }
 
@@ -189,16 +191,15 @@ void run(const PatchwiseHiddenForward& task, void* stream) {
   const int64_t blocks = pieces(G, kOwned);
   const int64_t jobs = task.batch * layout.down() * layout.across() * blocks;
   if (jobs == 0) return;
-  launch(
-      &hidden_forward<T>,
-      {blocks_for(jobs), kMostThreads,
-       HiddenMemory<T>::bytes(layout, channels)},
-      stream,
-      HiddenForward<T>{
-          layout, jobs, blocks, R, G, channels, static_cast<const T*>(task.phi),
-          static_cast<const T*>(task.psi), static_cast<const T*>(task.scale),
-          static_cast<const T*>(task.shift), static_cast<const T*>(task.weight),
-          static_cast<T*>(task.hidden)});
+  launch(&hidden_forward<T>,
+         {blocks_for(jobs), kMostThreads,
+          HiddenMemory<T>::bytes(layout, channels)},
+         stream,
+         HiddenForward<T>{
+             layout, jobs, blocks, R, G, channels, channels_of<T>(task.phi),
+             channels_of<T>(task.psi), static_cast<const T*>(task.scale),
+             static_cast<const T*>(task.shift),
+             static_cast<const T*>(task.weight), static_cast<T*>(task.hidden)});
 }
 
 }  // namespace

@@ -26,8 +26,9 @@ struct Relation {
   Layout layout;
   int R, G;
   int64_t S;
-  const T *psi, *scale, *shift, *weight, *grad_hidden;
-  T* grad_psi;
+  Channels<const T> psi;
+  const T *scale, *shift, *weight, *grad_hidden;
+  Channels<T> grad_psi;
 };
 
 template <typename T>
@@ -90,7 +91,6 @@ __global__ void __launch_bounds__(kMostThreads, sizeof(T) > 4 ? 1 : 2)
     const int64_t top = n * layout.down() + band * a.bands.height;
     const int64_t end =
         n * layout.down() + min((band + 1) * a.bands.height, layout.down());
-    const int64_t plane = (n * b.R + r) * P;
     for (int index = 0; index < layout.slabs(); ++index) {
       const Slab slab = layout.slab(index);
       const int64_t s = b.R + r * K + slab.first * layout.k();
@@ -101,7 +101,7 @@ __global__ void __launch_bounds__(kMostThreads, sizeof(T) > 4 ? 1 : 2)
         __syncthreads();
         memory.sources.find(layout, tile, slab);
         __syncthreads();
-        stage_halo(layout, memory.sources, b.psi + plane, memory.halo);
+        stage_halo(layout, memory.sources, b.psi.from(n * P, r), memory.halo);
         T grads[kOwned][4] = {};
         mix(layout, tile, slab,
             {b.grad_hidden + n * b.G * P, b.weight + s, b.G, 1, b.S},
@@ -110,7 +110,7 @@ __global__ void __launch_bounds__(kMostThreads, sizeof(T) > 4 ? 1 : 2)
         store_taps(slab, grads, memory.matrix);
         __syncthreads();
         spread<false, T>(layout, tile, slab, memory.sources, memory.matrix,
-                         nullptr, 1, memory.places, b.grad_psi + plane, 0);
+                         nullptr, 1, memory.places, b.grad_psi.from(n * P, r));
       }
       T* const partials = a.partials + (n * a.bands.count + band) * 2 * b.S + s;
       store_affine(sums, slab.taps, memory.matrix, partials, partials + b.S);
@@ -178,10 +178,11 @@ __global__ void __launch_bounds__(kMostThreads, sizeof(T) > 4 ? 1 : 2)
       const Tile tile = layout.tile(at);
       __syncthreads();
       memory.sources.find(layout, tile, slab);
-      stage_tile(layout, tile, b.grad_hidden + (tile.image * b.G + g) * P, P,
-                 product.columns, memory.columns, kTapStride);
+      stage_tile<T>(layout, tile,
+                    {b.grad_hidden + tile.image * P * b.G + g, b.G},
+                    product.columns, memory.columns, kTapStride);
       __syncthreads();
-      stage_halo(layout, memory.sources, b.psi + (tile.image * b.R + r) * P,
+      stage_halo(layout, memory.sources, b.psi.from(tile.image * P, r),
                  memory.halo);
       __syncthreads();
       make_taps(b, memory, tile, slab, s);
@@ -254,17 +255,19 @@ void run(const PatchwiseHiddenBackward& task, void* stream) {
                                 R,
                                 G,
                                 S,
-                                static_cast<const T*>(f.psi),
+                                channels_of<T>(f.psi),
                                 static_cast<const T*>(f.scale),
                                 static_cast<const T*>(f.shift),
                                 static_cast<const T*>(f.weight),
                                 static_cast<const T*>(task.grad_hidden),
-                                static_cast<T*>(task.grad_psi)};
+                                channels_of<T>(task.grad_psi)};
   const int64_t parts = f.batch * bands.count;
   T* const affine = static_cast<T*>(task.workspace);
   T* const weight = affine + parts * 2 * S;
   launch_centre_gradients(task, weight + chunks.count * G * S, stream);
-  launch_zeros(relation.grad_psi, f.batch * R * f.window.pixels(), stream);
+  launch_zeros<T>({relation.grad_psi.data, f.batch * f.window.pixels(), R,
+                   relation.grad_psi.pitch},
+                  stream);
   launch_tap_gradients(relation, bands, f.batch, affine, stream);
   launch_weight_gradients(relation, chunks, weight, stream);
   // Without the first R entries, which are those of phi.

@@ -8,5 +8,7 @@ SAN_CHOOSE_TABLE(PatchwiseKernels, patchwise_kernels)
 
 template const PatchwiseKernels<float>& patchwise_kernels();
 template const PatchwiseKernels<double>& patchwise_kernels();
+template const PatchwiseKernels<float16>& patchwise_kernels();
+template const PatchwiseKernels<bfloat16>& patchwise_kernels();
 
 }  // namespace san::patchwise

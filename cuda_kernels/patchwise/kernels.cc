@@ -9,6 +9,7 @@
 #include <type_traits>
 
 #include "cuda_kernels/cpu/instruction_set.h"
+#include "cuda_kernels/cpu/transposition.h"
 #include "cuda_kernels/cpu/vectors.h"
 #include "cuda_kernels/relu.h"
 
@@ -105,6 +106,18 @@ inline __attribute__((always_inline)) void for_each_columns(int64_t columns,
     i += 2 * kL;
   }
   for (; i < columns; i += kL) f(i, std::integral_constant<int, 1>());
+}
+
+template <typename T, typename A>
+void load_strip(const Strip<const T, A>& a) {
+  cpu::transpose<true>(a.image, a.pitch, a.rows, a.stride, a.pixels,
+                       a.channels);
+}
+
+template <typename T, typename A>
+void store_strip(const Strip<T, const A>& a) {
+  cpu::transpose<false>(a.rows, a.stride, a.image, a.pitch, a.channels,
+                        a.pixels);
 }
 
 template <typename A>
@@ -270,13 +283,16 @@ void rectified(const Rectified<A>& a) {
 
 }  // namespace
 
-template <typename A>
-PatchwiseKernels<A> SAN_TABLE(patchwise_kernels)() {
-  return {has_nan<A>,         mix<A>,      gram<A>, weigh<A>,
-          weigh_gradients<A>, rectified<A>};
+template <typename T>
+PatchwiseKernels<T> SAN_TABLE(patchwise_kernels)() {
+  using A = Accumulator<T>;
+  return {load_strip<T, A>, store_strip<T, A>,  has_nan<A>,  mix<A>, gram<A>,
+          weigh<A>,         weigh_gradients<A>, rectified<A>};
 }
 
 template PatchwiseKernels<float> SAN_TABLE(patchwise_kernels)();
 template PatchwiseKernels<double> SAN_TABLE(patchwise_kernels)();
+template PatchwiseKernels<float16> SAN_TABLE(patchwise_kernels)();
+template PatchwiseKernels<bfloat16> SAN_TABLE(patchwise_kernels)();
 
 }  // namespace san::patchwise

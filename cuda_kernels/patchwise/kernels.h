@@ -9,6 +9,8 @@
 
 #include <cstdint>
 
+#include "cuda_kernels/scalar_types.h"
+
 namespace san::patchwise {
 
 // A multiple of the widest vector, for float and for double.
@@ -92,8 +94,21 @@ struct Rectified {
   int64_t terms, columns, stride;
 };
 
-template <typename A>
+// Some channels of `pixels` pixels, as T in channels-last, of an image whose
+// pixels are `pitch` elements apart, and as A in rows, one channel each, that
+// are `stride` elements apart.
+template <typename T, typename A>
+struct Strip {
+  T* image;
+  A* rows;
+  int64_t pixels, channels, pitch, stride;
+};
+
+template <typename T>
 struct PatchwiseKernels {
+  using A = Accumulator<T>;
+  void (*load)(const Strip<const T, A>&);   // rows from the image
+  void (*store)(const Strip<T, const A>&);  // the image from rows
   bool (*has_nan)(const A*, int64_t count);
   void (*mix)(const Mix<A>&);
   void (*gram)(const Gram<A>&);
@@ -103,8 +118,8 @@ struct PatchwiseKernels {
 };
 
 // The table for the instruction set in use (cpu/instruction_set.h).
-template <typename A>
-const PatchwiseKernels<A>& patchwise_kernels();
+template <typename T>
+const PatchwiseKernels<T>& patchwise_kernels();
 
 }  // namespace san::patchwise
 

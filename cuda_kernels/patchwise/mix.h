@@ -16,7 +16,7 @@ namespace {
 constexpr int kDepth = 16;
 
 // sums[tap, p] = sum over d of weight[tap * tap_step + d * depth_step]
-//                              * image[d * pixels + p]
+//                              * image[p * depth + d]
 template <typename T>
 struct Mix {
   const T *image, *weight;
@@ -75,11 +75,11 @@ __device__ void mix(const Layout& layout, const Tile& tile, const Slab& slab,
                     const Mix<T>& m, const MixMemory<T>& memory,
                     T (&sums)[kOwned][4]) {
   const Place place;
-  const int64_t P = layout.window.pixels();
   for (int first = 0; first < m.depth; first += kDepth) {
     const int depth = m.depth - first < kDepth ? m.depth - first : kDepth;
     __syncthreads();
-    stage_tile(layout, tile, m.image + first * P, P, depth, memory.pixels);
+    stage_tile<T>(layout, tile, {m.image + first, m.depth}, depth,
+                  memory.pixels);
     stage_weights(m, memory, slab.taps, layout.rows(), first, depth);
     __syncthreads();
     if (place.slot * kOwned >= slab.taps) continue;

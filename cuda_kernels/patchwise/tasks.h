@@ -13,9 +13,11 @@
 // N batch, R channels of phi and psi, S = R * (K + 1), G weight channels, C
 // value channels (a multiple of G), K = kernel_size^2 taps of an odd footprint,
 // H W image, P = H * W pixels. at(p, t) is tap t of the footprint centred at p,
-// mirrored at the edges. Images are [N, channels, H, W]; everything is dense,
-// row-major and of one scalar type, float32 or float64. Nothing with both K and
-// P elements is ever in memory.
+// mirrored at the edges. Nothing with both K and P elements is ever in memory.
+//
+// Images are in channels-last: [N, H, W, channels], where pixels may be further
+// apart, because phi, psi and value are channels of one image. hidden and the
+// parameters are dense, and of the accumulator's type: float32 for half types.
 #ifndef CUDA_KERNELS_PATCHWISE_TASKS_H_
 #define CUDA_KERNELS_PATCHWISE_TASKS_H_
 
@@ -26,23 +28,30 @@ namespace san::patchwise {
 
 constexpr int64_t kLargestFootprint = 127;
 
+// An image [N, H, W, channels] whose pixels are `pitch` elements apart.
+template <typename V>
+struct PixelsOf {
+  V* data;
+  int64_t pitch;
+};
+using Pixels = PixelsOf<const void>;
+using WritablePixels = PixelsOf<void>;
+
 struct PatchwiseHiddenForward {
-  ScalarType type;
+  ScalarType type;  // of phi and psi
   int64_t batch, relation_channels, weight_channels;
   Window window;
-  const void* phi;     // [N, R, H, W]
-  const void* psi;     // [N, R, H, W]
+  Pixels phi, psi;     // [N, H, W, R]
   const void* scale;   // [S]
   const void* shift;   // [S]
   const void* weight;  // [G, S]
-  void* hidden;        // [N, G, H, W]
+  void* hidden;        // [N, H, W, G]
 };
 
 struct PatchwiseHiddenBackward {
   PatchwiseHiddenForward forward;  // hidden is not read
-  const void* grad_hidden;         // [N, G, H, W]
-  void* grad_phi;
-  void* grad_psi;
+  const void* grad_hidden;         // [N, H, W, G]
+  WritablePixels grad_phi, grad_psi;
   void* grad_scale;
   void* grad_shift;
   void* grad_weight;
@@ -50,21 +59,21 @@ struct PatchwiseHiddenBackward {
 };
 
 struct PatchwiseCoreForward {
-  ScalarType type;
+  ScalarType type;  // of value and output
   int64_t batch, channels, weight_channels;
   Window window;
-  const void* hidden;  // [N, G, H, W]
-  const void* value;   // [N, C, H, W]
+  const void* hidden;  // [N, H, W, G]
+  Pixels value;        // [N, H, W, C]
   const void* weight;  // [G, K, G]
   const void* bias;    // [G, K]
-  void* output;        // [N, C, H, W]
+  WritablePixels output;
 };
 
 struct PatchwiseCoreBackward {
   PatchwiseCoreForward forward;  // output is not read
-  const void* grad_output;       // [N, C, H, W]
+  Pixels grad_output;
   void* grad_hidden;
-  void* grad_value;
+  WritablePixels grad_value;
   void* grad_weight;
   void* grad_bias;
   void* workspace;  // on CUDA: workspace_elements of the task's type

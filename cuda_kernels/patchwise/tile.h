@@ -140,6 +140,33 @@ inline Layout layout_of(const Window& window) {
   return layout;
 }
 
+// Channels of an image, `step` apart, from some first one on, of pixels that
+// are `pitch` apart.
+template <typename T>
+struct Channels {
+  T* data;
+  int64_t pitch, step = 1;
+
+  __device__ T& at(int64_t pixel, int64_t channel = 0) const {
+    return data[pixel * pitch + channel * step];
+  }
+  // From this pixel and channel on, every step-th of them.
+  __device__ Channels from(int64_t pixel, int64_t channel,
+                           int64_t step = 1) const {
+    return {data + pixel * pitch + channel, pitch, step};
+  }
+};
+
+template <typename T>
+Channels<const T> channels_of(const Pixels& image) {
+  return {static_cast<const T*>(image.data), image.pitch};
+}
+
+template <typename T>
+Channels<T> channels_of(const WritablePixels& image) {
+  return {static_cast<T*>(image.data), image.pitch};
+}
+
 // What each tap of a slab shows of a tile: the image row of each row of the
 // halo, the image column of each column, and the way in the halo from a pixel
 // to what its tap shows.
@@ -196,39 +223,41 @@ __device__ void copy(int first, int count, int step, Load load, Store store) {
   }
 }
 
-// Copies the halo of a plane.
+// Copies the halo of a channel.
 template <typename T>
 __device__ void stage_halo(const Layout& layout, const Sources& sources,
-                           const T* plane, T* halo) {
+                           const Channels<const T>& image, T* halo) {
   const int64_t W = layout.window.columns.size;
   for (int i = threadIdx.x % 16; i < layout.halo_columns(); i += 16)
     copy<T>(
         threadIdx.x / 16, layout.halo_rows(), blockDim.x / 16,
-        [&](int j) { return plane[sources.rows[j] * W + sources.columns[i]]; },
+        [&](int j) {
+          return image.at(sources.rows[j] * W + sources.columns[i]);
+        },
         [&](int j, T value) { halo[j * layout.stride + i] = value; });
 }
 
-// Copies the halos of `count` planes, which are `step` apart.
+// Copies the halos of `count` channels.
 template <typename T>
 __device__ void stage_halos(const Layout& layout, const Sources& sources,
-                            const T* planes, int64_t step, int count,
+                            const Channels<const T>& image, int count,
                             T* halos) {
   const int64_t W = layout.window.columns.size;
   for (int j = threadIdx.x / 16; j < layout.halo_rows(); j += blockDim.x / 16)
     for (int i = threadIdx.x % 16; i < layout.halo_columns(); i += 16) {
-      const T* from = planes + sources.rows[j] * W + sources.columns[i];
+      const int64_t pixel = sources.rows[j] * W + sources.columns[i];
       T* to = halos + j * layout.stride + i;
       copy<T>(
-          0, count, 1, [&](int c) { return from[c * step]; },
+          0, count, 1, [&](int c) { return image.at(pixel, c); },
           [&](int c, T value) { to[c * layout.halo()] = value; });
     }
 }
 
-// Copies a tile of some channels, which are `step` apart, of an image, with
-// zeros where the image ends, to pixels[channel * stride + pixel * spacing].
+// Copies a tile of some channels, with zeros where the image ends, to
+// pixels[channel * stride + pixel * spacing].
 template <typename T>
 __device__ void stage_tile(const Layout& layout, const Tile& tile,
-                           const T* image, int64_t step, int channels,
+                           const Channels<const T>& image, int channels,
                            T* pixels, int stride = kTilePixels,
                            int spacing = 1) {
   const int pixel = threadIdx.x % kTilePixels;
@@ -236,7 +265,7 @@ __device__ void stage_tile(const Layout& layout, const Tile& tile,
   const bool inside = tile.holds(pixel);
   copy<T>(
       threadIdx.x / kTilePixels, channels, blockDim.x / kTilePixels,
-      [&](int c) { return inside ? image[c * step + at] : T(0); },
+      [&](int c) { return inside ? image.at(at, c) : T(0); },
       [&](int c, T value) { pixels[c * stride + pixel * spacing] = value; });
 }
 

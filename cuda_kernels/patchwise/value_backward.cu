@@ -25,8 +25,9 @@ struct ValueGradients {
   int64_t bands_now, jobs;
   int first_band;       // then every second one
   int C, G, M, blocks;  // blocks of 8 of M channels
-  const T *hidden, *weight, *bias, *grad_output;
-  T* grad_value;
+  const T *hidden, *weight, *bias;
+  Channels<const T> grad_output;
+  Channels<T> grad_value;
 };
 
 template <typename T>
@@ -60,7 +61,7 @@ __global__ void __launch_bounds__(kMostThreads, sizeof(T) > 4 ? 1 : 2)
     const int64_t top = n * layout.down() + band * a.bands.height;
     const int64_t end =
         n * layout.down() + min((band + 1) * a.bands.height, layout.down());
-    const int64_t planes = (n * a.C + g + int64_t{first} * a.G) * P;
+    const int64_t channel = g + int64_t{first} * a.G;
     for (int index = 0; index < layout.slabs(); ++index) {
       const Slab slab = layout.slab(index);
       const int64_t row = g * K + slab.first * layout.k();
@@ -69,15 +70,15 @@ __global__ void __launch_bounds__(kMostThreads, sizeof(T) > 4 ? 1 : 2)
         const Tile tile = layout.tile(at);
         __syncthreads();
         memory.sources.find(layout, tile, slab);
-        stage_tile(layout, tile, a.grad_output + planes, a.G * P, members,
-                   memory.factors, 1, kOwned);
+        stage_tile(layout, tile, a.grad_output.from(n * P, channel, a.G),
+                   members, memory.factors, 1, kOwned);
         make_weights(layout, tile, slab, a.hidden + n * a.G * P,
                      a.weight + row * a.G, a.bias + row, a.G, memory.mix,
                      memory.matrix);
         __syncthreads();
         spread<true>(layout, tile, slab, memory.sources, memory.matrix,
                      memory.factors, members, memory.places,
-                     a.grad_value + planes, a.G * P);
+                     a.grad_value.from(n * P, channel, a.G));
       }
     }
   }
@@ -96,8 +97,10 @@ void run(const PatchwiseCoreBackward& task, void* stream) {
     return arena.bytes();
   };
   const Layout layout = fitting_layout(f.window, bytes);
-  auto* const grad_value = static_cast<T*>(task.grad_value);
-  launch_zeros(grad_value, f.batch * C * f.window.pixels(), stream);
+  const auto grad_value = channels_of<T>(task.grad_value);
+  launch_zeros<T>(
+      {grad_value.data, f.batch * f.window.pixels(), C, grad_value.pitch},
+      stream);
   // One launch for every second band, so that no two blocks meet.
   for (int first = 0; first < 2; ++first) {
     const int64_t bands_now = (bands.count + 1 - first) / 2;
@@ -105,11 +108,11 @@ void run(const PatchwiseCoreBackward& task, void* stream) {
     if (jobs > 0)
       launch(&value_gradients<T>,
              {blocks_for(jobs), threads_for(layout), bytes(layout)}, stream,
-             ValueGradients<T>{
-                 layout, bands, bands_now, jobs, first, C, G, C / G, blocks,
-                 static_cast<const T*>(f.hidden),
-                 static_cast<const T*>(f.weight), static_cast<const T*>(f.bias),
-                 static_cast<const T*>(task.grad_output), grad_value});
+             ValueGradients<T>{layout, bands, bands_now, jobs, first, C, G,
+                               C / G, blocks, static_cast<const T*>(f.hidden),
+                               static_cast<const T*>(f.weight),
+                               static_cast<const T*>(f.bias),
+                               channels_of<T>(task.grad_output), grad_value});
   }
 }
 

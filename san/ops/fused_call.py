@@ -37,6 +37,24 @@ def dense_image(image: Tensor) -> Tensor:
     return image.detach().permute(0, 2, 3, 1).contiguous()
 
 
+def pixels(image: Tensor) -> Tensor:
+    """[N, C, H, W] as [N, H, W, C] whose pixels are one distance apart.
+
+    What is in channels-last, and some of its channels, are as they are; of
+    others a dense copy.
+    """
+    image = image.detach().permute(0, 2, 3, 1)
+    sizes, strides = image.shape, image.stride()
+    apart = [strides[i] for i in range(3) if sizes[i] != 1]
+    pitch = apart[-1] if apart else sizes[3]
+    expected = (pitch * sizes[1] * sizes[2], pitch * sizes[2], pitch, 1)
+    fits = all(
+        size == 1 or stride == wanted
+        for size, stride, wanted in zip(sizes, strides, expected, strict=True)
+    )
+    return image if fits and pitch >= sizes[3] else image.contiguous()
+
+
 def like_image(image: Tensor) -> Tensor:
     """Like [N, C, H, W], in channels-last; without values."""
     batch, channels, height, width = image.shape

@@ -15,9 +15,9 @@ from torch import nn
 from torch.nn import functional as F
 
 from san.norms import Moments, scale_and_shift
-from san.ops.fused_call import without_autocast
+from san.ops.fused_call import compute_dtype, without_autocast
 from san.ops.mapping import mapping_layers
-from san.ops.patchwise_core import LARGEST_FOOTPRINT
+from san.ops.patchwise_core import LARGEST_FOOTPRINT, as_taken
 from san.ops.window import check_alike, check_tensor, mirrored
 
 _OP = "patchwise_attention"
@@ -37,7 +37,8 @@ def patchwise_attention(
     use and track the statistics of the batch.
 
     Args:
-      phi: [N, R, H, W].
+      phi: [N, R, H, W]; like psi and value fastest in channels-last, or as
+        some of the channels of an image that is.
       psi: [N, R, H, W].
       value: [N, C, H, W].
       mapping: gamma, as PatchwiseAttention has it: batch normalisation of
@@ -47,7 +48,7 @@ def patchwise_attention(
       kernel_size: k; odd, at most 127.
 
     Returns:
-      [N, C, H, W], of the dtype of value.
+      [N, C, H, W] in channels-last, of the dtype of value.
 
     Raises:
       ValueError: if an argument is none of the above, with the rule that it
@@ -56,20 +57,20 @@ def patchwise_attention(
     _check(phi, psi, value, mapping, kernel_size)
     norms, _, matrices = mapping_layers(_OP, mapping, 2)
     (norm, hidden_norm), (squeeze, expand) = norms, matrices
-    dtype = value.dtype
+    dtype = compute_dtype(value.dtype)
     with without_autocast(value):
-        if dtype != torch.float64:
-            phi, psi, value = phi.float(), psi.float(), value.float()
-        hidden = _hidden(phi, psi, norm, squeeze.weight, kernel_size)
+        hidden = _hidden(
+            as_taken(phi), as_taken(psi), norm, squeeze.weight, kernel_size
+        )
         hidden = _normalised(hidden, hidden_norm)
         groups = hidden.shape[1]
         shape = (groups, kernel_size, kernel_size)
         return torch.ops.san.patchwise_core(
             hidden,
-            value,
-            expand.weight.to(value.dtype).view(*shape, groups),
-            expand.bias.to(value.dtype).view(1, *shape),
-        ).to(dtype)
+            as_taken(value),
+            expand.weight.to(dtype).view(*shape, groups),
+            expand.bias.to(dtype).view(1, *shape),
+        ).to(value.dtype)
 
 
 def _normalised(hidden: torch.Tensor, norm: Any) -> torch.Tensor:
@@ -96,15 +97,18 @@ def _hidden(
     kernel_size: int,
 ) -> torch.Tensor:
     """The hidden layer of the mapping before its normalisation, [N,G,H,W]."""
+    dtype = compute_dtype(phi.dtype)
     scale, shift = scale_and_shift(
-        norm, lambda: _relation_moments(phi, psi, kernel_size), phi.dtype
+        norm,
+        lambda: _relation_moments(phi.to(dtype), psi, kernel_size),
+        dtype,
     )
     return torch.ops.san.patchwise_hidden(
         phi,
         psi,
         scale.view(1, -1, 1, 1),
         shift.view(1, -1, 1, 1),
-        weight.to(phi.dtype),
+        weight.to(dtype),
         kernel_size,
     )
 

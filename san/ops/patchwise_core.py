@@ -7,6 +7,10 @@ the footprint exist for a few pixels at a time. Both compute again what their
 derivative needs. How they become an attention block with batch norms is in
 `patchwise_attention`, the arithmetic is in cuda_kernels/patchwise/tasks.h.
 
+Images are in channels-last, and may be some of the channels of one: others
+are copied. The hidden layer and the parameters are float32 where images are
+of a half type, which the kernels of the CPU read and write themselves.
+
 Shape letters: N batch, R relation channels, G weight channels, C value
 channels, H W image, k footprint, K = k * k taps, P = H * W pixels.
 """
@@ -16,25 +20,50 @@ from typing import Any
 import torch
 
 import cuda_kernels
-from san.ops.fused_call import run_fused
+from san.ops.fused_call import (
+    compute_dtype,
+    like_image,
+    pixels,
+    run_fused,
+)
 from san.ops.registration import define
 
 # Rows and columns: further taps would not fit the kernels' buffers.
 LARGEST_FOOTPRINT = cuda_kernels.LARGEST_PATCHWISE_FOOTPRINT
 
 
+def as_taken(image: torch.Tensor) -> torch.Tensor:
+    """An image in a dtype that the kernels of its device read."""
+    if image.device.type == "cpu":
+        return image
+    return image.to(compute_dtype(image.dtype))
+
+
 def _dense(*tensors: torch.Tensor) -> list[torch.Tensor]:
-    """Dense views or copies; an output has to be dense already."""
+    """Parameters as the kernels take them."""
     return [t.detach().contiguous() for t in tensors]
 
 
-def _hidden_forward(phi: torch.Tensor, *inputs: Any) -> torch.Tensor:
-    *tensors, kernel_size = inputs
-    hidden = _fake_hidden_forward(phi, *inputs)
+def _pixels(*images: torch.Tensor) -> list[torch.Tensor]:
+    """Images as the kernels take them."""
+    return [pixels(image) for image in images]
+
+
+def _dense_pixels(image: torch.Tensor) -> torch.Tensor:
+    """The hidden layer, or its gradient, as the kernels take it."""
+    return pixels(image).contiguous()
+
+
+def _hidden_forward(
+    phi: torch.Tensor, psi: torch.Tensor, *inputs: Any
+) -> torch.Tensor:
+    *parameters, kernel_size = inputs
+    hidden = _fake_hidden_forward(phi, psi, *inputs)
     run_fused(
         cuda_kernels.patchwise_hidden_forward,
-        *_dense(phi, *tensors),
-        hidden,
+        *_pixels(phi, psi),
+        *_dense(*parameters),
+        *_pixels(hidden),
         kernel_size=kernel_size,
     )
     return hidden
@@ -42,8 +71,9 @@ def _hidden_forward(phi: torch.Tensor, *inputs: Any) -> torch.Tensor:
 
 def _fake_hidden_forward(phi: torch.Tensor, *inputs: Any) -> torch.Tensor:
     batch, _, height, width = phi.shape
-    groups = inputs[-2].shape[0]
-    return phi.new_empty((batch, groups, height, width))
+    weight = inputs[-2]
+    hidden = weight.new_empty((batch, height, width, weight.shape[0]))
+    return hidden.permute(0, 3, 1, 2)
 
 
 def _core_forward(
@@ -52,11 +82,13 @@ def _core_forward(
     weight: torch.Tensor,
     bias: torch.Tensor,
 ) -> torch.Tensor:
-    output = _fake_core_forward(hidden, value, weight, bias)
+    output = like_image(value)
     run_fused(
         cuda_kernels.patchwise_core_forward,
-        *_dense(hidden, value, weight, bias),
-        output,
+        _dense_pixels(hidden),
+        *_pixels(value),
+        *_dense(weight, bias),
+        *_pixels(output),
     )
     return output
 
@@ -67,27 +99,35 @@ def _fake_core_forward(
     weight: torch.Tensor,
     bias: torch.Tensor,
 ) -> torch.Tensor:
-    return value.new_empty(value.shape)
+    return like_image(value)
 
 
 def _fake_backward(
-    grad: torch.Tensor, *inputs: Any
+    grad: torch.Tensor, first: torch.Tensor, second: torch.Tensor, *rest: Any
 ) -> tuple[torch.Tensor, ...]:
-    tensors = (t for t in inputs if isinstance(t, torch.Tensor))
-    return tuple(t.new_empty(t.shape) for t in tensors)
+    """Gradients of two images and of the parameters."""
+    parameters = (t for t in rest if isinstance(t, torch.Tensor))
+    return (
+        like_image(first),
+        like_image(second),
+        *(t.new_empty(t.shape) for t in parameters),
+    )
 
 
 def _hidden_backward(
-    grad: torch.Tensor, *inputs: Any
+    grad: torch.Tensor, phi: torch.Tensor, psi: torch.Tensor, *inputs: Any
 ) -> tuple[torch.Tensor, ...]:
-    *tensors, kernel_size = inputs
-    grads = _fake_backward(grad, *tensors)
+    *parameters, kernel_size = inputs
+    grads = _fake_backward(grad, phi, psi, *parameters)
     run_fused(
         cuda_kernels.patchwise_hidden_backward,
-        *_dense(grad, *tensors),
-        *grads,
+        _dense_pixels(grad),
+        *_pixels(phi, psi),
+        *_dense(*parameters),
+        *_pixels(*grads[:2]),
+        *grads[2:],
         workspace=lambda: cuda_kernels.patchwise_hidden_workspace(
-            *tensors[0].shape,
+            *phi.shape,
             weight_channels=grad.shape[1],
             kernel_size=kernel_size,
         ),
@@ -98,14 +138,21 @@ def _hidden_backward(
 
 
 def _core_backward(
-    grad: torch.Tensor, *inputs: torch.Tensor
+    grad: torch.Tensor,
+    hidden: torch.Tensor,
+    value: torch.Tensor,
+    weight: torch.Tensor,
+    bias: torch.Tensor,
 ) -> tuple[torch.Tensor, ...]:
-    grads = _fake_backward(grad, *inputs)
-    _, value, weight, _ = inputs
+    grads = _fake_backward(grad, hidden, value, weight, bias)
     run_fused(
         cuda_kernels.patchwise_core_backward,
-        *_dense(grad, *inputs),
-        *grads,
+        *_pixels(grad),
+        _dense_pixels(hidden),
+        *_pixels(value),
+        *_dense(weight, bias),
+        *_pixels(*grads[:2]),
+        *grads[2:],
         workspace=lambda: cuda_kernels.patchwise_core_workspace(
             *value.shape,
             weight_channels=weight.shape[0],

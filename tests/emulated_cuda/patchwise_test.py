@@ -36,23 +36,25 @@ def random_arrays(shapes, dtype):
 def hidden_arrays(shape, dtype):
     """grad_hidden, phi, psi, scale, shift and weight."""
     N, R, G, _, H, W, k = shape
-    image, S = (N, R, H, W), R * (k * k + 1)
+    image, S = (N, H, W, R), R * (k * k + 1)
     small = (1, S, 1, 1)
-    shapes = [(N, G, H, W), image, image, small, small, (G, S, 1, 1)]
+    shapes = [(N, H, W, G), image, image, small, small, (G, S, 1, 1)]
     return random_arrays(shapes, dtype)
 
 
 def core_arrays(shape, dtype):
     """grad_output, hidden, value, weight and bias."""
     N, _, G, C, H, W, k = shape
-    images = [(N, C, H, W), (N, G, H, W), (N, C, H, W)]
+    images = [(N, H, W, C), (N, H, W, G), (N, H, W, C)]
     return random_arrays([*images, (G, k, k, G), (1, G, k, k)], dtype)
 
 
 def workspace(module, op, image, groups, kernel_size):
     """Memory for a backward pass, not-a-numbers all over."""
     size = getattr(module, f"patchwise_{op}_workspace")
-    count = size(*image.shape, weight_channels=groups, kernel_size=kernel_size)
+    batch, *sides, channels = image.shape
+    sizes = {"weight_channels": groups, "kernel_size": kernel_size}
+    count = size(batch, channels, *sides, **sizes)
     return np.full((1, 1, 1, count), np.nan, image.dtype)
 
 
@@ -119,7 +121,7 @@ def test_equals_the_cpu_in_float32(op):
 )
 def test_not_a_number_is_passed_on(op, argument, shape, place):
     def spoil(arrays):
-        arrays[argument][:, -1][place] = np.nan
+        arrays[argument][..., -1][place] = np.nan
 
     check(op, shape, "float64", twice=False, spoil=spoil)
 

@@ -114,18 +114,33 @@ def random_arrays(shapes, dtype="float64"):
 def hidden_arrays(shape, dtype="float64"):
     """grad_hidden, phi, psi, scale, shift and weight."""
     N, R, G, _, H, W, k = shape
-    image, S = (N, R, H, W), R * (k * k + 1)
+    image, S = (N, H, W, R), R * (k * k + 1)
     small = (1, S, 1, 1)
     return random_arrays(
-        [(N, G, H, W), image, image, small, small, (G, S, 1, 1)], dtype
+        [(N, H, W, G), image, image, small, small, (G, S, 1, 1)], dtype
     )
 
 
 def core_arrays(shape, dtype="float64"):
     """grad_output, hidden, value, weight and bias."""
     N, _, G, C, H, W, k = shape
-    images = [(N, C, H, W), (N, G, H, W), (N, C, H, W)]
+    images = [(N, H, W, C), (N, H, W, G), (N, H, W, C)]
     return random_arrays([*images, (G, k, k, G), (1, G, k, k)], dtype)
+
+
+# Which arguments, and which results, are images.
+IMAGES = {"hidden": (0, 1, 2), "core": (0, 1, 2)}
+
+
+def defined(op, arrays, kernel_size):
+    """What the definition, which has [N, C, H, W], makes of the arrays."""
+    exact = [a.astype("float64") for a in arrays]
+    for i in IMAGES[op]:
+        exact[i] = exact[i].transpose(0, 3, 1, 2)
+    results = list(OPS[op][1](*exact, kernel_size))
+    for i in IMAGES[op]:
+        results[i] = results[i].transpose(0, 2, 3, 1)
+    return results
 
 
 OPS = {
@@ -169,9 +184,8 @@ def instruction_set(request):
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("op", OPS)
 def test_equals_the_definition(instruction_set, op, shape, dtype):
-    make, expected, *_ = OPS[op]
-    arrays = make(shape, dtype)
-    exact = expected(*(a.astype("float64") for a in arrays), shape[-1])
+    arrays = OPS[op][0](shape, dtype)
+    exact = defined(op, arrays, shape[-1])
     for got, wanted in zip(run(op, shape[-1], *arrays), exact, strict=True):
         scale = np.abs(wanted).max() + 1
         np.testing.assert_allclose(
@@ -189,12 +203,46 @@ def test_equals_the_definition(instruction_set, op, shape, dtype):
     ids=["phi", "psi", "hidden", "value"],
 )
 def test_not_a_number_is_passed_on(instruction_set, op, argument, shape, place):
-    make, expected, *_ = OPS[op]
-    arrays = make(shape)
-    arrays[argument][:, -1][place] = np.nan
-    exact = expected(*arrays, shape[-1])
+    arrays = OPS[op][0](shape)
+    arrays[argument][..., -1][place] = np.nan
+    exact = defined(op, arrays, shape[-1])
     for got, wanted in zip(run(op, shape[-1], *arrays), exact, strict=True):
         np.testing.assert_allclose(got, wanted, rtol=1e-9, atol=1e-9)
+
+
+def spread(arrays, pitch):
+    """The arrays as channels of one image of so many, one after another."""
+    whole = np.full((*arrays[0].shape[:3], pitch), np.nan, arrays[0].dtype)
+    parts, first = [], 1
+    for array in arrays:
+        part = whole[..., first : first + array.shape[3]]
+        part[...] = array
+        parts.append(part)
+        first += array.shape[3]
+    return whole, parts
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_images_may_be_channels_of_one(instruction_set, shape):
+    """With the same bits; the other channels are neither used nor written."""
+    for op, results in (("hidden", (1, 2)), ("core", (2,))):
+        arrays = OPS[op][0](shape, "float32")
+        expected = run(op, shape[-1], *arrays)
+        pitch = sum(arrays[i].shape[3] for i in results) + 3
+        _, parts = spread([arrays[i] for i in results], pitch)
+        inputs = list(arrays[1:])
+        for i, part in zip(results, parts, strict=True):
+            inputs[i - 1] = part
+        grads = [np.full_like(a, np.nan) for a in arrays[1:]]
+        whole, parts = spread([grads[i - 1] for i in results], pitch)
+        for i, part in zip(results, parts, strict=True):
+            grads[i - 1] = part
+        output = np.full_like(arrays[0], np.nan)
+        OPS[op][2](*inputs, output, **options(op, shape[-1]))
+        OPS[op][3](arrays[0], *inputs, *grads, **options(op, shape[-1]))
+        for got, wanted in zip((output, *grads), expected, strict=True):
+            assert got.tobytes() == wanted.tobytes()
+        assert np.isnan(whole[..., [0, -2, -1]]).all()
 
 
 @pytest.mark.parametrize("op", OPS)
@@ -223,23 +271,43 @@ def arguments(op, **changes):
         ("hidden", {"psi": 1}, "psi must be a tensor that exports DLPack"),
         (
             "hidden",
-            {"psi": np.zeros((2, 4, 5, 7), "float32")},
+            {"psi": np.zeros((2, 5, 7, 4), "float32")},
             "phi must have the dtype of psi, float32, got float64",
         ),
         (
             "hidden",
-            {"psi": np.zeros((2, 4, 5, 7), "float16")},
-            "tensors must be float32 or float64, got a half type",
+            {"psi": np.zeros((2, 5, 7, 4), "float16")},
+            "phi must have the dtype of psi, float16, got float64",
         ),
         (
             "core",
-            {"value": np.zeros((2, 16, 0, 7))},
+            {
+                k: np.zeros((2, 5, 7, 16), "float16")
+                for k in ("value", "output")
+            },
+            "hidden must be float32 where value is float16, got float64",
+        ),
+        (
+            "core",
+            {"value": np.zeros((2, 0, 7, 16))},
             "value must have a height and width from 1 to 2",
         ),
         (
             "hidden",
-            {"phi": np.zeros((2, 4, 5, 6))},
-            r"phi must have the shape of psi, \[2, 4, 5, 7\], got",
+            {"phi": np.zeros((2, 5, 6, 4))},
+            r"phi must have the shape of psi, \[2, 5, 7, 4\], got",
+        ),
+        (
+            "hidden",
+            {"phi": np.zeros((2, 4, 5, 7)).transpose(0, 2, 3, 1)},
+            r"phi must be \[N, H, W, C\] with adjacent channels and pixels one "
+            "distance apart, got shape",
+        ),
+        (
+            "hidden",
+            {"psi": np.zeros((2, 5, 8, 4))[:, :, :7]},
+            r"psi must be \[N, H, W, C\] with adjacent channels and pixels one "
+            "distance apart, got shape",
         ),
         (
             "hidden",
@@ -271,8 +339,13 @@ def arguments(op, **changes):
         ),
         (
             "hidden",
-            {"hidden": np.zeros((2, 2, 5, 6))},
-            r"hidden must have shape \[N, G, H, W\] = \[2, 2, 5, 7\], got",
+            {"hidden": np.zeros((2, 5, 6, 2))},
+            r"hidden must have shape \[N, H, W, G\] = \[2, 5, 7, 2\], got",
+        ),
+        (
+            "hidden",
+            {"hidden": np.zeros((2, 5, 7, 3))[..., :2]},
+            r"hidden must be dense and row-major \(contiguous\), got",
         ),
         (
             "core",
@@ -298,12 +371,12 @@ def arguments(op, **changes):
         ),
         (
             "core",
-            {"hidden": np.zeros((2, 4, 5, 7))},
-            r"hidden must have shape \[N, G, H, W\] = \[2, 2, 5, 7\], got",
+            {"hidden": np.zeros((2, 5, 7, 4))},
+            r"hidden must have shape \[N, H, W, G\] = \[2, 5, 7, 2\], got",
         ),
         (
             "core",
-            {"output": np.zeros((2, 16, 7, 5))},
+            {"output": np.zeros((2, 7, 5, 16))},
             "output must have the shape of value",
         ),
     ],
