@@ -58,6 +58,7 @@ def evaluate(
 
     Raises:
       ValueError: if those are not of these images.
+      FloatingPointError: if the network's logits are not finite.
     """
     labels = None
     if real is not None:
@@ -73,6 +74,7 @@ def evaluate(
         trained.recipe.precision,
         recorder,
     )
+    validation.check_finite(result, trained.checkpoint)
     outcomes = recorder.outcomes()
     return Evaluation(
         trained.checkpoint,

@@ -163,13 +163,15 @@ def read_network(
       say: warn on stderr of settings that are not those of its training.
 
     Raises:
-      ValueError: if checkpoint and network do not fit together.
+      ValueError: if checkpoint and network do not fit together, or a weight
+        is not finite.
     """
     checkpoint = _read(path, workdir)
     state_dict = checkpoints.state_dict_of(checkpoint, path)
     num_classes = _num_classes(state_dict, path)
     model = san.create_model(num_classes=num_classes)
     pretrained.load(model, checkpoint, path)
+    _check_finite(model, path)
     if say:
         _announce_changes(checkpoint)
     san.set_attention_backend()  # The configured one.
@@ -256,6 +258,20 @@ def _num_classes(
             f" the number of classes is read, got {got} in {path}"
         )
     return weight.shape[0]
+
+
+def _check_finite(model: nn.Module, path: pathlib.Path) -> None:
+    """A weight that is no number leaves figures, which mean nothing."""
+    others = [
+        name
+        for name, tensor in model.state_dict().items()
+        if not tensor.isfinite().all()
+    ]
+    if others:
+        raise ValueError(
+            "eval: the checkpoint's weights must be finite, got NaN or infinity"
+            f" in {data.first_few(others)} in {path}"
+        )
 
 
 def _makes_others(checkpoint: dict[str, Any]) -> bool:

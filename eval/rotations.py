@@ -130,13 +130,15 @@ def _evaluate(
         leave=False,
         disable=None if trained.process.is_first else True,
     )
-    return validation.validate(
+    result = validation.validate(
         trained.model,
         ((turn(images), labels) for images, labels in batches),
         trained.num_classes,
         trained.process.device,
         trained.recipe.precision,
     )
+    validation.check_finite(result, trained.checkpoint)
+    return result
 
 
 def _fill(trained: Trained, name: str) -> Tensor:

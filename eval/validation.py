@@ -4,6 +4,8 @@ Measures; it prints nothing and reads no files.
 """
 
 import dataclasses
+import math
+import pathlib
 import time
 from collections.abc import Callable, Iterable
 
@@ -52,6 +54,26 @@ class Result:
     def images_per_second(self) -> float:
         """Images of all processes per second."""
         return self.num_images / max(self.seconds, 1e-9)
+
+
+def check_finite(result: Result, path: pathlib.Path) -> None:
+    """Refuses the figures of logits that are no numbers.
+
+    topk takes NaN for the largest number: there would be an accuracy.
+
+    Args:
+      result: what was found.
+      path: of the checkpoint.
+
+    Raises:
+      FloatingPointError: if the loss is not finite.
+    """
+    if not math.isfinite(result.loss):
+        raise FloatingPointError(
+            "eval: the network's logits must be finite, got a loss of"
+            f" {result.loss} over {result.num_images} images with {path};"
+            " Recipe.precision = 'float32' has the largest range"
+        )
 
 
 def validate(

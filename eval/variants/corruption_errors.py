@@ -166,10 +166,12 @@ def _evaluate(
         trained.settings, resize_size=trained.settings.image_size
     )
     trained = dataclasses.replace(trained, settings=settings)
-    return validation.validate(
+    result = validation.validate(
         trained.model,
         trained.batches(batch_size),
         trained.num_classes,
         trial.process.device,
         trained.recipe.precision,
     )
+    validation.check_finite(result, trial.path)
+    return result

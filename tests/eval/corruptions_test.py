@@ -7,6 +7,7 @@ import shutil
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from eval.variants import corruption_errors, corruption_report, corruptions
@@ -341,3 +342,13 @@ def test_no_bits_of_a_network_change(tmp_path, six):
     _, once = tried(six, root)
     _, again = tried(six, root)
     assert once == again
+
+
+def test_logits_that_overflow_have_no_error(tmp_path, six):
+    severity_folder(tmp_path, "snow", 1, num_wrong=0)
+    checkpoint = torch.load(six, weights_only=True)
+    checkpoint["state_dict"]["fc.weight"].fill_(3e38)
+    checkpoint["state_dict"]["fc.bias"].fill_(3.4e38)
+    torch.save(checkpoint, tmp_path / "large.pth")
+    with pytest.raises(FloatingPointError, match="logits must be finite"):
+        tried(tmp_path / "large.pth", tmp_path)

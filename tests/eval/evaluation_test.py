@@ -347,3 +347,28 @@ def test_another_fold_is_evaluated_where_it_is_asked_for(tmp_path):
     other = jobs.evaluate(folder.last, folder.path)
     assert other.index.root != found.index.root
     assert other.result.loss != found.result.loss
+
+
+def test_weights_that_are_no_numbers_are_refused(tmp_path, run):
+    checkpoint = torch.load(run.last, weights_only=True)
+    checkpoint["state_dict"]["fc.weight"][3, 5] = float("nan")
+    checkpoint["state_dict"]["bn_in.running_var"][0] = float("inf")
+    path = tmp_path / "nan.pth"
+    torch.save(checkpoint, path)
+    with pytest.raises(
+        ValueError,
+        match=r"weights must be finite, got .* in bn_in.running_var, fc.weight"
+        r" in .*nan.pth",
+    ):
+        jobs.evaluate(path)
+
+
+def test_logits_that_overflow_have_no_accuracy(tmp_path, run):
+    checkpoint = torch.load(run.last, weights_only=True)
+    checkpoint["state_dict"]["fc.weight"].fill_(3e38)  # Each is finite.
+    path = tmp_path / "large.pth"
+    torch.save(checkpoint, path)
+    with pytest.raises(
+        FloatingPointError, match=r"logits must be finite, got a loss of nan"
+    ):
+        jobs.evaluate(path)

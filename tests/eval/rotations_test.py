@@ -117,6 +117,18 @@ def test_upright_is_validation(run):
     assert found.angles[30].loss not in losses
 
 
+def test_logits_that_overflow_have_no_accuracy(tmp_path, run):
+    checkpoint = torch.load(run.last, weights_only=True)
+    checkpoint["state_dict"]["fc.weight"].fill_(3e38)
+    path = tmp_path / "large.pth"
+    torch.save(checkpoint, path)
+    with (
+        loading.load(path, None, None, Process()) as trained,
+        pytest.raises(FloatingPointError, match="logits must be finite"),
+    ):
+        rotations.measure(trained, [], "mean", None)
+
+
 def test_two_runs_give_the_same_bits(run):
     for one, other in zip(
         *(measure(run, [20])[1].angles.values() for _ in range(2)), strict=True

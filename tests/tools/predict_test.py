@@ -171,3 +171,21 @@ def test_as_many_images_as_a_batch_and_one_more(folder):
     data = Data(image_size=12, resize_size=14, num_threads=1)
     batches = images.batches(found, data, 4, torch.device("cpu"))
     assert [len(pixels) for _, pixels in batches] == [4, 1]
+
+
+def test_what_is_no_number_is_no_prediction(folder):
+    checkpoint = torch.load(folder / "named.pth", weights_only=True)
+    weight = checkpoint["state_dict"]["fc.weight"]
+    weight.fill_(3e38)  # Finite, but not what is summed of it.
+    torch.save(checkpoint, folder / "large.pth")
+    weight[0, 0] = float("nan")
+    torch.save(checkpoint, folder / "nan.pth")
+    for name, message in (
+        ("large", "logits must be finite, got others for"),
+        ("nan", "weights must be finite, got NaN or infinity in fc.weight"),
+    ):
+        code, stdout, stderr = predict(
+            folder, f"--checkpoint={name}.pth", "images/a.JPEG"
+        )
+        assert code in (1, 2) and not stdout
+        assert message in stderr and len(stderr.splitlines()) == 1

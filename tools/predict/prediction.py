@@ -67,6 +67,9 @@ def predict(
 
     Yields:
       What the network says; or that an image cannot be decoded.
+
+    Raises:
+      FloatingPointError: if it says what is no number.
     """
     model = network.model.to(device).eval()
     names = network.classes or [*map(str, range(network.num_classes))]
@@ -76,6 +79,7 @@ def predict(
             yield Unreadable(image.path, "cannot be decoded: it is damaged")
             continue
         probabilities = _probabilities(model, pixels, precision)
+        _check_finite(batch, probabilities)
         best = probabilities.topk(min(top, len(names)), dim=1)
         for image, values, labels in zip(
             batch, best.values.tolist(), best.indices.tolist(), strict=True
@@ -107,6 +111,16 @@ def as_json(
             "unreadable": [one._asdict() for one in unreadable],
         }
     )
+
+
+def _check_finite(batch: Sequence[Image], probabilities: Tensor) -> None:
+    bad = ~probabilities.isfinite().all(dim=1)
+    if bad.any():
+        raise FloatingPointError(
+            "predict: the network's logits must be finite, got others for"
+            f" {batch[int(bad.int().argmax())].path}; Recipe.precision ="
+            " 'float32' has the largest range"
+        )
 
 
 def _probabilities(model: nn.Module, pixels: Tensor, precision: str) -> Tensor:
