@@ -79,14 +79,14 @@ def read(path: pathlib.Path) -> list[list[int]]:
       ValueError: if it is something else.
     """
     try:
-        lists = json.loads(path.read_text(encoding="utf-8"))
+        lists = json.loads(path.read_text(encoding="utf-8-sig"))
     except FileNotFoundError as error:
         raise ValueError(
             "eval: --real_labels must be the file real.json of"
             f" google-research/reassessed-imagenet, got {path}, which is not"
             " there"
         ) from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(
             f"eval: --real_labels must be a JSON file, got {path} ({error})"
         ) from error

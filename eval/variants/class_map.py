@@ -47,14 +47,16 @@ def read(path: pathlib.Path) -> ClassMap:
         return ClassMap(path, None, data.class_folders(str(path)))
     try:
         content = json.loads(
-            path.read_text(encoding="utf-8"), object_pairs_hook=_entries
+            # Some editors begin a file with a mark.
+            path.read_text(encoding="utf-8-sig"),
+            object_pairs_hook=_entries,
         )
     except FileNotFoundError as error:
         raise ValueError(
             "eval: --class_map must be a JSON file of class folders and classes,"
             f" or a folder with all classes, got {path}, which is not there"
         ) from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(
             f"eval: --class_map must be a JSON object, got {path} ({error})"
         ) from error

@@ -51,10 +51,17 @@ class Outputs:
                 f" {class_map.path}"
             )
         if names is not None and sorted(names) != sorted(ordered):
-            (name, *_) = sorted(set(names) - set(ordered))
+            name = next(
+                one for one in names if names.count(one) != ordered.count(one)
+            )
+            got = (
+                f"one {name!r} for several"
+                if name in ordered
+                else f"no {name!r}"
+            )
             raise ValueError(
                 "eval: --class_map must hold the classes that the checkpoint"
-                f" names, got no {name!r} in {class_map.path}"
+                f" names, got {got} in {class_map.path}"
             )
         return cls(count, names or ordered, class_map)
 
@@ -71,7 +78,7 @@ class Outputs:
         if self.class_map is not None and self.class_map.folders is not None:
             return [self._mapped(folder, self.class_map) for folder in folders]
         if self.names is not None and set(folders) <= set(self.names):
-            return [self.names.index(folder) for folder in folders]
+            return [self._named(folder) for folder in folders]
         if data.are_numbers(folders):
             return self._numbered(folders, say)
         if self.names is None and len(folders) == self.count:
@@ -91,7 +98,7 @@ class Outputs:
         if isinstance(value, int):
             output = value
         elif self.names is not None and value in self.names:
-            output = self.names.index(value)
+            output = self._named(value)
         else:
             has = "the checkpoint names no classes, so numbers are needed"
             if self.names is not None:
@@ -115,12 +122,24 @@ class Outputs:
         """A folder that is named like a class is no other class."""
         if self.names is None or folder not in self.names:
             return
-        if self.names.index(folder) != output:
+        if self.names[output] != folder:
             raise ValueError(
                 "eval: --class_map must not contradict the checkpoint, got"
                 f" class {output} for {folder!r} in {class_map.path}, which is"
                 f" the network's class {self.names.index(folder)}"
             )
+
+    def _named(self, name: str) -> int:
+        """The output of a name, which two may have: ImageNet has two cranes."""
+        names = self.names or []
+        if names.count(name) > 1:
+            places = [str(n) for n, other in enumerate(names) if other == name]
+            raise ValueError(
+                "eval: the checkpoint's classes must have different names where"
+                f" folders are known by them, got {name!r} for classes"
+                f" {' and '.join(places)}: --class_map must give their numbers"
+            )
+        return names.index(name)
 
     def _numbered(self, folders: Sequence[str], say: bool) -> list[int]:
         """Folders named 0, 1, 2: places among ImageNet's sorted names.

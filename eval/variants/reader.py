@@ -141,5 +141,8 @@ def _compare(
 
 def _name(output: int, outputs: Outputs, folders: Sequence[str]) -> str:
     if outputs.names is not None:
-        return outputs.names[output]
+        name = outputs.names[output]
+        # Rows are told apart by name.
+        is_alone = outputs.names.count(name) == 1
+        return name if is_alone else f"{name} ({output})"
     return ", ".join(folders) or f"class {output}"

@@ -197,6 +197,7 @@ def test_classes_of_other_names(tmp_path, images):
     ("content", "message"),
     [
         ("[[1], [2", "must be a JSON file, got"),
+        ("[" * 100_000, "must be a JSON file, got"),
         ('{"1": [1]}', "must be a list of lists of class numbers"),
         ("[1, 2]", "must be a list of lists of class numbers"),
         ("[[1.5]]", "must be a list of lists of class numbers"),

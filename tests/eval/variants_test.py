@@ -411,6 +411,7 @@ def test_reports_of_some_classes_alone(six, own, own_map):
     ("content", "message"),
     [
         ("{", "must be a JSON object, got"),
+        ("[" * 100_000, "must be a JSON object, got"),
         ("[1]", "must be a JSON object of class folders and classes"),
         ("{}", "must be a JSON object of class folders and classes"),
         ('{"whale": 1, "whale": 2}', "('whale' is in it twice)"),
@@ -499,3 +500,37 @@ def test_an_exclusion_list_is_of_another_folder(tmp_path, six, capsys):
         "Data.exclude lists images of the data folder; none of a variant is"
         " left out\n"
     )
+
+
+def test_two_classes_of_one_name_are_told_apart_by_number(tmp_path, own):
+    """ImageNet has two cranes and two maillots."""
+    words = ["ant", "crane", "bee", "cat", "crane", "dog"]
+    checkpoint = nearest_colour.checkpoint(tmp_path / "w.pth", 6, classes=words)
+    folders = {"red fox": 1, "kit fox": 1, "whale": "crane"}
+    mapped = nearest_colour.write_json(tmp_path / "map.json", folders)
+    assert (
+        "got 'crane' for classes 1 and 4: --class_map must give their numbers"
+    ) in error_of(checkpoint, own, mapped=mapped)
+    mapped = nearest_colour.write_json(mapped, folders | {"whale": 4})
+    figures = json.loads(
+        report.as_json(evaluate(checkpoint, own, mapped=mapped))
+    )
+    assert {
+        name: one["num_images"] for name, one in figures["per_class"].items()
+    } == {"crane (1)": 3, "crane (4)": 2}
+    crane = nearest_colour.write(tmp_path / "birds", {"crane/1.png": 4})
+    mapped = nearest_colour.write_json(mapped, {"crane": 4})
+    found = evaluate(checkpoint, crane, mapped=mapped)
+    assert found.result.top1 == 100
+    for word in ("ant", "bee", "cat", "crane", "dog", "eel"):
+        (tmp_path / "all" / word).mkdir(parents=True)
+    assert "got one 'crane' for several in" in error_of(
+        checkpoint, own, mapped=tmp_path / "all"
+    )
+
+
+def test_a_class_map_as_some_editors_write_it(tmp_path, six, own, own_map):
+    marked = tmp_path / "marked.json"
+    marked.write_text(own_map.read_text(), encoding="utf-8-sig")
+    found = evaluate(six, own, mapped=marked)
+    assert found.result.top1 == pytest.approx(60)
