@@ -1,13 +1,19 @@
 """What a network attends to: the weights of its footprints, image by image."""
 
+import contextlib
+import sys
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+from torch.optim.swa_utils import AveragedModel
 
 from san.attention import Attention
 
 _OP = "attention_weights"
+
+_WRAPPERS = (nn.DataParallel, DistributedDataParallel, AveragedModel)
 
 
 class _ArrivedError(Exception):
@@ -23,9 +29,11 @@ def attention_blocks(model: nn.Module) -> dict[str, Attention]:
     Returns:
       For SAN10 "layer0.0.sam", "layer0.1.sam", "layer1.0.sam" and so on; none
       for networks without, and for folded ones, whose blocks are constants.
+      Those of wrappers are left out of the names: DataParallel,
+      DistributedDataParallel, AveragedModel and torch.compile.
     """
     return {
-        name: module
+        _without_compile(name): module
         for name, module in _unwrapped(model).named_modules()
         if isinstance(module, Attention)
     }
@@ -34,10 +42,10 @@ def attention_blocks(model: nn.Module) -> dict[str, Attention]:
 def attention_weights(model: nn.Module, images: Tensor, block: str) -> Tensor:
     """The weights with which a block sums each pixel's footprint, in eval mode.
 
-    Runs the network as far as the block, module by module, with whatever hooks
-    and replaced parts it has. Changes nothing in it: statistics, modes and
-    gradients stay. Source: alpha of "Exploring Self-attention for Image
-    Recognition", CVPR 2020, equations 2 and 4.
+    Runs the network as far as the block, module by module and uncompiled, with
+    whatever hooks and replaced parts it has. Changes nothing in it: statistics,
+    modes and gradients stay. Source: alpha of "Exploring Self-attention for
+    Image Recognition", CVPR 2020, equations 2 and 4.
 
     Args:
       model: a SAN, or any network with blocks of san.attention, in either
@@ -61,7 +69,7 @@ def attention_weights(model: nn.Module, images: Tensor, block: str) -> Tensor:
     handle = sam.register_forward_pre_hook(_arrive)
     try:
         model.eval()
-        with torch.no_grad():
+        with _uncompiled(), torch.no_grad():
             x = _input(model, images, block)
             weights = sam.weights(x)
     finally:
@@ -89,7 +97,8 @@ def _input(model: nn.Module, images: Tensor, block: str) -> Tensor:
 
 def _block(model: nn.Module, name: str) -> Attention:
     blocks = attention_blocks(model)
-    found = blocks.get(name) or blocks.get(f"{name}.sam")
+    plain = _without_compile(name)
+    found = blocks.get(plain) or blocks.get(f"{plain}.sam")
     if found is not None:
         return found
     known = ", ".join(blocks) or "none: a folded network has constants"
@@ -99,6 +108,24 @@ def _block(model: nn.Module, name: str) -> Attention:
     )
 
 
+def _uncompiled() -> contextlib.AbstractContextManager[object]:
+    """Has compiled code run as it was written: it would not see a hook."""
+    # Where nothing is compiled, the import alone would take seconds.
+    if "torch._dynamo" in sys.modules:
+        return torch.compiler.set_stance("force_eager")
+    return contextlib.nullcontext()
+
+
 def _unwrapped(model: nn.Module) -> nn.Module:
-    """A network without torch.compile around it, which would not see hooks."""
-    return getattr(model, "_orig_mod", model)
+    """A network without what is around it for training alone."""
+    inner: Any = model
+    while isinstance(inner, _WRAPPERS) or hasattr(inner, "_orig_mod"):
+        inner = (
+            inner.module if isinstance(inner, _WRAPPERS) else inner._orig_mod
+        )
+    return inner
+
+
+def _without_compile(name: str) -> str:
+    """The name of a module, as if no part had been given to torch.compile."""
+    return ".".join(part for part in name.split(".") if part != "_orig_mod")

@@ -2,6 +2,8 @@ import copy
 
 import pytest
 import torch
+from torch import nn
+from torch.optim import swa_utils
 
 import san
 
@@ -10,9 +12,9 @@ def small(attention):
     torch.manual_seed(0)
     model = san.SAN(attention, (1, 2), (3, 5), (32, 64), num_classes=3)
     for module in model.modules():
-        if isinstance(module, torch.nn.BatchNorm2d):
-            torch.nn.init.uniform_(module.running_mean, -1, 1)
-            torch.nn.init.uniform_(module.running_var, 0.5, 2)
+        if isinstance(module, nn.BatchNorm2d):
+            nn.init.uniform_(module.running_mean, -1, 1)
+            nn.init.uniform_(module.running_var, 0.5, 2)
     return model
 
 
@@ -87,6 +89,48 @@ def test_hooks_and_compiled_networks_are_respected():
     model.bn_in.register_forward_hook(lambda module, inputs, output: 2 * output)
     changed = san.attention_weights(model, images, "layer0.0")
     assert not torch.allclose(changed, plain)
+
+
+def compiled_in_place(model):
+    model.compile(backend="eager")
+    return model
+
+
+def compiled_part_in_place(model):
+    model.layer0.compile(backend="eager")
+    return model
+
+
+def compiled_part(model):
+    model.layer0 = torch.compile(model.layer0, backend="eager")
+    return model
+
+
+@pytest.mark.parametrize(
+    "wrapped",
+    [
+        compiled_in_place,
+        compiled_part_in_place,
+        compiled_part,
+        nn.DataParallel,
+        swa_utils.AveragedModel,
+        lambda model: torch.compile(nn.DataParallel(model), backend="eager"),
+        lambda model: nn.DataParallel(torch.compile(model, backend="eager")),
+    ],
+)
+def test_wrapped_and_compiled_networks(wrapped):
+    model, images = small(san.PairwiseAttention), torch.randn(2, 3, 16, 16)
+    expected = san.attention_weights(model, images, "layer0.0")
+    names = list(san.attention_blocks(model))
+    other = wrapped(copy.deepcopy(model))
+    with torch.no_grad():
+        logits = other.eval()(images)  # Now there is compiled code.
+    assert list(san.attention_blocks(other)) == names
+    for name in ("layer0.0", names[0]):
+        found = san.attention_weights(other, images, name)
+        assert torch.equal(found, expected)
+    with torch.no_grad():
+        assert torch.equal(other(images), logits)
 
 
 def test_errors_name_the_blocks():
