@@ -2,10 +2,11 @@
 
 import contextlib
 import dataclasses
+import os
 import pathlib
 import re
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from eval import loading
@@ -109,12 +110,18 @@ def select(
       which: value of --which.
 
     Raises:
-      ValueError: if both or neither are given, or a folder has no checkpoint.
+      ValueError: if both or neither are given, a folder has no checkpoint, or
+        there is none for `which` to choose from.
     """
     if bool(workdirs) == bool(checkpoints):
         raise ValueError(
             "eval: exactly one of --workdir and --checkpoint must be given,"
             f" got {'both' if workdirs else 'neither'}; see --help"
+        )
+    if checkpoints and which != "best":
+        raise ValueError(
+            "eval: --which must come with --workdir, of whose checkpoints it"
+            f" chooses one, got --which={which} beside --checkpoint"
         )
     if checkpoints:
         return [Selected(user_path(path)) for path in checkpoints]
@@ -154,6 +161,31 @@ def output_file(flag: str, path: str | None) -> pathlib.Path | None:
             f"eval: --{flag} must be a file in an existing folder, got {file}"
         )
     return file
+
+
+def output_files(
+    paths: Mapping[str, str | None],
+) -> dict[str, pathlib.Path | None]:
+    """The files that some flags name, each another one; see output_file.
+
+    Args:
+      paths: by the names of the flags.
+
+    Raises:
+      ValueError: if one would be written over another.
+    """
+    files = {flag: output_file(flag, path) for flag, path in paths.items()}
+    flags: dict[str, str] = {}
+    for flag, file in files.items():
+        if file is None:
+            continue
+        other = flags.setdefault(os.path.realpath(file), flag)
+        if other != flag:
+            raise ValueError(
+                f"eval: --{other} and --{flag} must be different files, got"
+                f" {file} for both"
+            )
+    return files
 
 
 def _is_one_line(value: Any) -> bool:

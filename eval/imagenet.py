@@ -72,7 +72,7 @@ from eval.variants.loading import Request
 from eval.variants.loading import load as load_variant
 from san import data
 from san.jobs import entry, files, network, output, processes
-from san.jobs.flags import define, define_checkpoint, define_json
+from san.jobs.flags import define, define_checkpoint, define_json, define_path
 
 _SHARED = define(
     example="Data.image_size=256",
@@ -86,15 +86,12 @@ _SHARED = define(
 )
 _TRAINED = define_checkpoint()
 _JSON = define_json()
-_CSV = flags.DEFINE_string(
-    "csv", None, "File to write the figures of each class to, as a table."
+_CSV = define_path(
+    "csv", "File to write the figures of each class to, as a table."
 )
-_REPORT = flags.DEFINE_string(
-    "report", None, "HTML file to write a page to look at to."
-)
-_AGAINST = flags.DEFINE_string(
+_REPORT = define_path("report", "HTML file to write a page to look at to.")
+_AGAINST = define_path(
     "against",
-    None,
     "Another work folder or checkpoint, which --report compares with. Every"
     " --gin_file and --gin_param counts for both.",
 )
@@ -112,9 +109,8 @@ _VARIANT = flags.DEFINE_enum(
     "Which variant of ImageNet --data_dir is: ImageNetV2, ImageNet-A, -R,"
     " -Sketch or -C, class folders without val/.",
 )
-_CLASS_MAP = flags.DEFINE_string(
+_CLASS_MAP = define_path(
     "class_map",
-    None,
     "JSON file that gives each class folder of --data_dir its class, by name or"
     " by number from 0; without --variant, of a test set of your own. Or a"
     " folder with all classes, whose order a network has that does not name"
@@ -127,9 +123,8 @@ _AMONG = flags.DEFINE_enum(
     "For a test set of your own: compare predictions among all of the network's"
     " classes, or among those that have class folders, which is easier.",
 )
-_REAL_LABELS = flags.DEFINE_string(
+_REAL_LABELS = define_path(
     "real_labels",
-    None,
     "real.json of the ReaL labels, for ImageNet's validation images.",
 )
 
@@ -143,16 +138,14 @@ def main(argv: list[str]) -> NoReturn:
 def _evaluate(arguments: list[str]) -> None:
     entry.check_no_arguments(arguments)
     selected = command_line.selected(
-        _SHARED.workdir.value, _TRAINED.checkpoint.value, _TRAINED.which.value
+        _SHARED.workdir.value,
+        _TRAINED.checkpoint.value,
+        # It may be about --against alone.
+        "best" if _AGAINST.value else _TRAINED.which.value,
     )
-    outputs = {
-        name: command_line.output_file(name, flag.value)
-        for name, flag in (
-            ("json", _JSON),
-            ("csv", _CSV),
-            ("report", _REPORT),
-        )
-    }
+    outputs = command_line.output_files(
+        {"json": _JSON.value, "csv": _CSV.value, "report": _REPORT.value}
+    )
     against, sizes = _against(outputs["report"]), _sizes()
     request, real = _request(), _real()
     if request and request.variant == _CORRUPTED:

@@ -55,7 +55,7 @@ from eval import (
 from eval.command_line import Selected
 from eval.subject import Subject
 from san.jobs import entry, files, processes
-from san.jobs.flags import define, define_checkpoint, define_json
+from san.jobs.flags import define, define_checkpoint, define_json, define_path
 
 _COMMANDS = ("rotations", "attack")
 _PLOTS = (".png", ".svg", ".pdf")
@@ -92,9 +92,8 @@ _FILL = flags.DEFINE_enum(
     "rotations: the colour beyond the border of an image that is turned by no"
     " quarter turns, the mean of the training images (Data.mean) or black.",
 )
-_PLOT = flags.DEFINE_string(
+_PLOT = define_path(
     "plot",
-    None,
     "rotations: file to draw accuracy over angle into, .png, .svg or .pdf.",
 )
 _STRONG = flags.DEFINE_boolean(

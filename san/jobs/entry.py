@@ -5,6 +5,7 @@ No job and no flags in here: a job is a command's own, flags are in flags.py.
 
 import contextlib
 import os
+import select
 import signal
 import sys
 import threading
@@ -12,6 +13,7 @@ import traceback
 from collections.abc import Callable, Sequence
 from typing import NoReturn
 
+import torch
 import tqdm
 from absl import logging
 
@@ -21,6 +23,10 @@ from san.jobs import config
 FAILED = 1
 WRONG_USE = 2
 INTERRUPTED = 130
+UNREAD = 141  # As of a program that SIGPIPE has ended.
+
+# What torch says of memory on the CPU, in a RuntimeError.
+_NO_MEMORY = "can't allocate memory"
 
 
 class StopError(BaseException):
@@ -45,7 +51,8 @@ def run(job: Callable[[], None]) -> int:
 
     Returns:
       The exit code: 0, or 1 if something failed on the way (a file, the
-      loss), or 2 if a flag, a setting or the data was wrong, or a signal's.
+      loss, memory), or 2 if a flag, a setting or the data was wrong, or a
+      signal's; SIGPIPE's if nobody reads what is printed any more (`| head`).
     """
     if signal.getsignal(signal.SIGINT) != signal.SIG_IGN:
         # The imports are over, see third_party/stop_signals.py.
@@ -57,6 +64,8 @@ def run(job: Callable[[], None]) -> int:
         job()
         sys.stdout.flush()
     except BaseException as error:
+        if isinstance(error, BrokenPipeError) and _is_unread():
+            return UNREAD
         if is_fault(error):
             raise
         logging.debug("traceback", exc_info=error)
@@ -81,6 +90,8 @@ def leave(exit_code: int) -> NoReturn:
 
 def is_fault(error: BaseException) -> bool:
     """Whether an error is nothing that the user could mend."""
+    if _is_memory(error):
+        return False
     if isinstance(error, RuntimeError):
         return not config.is_unbound(error)
     return not isinstance(
@@ -97,11 +108,32 @@ def describe(error: BaseException) -> tuple[str, int]:
         return str(error), error.exit_code
     if isinstance(error, KeyboardInterrupt):
         return "interrupted", INTERRUPTED
+    if _is_memory(error):
+        said, _, _ = str(error).partition("\n")
+        return (
+            f"error: memory must be enough, got {said or type(error).__name__};"
+            " smaller images or a smaller batch need less",
+            FAILED,
+        )
     text = f"error: {config.without_place(error)}"
     if isinstance(error, RuntimeError):
         text += "; is a --gin_file missing, such as san10_pair.gin?"
     failed = isinstance(error, OSError | ArithmeticError)
     return text, FAILED if failed else WRONG_USE
+
+
+def _is_memory(error: BaseException) -> bool:
+    """Whether there was not enough memory, on the CPU or a GPU."""
+    if isinstance(error, MemoryError | torch.OutOfMemoryError):
+        return True
+    return isinstance(error, RuntimeError) and _NO_MEMORY in str(error)
+
+
+def _is_unread() -> bool:
+    """Whether standard output is a pipe that nobody reads."""
+    poll = select.poll()
+    poll.register(1, 0)
+    return any(event & select.POLLERR for _, event in poll.poll(0))
 
 
 def check_no_arguments(arguments: Sequence[str]) -> None:

@@ -63,7 +63,7 @@ def define(
     config = define_config(example=example, workdir=workdir, several=several)
     return Flags(
         **vars(config),
-        data_dir=flags.DEFINE_string("data_dir", None, data_dir),
+        data_dir=define_path("data_dir", data_dir),
         batch_size=flags.DEFINE_integer(
             "batch_size", None, batch_size, lower_bound=least_batch
         ),
@@ -93,7 +93,7 @@ def define_config(
             f"A single setting, such as {example}. Repeatable; comes after the"
             " files.",
         ),
-        workdir=_define_path("workdir", workdir, several),
+        workdir=define_path("workdir", workdir, several=several),
     )
 
 
@@ -120,11 +120,11 @@ def define_checkpoint(*, several: bool = False) -> CheckpointFlags:
         which=flags.DEFINE_enum(
             "which", "best", ["best", "last"], "Which checkpoint of --workdir."
         ),
-        checkpoint=_define_path(
+        checkpoint=define_path(
             "checkpoint",
             "Checkpoint to take, a published one or one of //train:main;"
             " the gin files name its network.",
-            several,
+            several=several,
         ),
     )
 
@@ -137,10 +137,30 @@ def define_json(
     Args:
       text: its help.
     """
-    return flags.DEFINE_string("json", None, text)
+    return define_path("json", text)
 
 
-def _define_path(name: str, text: str, several: bool) -> flags.FlagHolder[Any]:
+def define_path(
+    name: str, text: str, *, several: bool = False
+) -> flags.FlagHolder[Any]:
+    """Defines a flag that names a file or a folder.
+
+    An empty one, as of a shell's variable that is not set, is refused: it would
+    be as if the flag had not been given.
+
+    Args:
+      name: of the flag.
+      text: its help.
+      several: whether it is repeatable.
+    """
+    flag: flags.FlagHolder[Any]
     if several:
-        return flags.DEFINE_multi_string(name, [], text)
-    return flags.DEFINE_string(name, None, text)
+        flag = flags.DEFINE_multi_string(name, [], text)
+    else:
+        flag = flags.DEFINE_string(name, None, text)
+    flags.register_validator(
+        flag,
+        lambda value: value != "" and "" not in (value if several else ()),
+        message=f"--{name} must name a file or a folder, got an empty text",
+    )
+    return flag

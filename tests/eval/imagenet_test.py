@@ -32,9 +32,18 @@ def test_help_is_worth_reading():
             ["--checkpoint=none.pth", "--gin_file=san10_pair.gin"],
             ["must be a checkpoint file", "none.pth"],
         ),
+        (
+            ["--checkpoint=some.pth", "--which=last"],
+            ["--which must come with --workdir", "got --which=last beside"],
+        ),
+        (
+            ["--checkpoint=some.pth", "--json=a", "--csv=./b/../a"],
+            ["--json and --csv must be different files, got ", "a for both"],
+        ),
     ],
 )
 def test_mistakes_are_one_clear_message(tmp_path, arguments, messages):
+    (tmp_path / "b").mkdir()
     code, stdout, stderr = jobs.run(
         "eval.imagenet", *arguments, BUILD_WORKING_DIRECTORY=str(tmp_path)
     )
@@ -44,3 +53,12 @@ def test_mistakes_are_one_clear_message(tmp_path, arguments, messages):
     for message in messages:
         assert message in stderr
     assert not stdout
+
+
+@pytest.mark.parametrize("flag", ["data_dir", "class_map", "json", "workdir"])
+def test_an_empty_name_is_no_missing_flag(flag):
+    """As of a shell's variable that is not set."""
+    code, stdout, stderr = jobs.run("eval.imagenet", f"--{flag}=")
+    assert code == 1 and not stdout
+    assert f"--{flag} must name a file or a folder, got an empty" in stderr
+    assert "Traceback" not in stderr

@@ -1,4 +1,9 @@
+import subprocess
+import sys
+
+import numpy as np
 import pytest
+import torch
 
 from san import create_model
 from san.jobs import config, entry
@@ -37,6 +42,41 @@ def test_our_own_faults_have_a_traceback():
     for error in (TypeError("ours"), RuntimeError("ours")):
         with pytest.raises(type(error), match="ours"):
             entry.run(lambda error=error: fail(error))
+
+
+def test_memory_that_is_not_enough_is_one_line(capsys):
+    for job in (
+        lambda: torch.empty(2**55),
+        lambda: np.empty(2**55),
+        lambda: fail(torch.OutOfMemoryError("CUDA out of memory. Tried to")),
+    ):
+        assert entry.run(job) == 1
+        said = capsys.readouterr().err
+        assert said.startswith("error: memory must be enough, got ")
+        assert "smaller batch" in said and said.count("\n") == 1
+
+
+PRINTS = """
+import sys
+from san.jobs import entry
+def job():
+    for number in range(100_000):
+        print(number, flush=True)
+entry.leave(entry.run(job))
+"""
+
+
+def test_who_reads_only_the_first_lines_sees_no_error():
+    with subprocess.Popen(
+        [sys.executable, "-c", PRINTS],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdout.readline() == "0\n"
+        process.stdout.close()
+        assert process.stderr.read() == ""
+        assert process.wait() == 141
 
 
 def test_what_gin_adds_is_left_out(capsys):

@@ -173,6 +173,23 @@ def test_as_many_images_as_a_batch_and_one_more(folder):
     assert [len(pixels) for _, pixels in batches] == [4, 1]
 
 
+def test_the_figures_are_written_though_nobody_reads_the_lines(folder):
+    process = jobs.start(
+        "tools.predict.main",
+        f"--gin_file={folder}/small.gin",
+        "--checkpoint=named.pth",
+        "images/a.JPEG",
+        "images/deep/b.png",
+        "--json=unread.json",
+        BUILD_WORKING_DIRECTORY=str(folder),
+    )
+    process.stdout.close()
+    assert process.stderr.read() == ""
+    assert process.wait() == 0
+    found = json.loads((folder / "unread.json").read_text())
+    assert len(found["images"]) == 2
+
+
 def test_what_is_no_number_is_no_prediction(folder):
     checkpoint = torch.load(folder / "named.pth", weights_only=True)
     weight = checkpoint["state_dict"]["fc.weight"]

@@ -42,7 +42,12 @@ from absl import app, flags
 from eval import command_line, loading
 from san import checkpoints
 from san.jobs import entry, files, valid_json
-from san.jobs.flags import define_checkpoint, define_config, define_json
+from san.jobs.flags import (
+    define_checkpoint,
+    define_config,
+    define_json,
+    define_path,
+)
 from tools.checkpoint import facts, writing
 
 _CONFIG = define_config(
@@ -52,9 +57,9 @@ _CONFIG = define_config(
 )
 _TRAINED = define_checkpoint()
 _JSON = define_json("File that inspect writes everything to.")
-_OUTPUT = flags.DEFINE_string("output", None, "File to write.")
-_CLASSES = flags.DEFINE_string(
-    "classes", None, "File with a class name in each line, or 'unknown'."
+_OUTPUT = define_path("output", "File to write.")
+_CLASSES = define_path(
+    "classes", "File with a class name in each line, or 'unknown'."
 )
 _SOURCE = flags.DEFINE_string(
     "source", None, "Where the weights come from, for the model card."

@@ -44,7 +44,7 @@ from absl import app, flags
 from eval import command_line, loading
 from san.data import Data
 from san.jobs import entry, files, network
-from san.jobs.flags import define_checkpoint, define_config
+from san.jobs.flags import define_checkpoint, define_config, define_path
 from tools.export.deployable import BACKENDS, Deployable, deployable
 from tools.export.formats import ENDS, make
 
@@ -55,7 +55,7 @@ _CONFIG = define_config(
 )
 _TRAINED = define_checkpoint()
 _FORMAT = flags.DEFINE_enum("format", "onnx", list(ENDS), "What to write.")
-_OUTPUT = flags.DEFINE_string("output", None, "File to write.")
+_OUTPUT = define_path("output", "File to write.")
 _OPS = flags.DEFINE_enum(
     "ops",
     "aten",

@@ -30,7 +30,7 @@ from absl import app, flags
 
 from eval import command_line, loading
 from san.data import Data
-from san.jobs import config, entry, files, network, processes
+from san.jobs import config, entry, files, network, output, processes
 from san.jobs.flags import define_checkpoint, define_config, define_json
 from san.recipe import Recipe
 from tools.predict import images
@@ -54,6 +54,9 @@ _BATCH_SIZE = flags.DEFINE_integer(
 
 def main(argv: list[str]) -> NoReturn:
     """Runs the job."""
+    if _JSON.value is not None:
+        # It is written even if nobody reads the lines.
+        output.outlive_readers()
     for stream in (sys.stdout, sys.stderr):
         # File names may be of any bytes.
         stream.reconfigure(errors="backslashreplace")
