@@ -31,7 +31,7 @@ from third_party import before_torch
 os.environ.update(before_torch.settings())
 
 import pathlib
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import numpy as np
 import torch
@@ -45,7 +45,7 @@ from eval.command_line import Selected
 from eval.footprints import collect, sheet, viewer
 from san import data
 from san.jobs import entry, files, network
-from san.jobs.flags import define, define_checkpoint
+from san.jobs.flags import define, define_checkpoint, define_path
 from san.jobs.processes import Process
 from tools.predict import images
 
@@ -58,9 +58,9 @@ _SHARED = define(
     least_batch=1,
 )
 _TRAINED = define_checkpoint()
-_IMAGE = flags.DEFINE_string("image", None, "Image file to look at.")
-_PAGE = flags.DEFINE_string("page", None, "HTML file to write the page to.")
-_SHEET = flags.DEFINE_string("sheet", None, "PNG file to write a sheet to.")
+_IMAGE = define_path("image", "Image file to look at.")
+_PAGE = define_path("page", "HTML file to write the page to.")
+_SHEET = define_path("sheet", "PNG file to write a sheet to.")
 _BLOCK = flags.DEFINE_string(
     "block", None, "The only block to show, such as layer2.0. Default: all."
 )
@@ -88,18 +88,7 @@ def main(argv: list[str]) -> NoReturn:
 
 def _show(arguments: list[str]) -> None:
     entry.check_no_arguments(arguments)
-    page = command_line.output_file("page", _PAGE.value)
-    picture = command_line.output_file("sheet", _SHEET.value)
-    if not page and not picture:
-        raise ValueError(
-            "visualize: --page or --sheet must name a file to write, got"
-            " neither"
-        )
-    if (page or _PIXEL.value) and not _IMAGE.value:
-        raise ValueError(
-            "visualize: --image must name an image for --page and --pixel, got"
-            " none"
-        )
+    page, picture = _outputs()
     selected = command_line.selected(
         _SHARED.workdir.value, _TRAINED.checkpoint.value, _TRAINED.which.value
     )
@@ -119,6 +108,47 @@ def _show(arguments: list[str]) -> None:
         _write(page, text.encode())
     if picture:
         _write(picture, _image_sheet(model, image, blocks, selected))
+
+
+def _outputs() -> tuple[pathlib.Path | None, pathlib.Path | None]:
+    """The page and the sheet, after all flags were looked at."""
+    outputs = command_line.output_files(
+        {"page": _PAGE.value, "sheet": _SHEET.value}
+    )
+    page, picture = outputs["page"], outputs["sheet"]
+    if not page and not picture:
+        raise ValueError(
+            "visualize: --page or --sheet must name a file to write, got"
+            " neither"
+        )
+    if (page or _PIXEL.value) and not _IMAGE.value:
+        raise ValueError(
+            "visualize: --image must name an image for --page and --pixel, got"
+            " none"
+        )
+    if picture and picture.suffix.lower() != ".png":
+        raise ValueError(
+            f"visualize: --sheet must name a file that ends in .png, got"
+            f" {picture}"
+        )
+    _check_read("--page", page, _GROUPS)
+    _check_read("--sheet", picture, _PIXEL)
+    is_mean = picture and not _IMAGE.value
+    mean = (_NUM_IMAGES, _SHARED.data_dir, _SHARED.batch_size)
+    _check_read("--sheet without --image", is_mean, *mean)
+    return page, picture
+
+
+def _check_read(
+    what: str, is_asked: object, *own_flags: flags.FlagHolder[Any]
+) -> None:
+    """Refuses flags of something that is not asked for."""
+    given = [flag.name for flag in own_flags if flag.present]
+    if given and not is_asked:
+        raise ValueError(
+            f"visualize: --{given[0]} must come with {what}, which alone"
+            " reads it, got it without"
+        )
 
 
 def _mean_sheet(selected: Selected) -> bytes:

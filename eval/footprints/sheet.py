@@ -56,7 +56,8 @@ def contact_sheet(means: Mapping[str, Tensor], title: str) -> bytes:
         layout="compressed",
     )
     FigureCanvasAgg(figure)
-    figure.suptitle(title)
+    # Names of files and folders are what they are, "$" too.
+    figure.suptitle(title, parse_math=False)
     axes = figure.subplots(len(rows), columns, squeeze=False)
     for line, (block, weights) in zip(axes, rows, strict=True):
         _draw_row(line, block, weights.numpy())

@@ -90,6 +90,27 @@ def test_the_mean_over_validation_images(tmp_path, run):
             ],
             "--pixel must be ROW,COLUMN below 3,3",
         ),
+        (
+            ["--image=photo.png", "--page=page.html", "--pixel=1,1"],
+            "--pixel must come with --sheet, which alone reads it",
+        ),
+        (
+            ["--image=photo.png", "--sheet=sheet.png", "--groups=2"],
+            "--groups must come with --page, which alone reads it",
+        ),
+        (
+            ["--image=photo.png", "--sheet=sheet.png", "--num_images=8"],
+            "--num_images must come with --sheet without --image, which alone",
+        ),
+        (
+            ["--image=photo.png", "--sheet=sheet.png", "--data_dir=."],
+            "--data_dir must come with --sheet without --image, which alone",
+        ),
+        (["--sheet=sheet.pdf"], "--sheet must name a file that ends in .png"),
+        (
+            ["--image=photo.png", "--page=a.png", "--sheet=./a.png"],
+            "--page and --sheet must be different files",
+        ),
     ],
 )
 def test_mistakes_are_one_clear_line(tmp_path, run, images, arguments, message):
@@ -99,6 +120,28 @@ def test_mistakes_are_one_clear_line(tmp_path, run, images, arguments, message):
     assert code == 2
     assert stderr.count("\n") == 1 and message in stderr
     assert not (tmp_path / "page.html").exists()
+
+
+def test_names_are_no_formulas(tmp_path, run, images):
+    name = "a$b_{$ <b>.png"
+    Image.open(images / "val" / "a" / "0.jpg").save(tmp_path / name)
+    code, _, stderr = visualize(
+        tmp_path,
+        f"--workdir={run.path}",
+        f"--image={name}",
+        "--sheet=sheet.png",
+    )
+    assert (code, stderr) == (0, "")
+
+
+def test_an_empty_name_is_no_missing_flag(tmp_path, run):
+    """As of a shell's variable that is not set."""
+    code, _, stderr = visualize(
+        tmp_path, f"--workdir={run.path}", "--image=", "--sheet=sheet.png"
+    )
+    assert code == 1
+    assert "--image must name a file or a folder, got an empty text" in stderr
+    assert not (tmp_path / "sheet.png").exists()
 
 
 def test_a_network_without_attention(tmp_path, images):
