@@ -408,3 +408,65 @@ def test_training_does_not_go_on_from_what_was_sent(folder, tmp_path):
             "Recipe.epochs = 2",
             "Recipe.ema_decay = 0.5",
         )
+
+
+def test_what_is_there_is_not_written_over(folder, tmp_path):
+    """Somebody's text beside the weights, and what training goes on from."""
+    (tmp_path / "README.md").write_text("# Mine\n")
+    for _ in range(2):  # A card takes the place of a card.
+        for name, code in (("README", 2), ("model", 0)):
+            found, _, stderr = run(
+                folder,
+                "export",
+                "--workdir=work",
+                f"--output={tmp_path / name}.safetensors",
+            )
+            assert found == code
+            assert ("must leave the name of its model card free" in stderr) == (
+                code == 2
+            )
+    assert (tmp_path / "README.md").read_text() == "# Mine\n"
+    assert not (tmp_path / "README.safetensors").exists()
+    path = shutil.copy(folder / "work" / "checkpoints" / "last.pth", tmp_path)
+    before = (tmp_path / "last.pth").read_bytes()
+    (tmp_path / "link.pth").symlink_to(path)
+    for output in ("last.pth", "link.pth"):
+        code, _, stderr = run(
+            tmp_path,
+            "import",
+            "--checkpoint=last.pth",
+            f"--output={output}",
+        )
+        assert code == 2 and stderr.count("\n") == 1
+        assert "must be another file than the one imported" in stderr
+    assert (tmp_path / "last.pth").read_bytes() == before
+
+
+def test_other_dtypes_and_numbers_that_are_none_are_said(folder, tmp_path):
+    weights = network_of(folder / "m.safetensors").model.state_dict()
+    doubles = {
+        name: tensor.double() if tensor.is_floating_point() else tensor
+        for name, tensor in weights.items()
+    }
+    torch.save(doubles, tmp_path / "doubles.pth")
+    classes = "\n".join(["a", "b", "c"])
+    (tmp_path / "classes.txt").write_text(classes, encoding="utf-8-sig")
+    code, stdout, stderr = run(
+        tmp_path,
+        "export",
+        "--checkpoint=doubles.pth",
+        f"--gin_file={folder / 'work' / 'config.gin'}",
+        "--classes=classes.txt",
+        "--output=d.safetensors",
+    )
+    assert code == 0, stderr
+    assert stdout.startswith("weights were float64, and are float32 now\n")
+    read = checkpoints.read_checkpoint(tmp_path / "d.safetensors")
+    assert read["classes"] == ["a", "b", "c"]
+    doubles["fc.bias"][1] = float("inf")
+    torch.save(doubles, tmp_path / "inf.pth")
+    code, stdout, _ = run(tmp_path, "inspect", "--checkpoint=inf.pth")
+    assert code == 0
+    assert re.search(r"^not finite +fc\.bias$", stdout, re.MULTILINE)
+    code, stdout, _ = run(tmp_path, "inspect", "--checkpoint=doubles.pth")
+    assert re.search(r"^not finite +nothing$", stdout, re.MULTILINE)

@@ -12,6 +12,9 @@ from san.data import PREPROCESSING
 from tools.checkpoint import facts as plain_facts
 from tools.checkpoint.facts import UNKNOWN
 
+# What a card begins with, see text_of.
+START = b'---\nlibrary_name: "san"\n'
+
 _DIGITS = 4  # Of figures, behind the point.
 
 _TAGS = ["image-classification", "self-attention", "san", "safetensors"]

@@ -6,9 +6,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from eval import class_order, loading
+from san import checkpoints
 from san.checkpoints import TRAINED, is_state_dict
 from san.data import Data
 from san.jobs import config, valid_json
@@ -108,6 +109,24 @@ def of_network(
     return json.loads(valid_json.line_of(facts))
 
 
+def other_dtypes(checkpoint: Mapping[str, Any], model: nn.Module) -> list[str]:
+    """Which dtypes weights had that they do not have in the network.
+
+    Args:
+      checkpoint: as it was read.
+      model: with its weights.
+    """
+    own = model.state_dict()
+    theirs = checkpoints.state_dict_of(dict(checkpoint), "")
+    return sorted(
+        {
+            str(tensor.dtype).removeprefix("torch.")
+            for name, tensor in theirs.items()
+            if name in own and tensor.dtype != own[name].dtype
+        }
+    )
+
+
 def _shorten(facts: dict[str, Any], entry: str, name: str) -> None:
     """Leaves of a path the file's name: folders are nobody else's affair."""
     values = facts.get(entry)
@@ -173,6 +192,13 @@ def summary(
                 if tensor.dtype != torch.int64  # Counts of batches.
             }
         ),
+        "not_finite": [
+            name
+            for name, tensor in state_dict.items()
+            if tensor.is_floating_point()
+            and tensor.layout == torch.strided
+            and not tensor.double().isfinite().all()  # Those of 8 bits, too.
+        ],
         "num_classes": count,
         "classes": names,
         "epochs": facts.get("epoch"),

@@ -100,6 +100,7 @@ def _selected() -> command_line.Selected:
 
 def _export(selected: command_line.Selected) -> None:
     output = _output(".safetensors")
+    writing.check_card(output)
     selected.configure(_CONFIG.gin_file.value, _CONFIG.gin_param.value)
     network = loading.read_network(selected.path, selected.workdir)
     classes = None
@@ -107,6 +108,8 @@ def _export(selected: command_line.Selected) -> None:
         classes = _class_names(network)
     told = facts.of_network(network, classes, _SOURCE.value, _LICENSE.value)
     writing.write_safetensors(output, network.model, told)
+    if others := facts.other_dtypes(network.checkpoint, network.model):
+        print(f"weights were {', '.join(others)}, and are float32 now")
     _say_written(output, network.checkpoint)
 
 
@@ -115,7 +118,7 @@ def _class_names(network: loading.Network) -> list[str]:
     count = network.num_classes
     if _CLASSES.value is not None:
         path = command_line.user_path(_CLASSES.value)
-        names = path.read_text(encoding="utf-8").splitlines()
+        names = path.read_text(encoding="utf-8-sig").splitlines()
         if len(names) != count or len(set(names)) != count or not all(names):
             raise ValueError(
                 f"checkpoint: --classes must name {count} different classes, a"
@@ -136,6 +139,11 @@ def _import(selected: command_line.Selected) -> None:
     _refuse_configuration("import")
     output = _output(".pth")
     checkpoint = checkpoints.read_checkpoint(selected.path)
+    if output.exists() and output.samefile(selected.path):
+        raise ValueError(
+            "checkpoint: --output must be another file than the one imported,"
+            f" which may hold what training goes on from, got {output}"
+        )
     weights = checkpoints.state_dict_of(checkpoint, selected.path)
     writing.write_pth(output, weights, facts.kept(checkpoint))
     _say_written(output, checkpoint)

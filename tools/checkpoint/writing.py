@@ -17,6 +17,23 @@ from tools.checkpoint import card
 _MAX_LISTED = 5
 
 
+def check_card(path: pathlib.Path) -> None:
+    """Refuses a file whose card would take the place of another text.
+
+    Args:
+      path: of the weights.
+
+    Raises:
+      ValueError: if there is a file of the card's name that is no card.
+    """
+    other = path.with_suffix(".md")
+    if other.exists() and not other.read_bytes().startswith(card.START):
+        raise ValueError(
+            "checkpoint: --output must leave the name of its model card free,"
+            f" got {path} beside {other}, which is another text"
+        )
+
+
 def write_safetensors(
     path: pathlib.Path, model: nn.Module, facts: Mapping[str, Any]
 ) -> None:
