@@ -68,6 +68,7 @@ def test_onnx_files_run_in_onnxruntime_and_openvino(kind, tmp_path):
     onnx.checker.check_model(model, full_check=True)
     assert {node.domain for node in model.graph.node} == {""}
     assert [entry.version for entry in model.opset_import] == [20]
+    assert model.ir_version == 9  # Of 2023, as this opset.
     written = {entry.key: entry.value for entry in model.metadata_props}
     assert written == ours.metadata
     (entry,) = model.graph.input

@@ -43,6 +43,9 @@ def write(source: Deployable, traced: Traced) -> bytes:
     _name_axes(model)
     _forget_sources(model)
     onnx.helper.set_model_props(model, source.metadata)
+    # Runtimes refuse a file format that is newer than they are, whatever is in
+    # it: that of this opset.
+    model.ir_version = onnx.helper.find_min_ir_version_for(model.opset_import)
     onnx.checker.check_model(model)
     return model.SerializeToString()
 
