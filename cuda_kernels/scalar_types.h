@@ -1,5 +1,5 @@
 // The four element types: storage of float16 and bfloat16 with conversions that
-// are the same bits on host and device, and the type each one is summed in.
+// are the same on host and device, and the type each one is summed in.
 #ifndef CUDA_KERNELS_SCALAR_TYPES_H_
 #define CUDA_KERNELS_SCALAR_TYPES_H_
 
@@ -8,8 +8,8 @@
 
 #include "cuda_kernels/window.h"
 
-// Compiled for a GPU that converts by itself. It gives a NaN bits of its own,
-// so that round() sees to those.
+// Compiled for a GPU that converts by itself: the same numbers, but every NaN
+// gets the bits that this GPU gives to one.
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 800
 #define SAN_HALF_INSTRUCTIONS 1
 #else
@@ -40,16 +40,15 @@ struct bfloat16 {
     return bits_float(static_cast<uint32_t>(bits) << 16);
   }
   static SAN_HOST_DEVICE bfloat16 round(float value) {
-    const uint32_t word = float_bits(value);
-    const uint16_t not_a_number = static_cast<uint16_t>(word >> 16 | 0x40);
 #if SAN_HALF_INSTRUCTIONS
     uint32_t nearest;  // the lower of a pair: converting one alone is slow
     asm("cvt.rn.bf16x2.f32 %0, %1, %2;"
         : "=r"(nearest)
         : "f"(0.0f), "f"(value));
-    return {value != value ? not_a_number : static_cast<uint16_t>(nearest)};
+    return {static_cast<uint16_t>(nearest)};
 #endif
-    if (value != value) return {not_a_number};
+    const uint32_t word = float_bits(value);
+    if (value != value) return {static_cast<uint16_t>(word >> 16 | 0x40)};
     const uint32_t tie = word >> 16 & 1;
     return {static_cast<uint16_t>((word + 0x7fff + tie) >> 16)};
   }
@@ -74,13 +73,13 @@ struct float16 {
     return bits_float(sign | word);
   }
   static SAN_HOST_DEVICE float16 round(float value) {
-    const uint32_t sign = float_bits(value) >> 16 & 0x8000;
-    const uint32_t word = float_bits(value) & 0x7fffffff;
 #if SAN_HALF_INSTRUCTIONS
     uint16_t nearest;
     asm("cvt.rn.f16.f32 %0, %1;" : "=h"(nearest) : "f"(value));
-    return {word > 0x7f800000 ? static_cast<uint16_t>(sign | 0x7e00) : nearest};
+    return {nearest};
 #endif
+    const uint32_t sign = float_bits(value) >> 16 & 0x8000;
+    const uint32_t word = float_bits(value) & 0x7fffffff;
     uint32_t half;
     if (word > 0x7f800000) {
       half = 0x7e00;  // NaN

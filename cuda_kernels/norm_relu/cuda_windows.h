@@ -2,7 +2,7 @@
 #ifndef CUDA_KERNELS_NORM_RELU_CUDA_WINDOWS_H_
 #define CUDA_KERNELS_NORM_RELU_CUDA_WINDOWS_H_
 
-#include "cuda_kernels/norm_relu/divisor.h"
+#include "cuda_kernels/cuda/divisor.h"
 #include "cuda_kernels/norm_relu/tasks.h"
 
 namespace san::norm_relu {

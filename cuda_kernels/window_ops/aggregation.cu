@@ -40,7 +40,7 @@ __global__ void __launch_bounds__(kMostThreads, 1) forward(Task<T> task) {
   const Tiling& tiling = task.tiling;
   const Steps<kTaps> steps(window);
   const Place place(tiling);
-  const Unit unit(task.shape, place.unit, task.chunks);
+  const Unit unit(task.shape, task.sizes, place.unit);
   const UnitMemory<A, kMembers> tile(tiling, place, tiling.source_positions());
   load_pixels(task, place, unit, tile);
   if (!place.active) return;
@@ -100,7 +100,7 @@ bool run(const AggregationForward& task, void* stream) {
     if (!tiling) return false;
     launch(&forward<T, taps, rows>,
            tiling->launch_shape(sizeof(Accumulator<T>)), stream,
-           Task<T>{shape, static_cast<int>(chunks(shape)), *tiling, nullptr,
+           Task<T>{shape, UnitSizes(shape, chunks(shape)), *tiling, nullptr,
                    static_cast<const T*>(task.input),
                    static_cast<const T*>(task.weight),
                    static_cast<T*>(task.output)});

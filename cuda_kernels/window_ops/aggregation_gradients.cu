@@ -47,7 +47,7 @@ __global__ void __launch_bounds__(kMostThreads, 1) grad_weight(Task<T> task) {
   const Tiling& tiling = task.tiling;
   const Steps<kTaps> steps(window);
   const Place place(tiling);
-  const Unit unit(task.shape, place.unit, 1);
+  const Unit unit(task.shape, task.sizes, place.unit);
   const UnitMemory<A, kMembers> tile(tiling, place, tiling.source_positions());
   load_pixels(task, place, unit, tile);
   if (!place.active) return;
@@ -58,6 +58,7 @@ __global__ void __launch_bounds__(kMostThreads, 1) grad_weight(Task<T> task) {
   T* result = task.result + unit.weight_plane * window.taps() * outputs;
   int offsets[kRows];
   place.find_offsets(window.columns, offsets);
+  const unsigned owned = place.owned<kRows>();
   A grads[kRows][kMembers];
   load_grads(grad_output, stride, 0, unit.members, offsets, grads);
 #pragma unroll 1
@@ -81,13 +82,8 @@ __global__ void __launch_bounds__(kMostThreads, 1) grad_weight(Task<T> task) {
       }
       from.advance();
     }
-#pragma unroll
-    for (int kh = 0; kh < kTaps; ++kh)
-#pragma unroll
-      for (int r = 0; r < kRows; ++r)
-        if (place.owns(r))
-          result[steps.tap(step, kh) * outputs + offsets[r]] =
-              rounded<T>(sums[kh][r]);
+    store_column<T, kTaps>(result, outputs, step, offsets, owned,
+                           [&](int kh, int r) { return sums[kh][r]; });
   }
 }
 
@@ -192,7 +188,7 @@ __global__ void __launch_bounds__(kMostThreads, 1) grad_input(Task<T> task) {
   const Window& window = task.shape.window;
   const Tiling& tiling = task.tiling;
   const Place place(tiling);
-  const Unit unit(task.shape, place.unit, task.chunks);
+  const Unit unit(task.shape, task.sizes, place.unit);
   const UnitMemory<A, kMembers> tile(tiling, place, tiling.source_positions());
   const int padding = static_cast<int>(window.rows.padding);
   const int top = first_reader(place.top + padding, window.rows);
@@ -263,6 +259,7 @@ bool run_grad_weight(const AggregationShape& shape, Task<T> task,
         });
     if (!tiling) return false;
     task.tiling = *tiling;
+    task.sizes = UnitSizes(shape, 1);
     launch(&grad_weight<T, taps, rows>,
            tiling->launch_shape(sizeof(Accumulator<T>)), stream, task);
     return true;
@@ -294,7 +291,7 @@ template <typename T>
 AggregationBackward run(AggregationBackward task, void* stream) {
   const AggregationShape& shape = task.shape;
   const Task<T> operands = {shape,
-                            static_cast<int>(chunks(shape)),
+                            UnitSizes(shape, chunks(shape)),
                             {},
                             static_cast<const T*>(task.grad_output),
                             static_cast<const T*>(task.input),

@@ -22,18 +22,29 @@ inline bool suits_tiles(const AggregationShape& shape) {
          shape.channels <= 0x7fffffff;
 }
 
+// How units are cut: a weight channel's in chunks of its channels, or whole.
+struct UnitSizes {
+  UnitSizes(const AggregationShape& shape, int64_t chunks)
+      : by_chunks(static_cast<uint32_t>(chunks)),
+        by_groups(static_cast<uint32_t>(shape.weight_channels)),
+        members(static_cast<int>(shape.channels / shape.weight_channels)) {}
+
+  Divisor<uint32_t> by_chunks, by_groups;
+  int members;  // of a weight channel
+};
+
 // A unit: the weight channel's plane, (n, g), and the first of its channels,
 // (n, c).
 struct Unit {
-  __device__ Unit(const AggregationShape& shape, unsigned index, int chunks)
-      : weight_plane(index / chunks) {
-    const unsigned groups = static_cast<unsigned>(shape.weight_channels);
-    const unsigned n = index / chunks / groups, g = index / chunks % groups;
-    const unsigned channels = static_cast<unsigned>(shape.channels);
-    const unsigned first = index % chunks * kMembers;
+  __device__ Unit(const AggregationShape& shape, const UnitSizes& sizes,
+                  unsigned index) {
+    const auto [whole, chunk] = sizes.by_chunks.divide(index);
+    const auto [n, g] = sizes.by_groups.divide(whole);
+    const unsigned first = chunk * kMembers;
+    weight_plane = whole;
     plane = n * shape.channels + g + first * shape.weight_channels;
-    members = static_cast<int>(channels / groups - first);
-    if (chunks > 1 && members > kMembers) members = kMembers;
+    members = sizes.members - static_cast<int>(first);
+    if (sizes.by_chunks.number() > 1 && members > kMembers) members = kMembers;
   }
 
   // Its channels in a tensor that has `size` elements a channel.
@@ -51,7 +62,7 @@ struct Unit {
 template <typename T>
 struct Task {
   AggregationShape shape;
-  int chunks;  // of a unit's channels, each of which is a unit
+  UnitSizes sizes;
   Tiling tiling;
   const T *grad_output, *input, *weight;
   T* result;
@@ -74,8 +85,8 @@ __device__ void load_pixels(const Task<T>& task, const Place& place,
                             UnitMemory<Accumulator<T>, kMembers> tile) {
   const Axis& rows = task.shape.window.rows;
   const Axis& columns = task.shape.window.columns;
-  find_sources(task.tiling, rows, rows.position(place.top, 0), columns,
-               columns.position(place.left, 0));
+  find_sources(task.tiling, rows, position(rows, place.top, 0), columns,
+               position(columns, place.left, 0));
   __syncthreads();
   if (place.active) {
     Planes<T> from = unit.planes(task.input, task.shape,

@@ -37,6 +37,23 @@ struct Steps {
   const int count, stride, dilation, columns;
 };
 
+// Writes the values of a column of taps to the outputs of a thread that exist,
+// each row down its taps: an addition leads from one to the next.
+template <typename T, int kTaps, int kRows, typename F>
+__device__ void store_column(T* output, int64_t outputs, int step,
+                             const int (&offsets)[kRows], unsigned owned,
+                             F value) {
+  T* column = output + Steps<kTaps>::tap(step, 0) * outputs;
+#pragma unroll
+  for (int r = 0; r < kRows; ++r) {
+    if (!(owned >> r & 1)) continue;
+    T* at = column + offsets[r];
+#pragma unroll
+    for (int kh = 0; kh < kTaps; ++kh, at += kTaps * outputs)
+      *at = rounded<T>(value(kh, r));
+  }
+}
+
 // The outputs that read the thread's column, whose first row is `y` after the
 // padding begins, by one column of taps: bit j is whether output row
 // y - (kTaps - 1) + j exists. Tap kh of it reads row j + kh - (kTaps - 1).

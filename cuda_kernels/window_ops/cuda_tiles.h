@@ -13,6 +13,7 @@
 #include <algorithm>
 #include <optional>
 
+#include "cuda_kernels/cuda/divisor.h"
 #include "cuda_kernels/cuda/launch.h"
 #include "cuda_kernels/scalar_types.h"
 #include "cuda_kernels/window.h"
@@ -28,12 +29,16 @@ constexpr int kUsualColumns = 64;
 // multiples of `step`, but for the last.
 struct Split {
   int begin, extent, step, parts;
+  int each = 0, more = 0;  // steps of a part, and parts that have one more
 
-  SAN_HOST_DEVICE int steps() const { return (extent + step - 1) / step; }
+  int steps() const { return (extent + step - 1) / step; }
+  // What first() and last() are told.
+  void settle() {
+    each = steps() / parts;
+    more = steps() % parts;
+  }
   SAN_HOST_DEVICE int first(int part) const {
-    const int more = steps() % parts;
-    return begin +
-           step * (steps() / parts * part + (part < more ? part : more));
+    return begin + step * (each * part + (part < more ? part : more));
   }
   SAN_HOST_DEVICE int last(int part) const {  // one past it
     const int end = begin + extent, next = first(part + 1);
@@ -58,7 +63,19 @@ struct Tiling {
   int thread_rows, thread_columns;
   SharedTile shared;
   int units_per_block, units;
+  // What Place and fill() divide by, once it is settle()d.
+  Divisor<uint32_t> by_tiles = {}, by_column_parts = {}, by_threads = {};
+  Divisor<uint32_t> by_thread_columns = {}, by_pitch = {};
 
+  void settle() {
+    rows.settle();
+    columns.settle();
+    by_tiles = Divisor<uint32_t>(tiles());
+    by_column_parts = Divisor<uint32_t>(columns.parts);
+    by_threads = Divisor<uint32_t>(threads());
+    by_thread_columns = Divisor<uint32_t>(thread_columns);
+    by_pitch = Divisor<uint32_t>(shared.pitch);
+  }
   SAN_HOST_DEVICE int threads() const { return thread_rows * thread_columns; }
   SAN_HOST_DEVICE int source_positions() const {
     return shared.rows * shared.pitch;
@@ -142,6 +159,7 @@ std::optional<Tiling> tiling(int64_t units, Split rows, Split columns,
           1, std::min({int64_t{kUsualThreads / result.threads()}, spread,
                        most_bytes / bytes})));
       if (result.blocks() > 0x7fffffff) return std::nullopt;
+      result.settle();
       return result;
     }
     Split& split = rows.parts < most_rows ? rows : columns;
@@ -170,24 +188,33 @@ inline int fold_part(const Axis& axis) {
 // The work of the running thread.
 struct Place {
   __device__ explicit Place(const Tiling& tiling) {
-    const int tile = blockIdx.x % tiling.tiles();
-    const int row_part = tile / tiling.columns.parts;
-    const int column_part = tile % tiling.columns.parts;
+    const auto [block, tile] = tiling.by_tiles.divide(blockIdx.x);
+    const auto [row_part, column_part] = tiling.by_column_parts.divide(tile);
     top = tiling.rows.first(row_part);
     bottom = tiling.rows.last(row_part);
     left = tiling.columns.first(column_part);
     right = tiling.columns.last(column_part);
-    slot = threadIdx.x / tiling.threads();
-    thread = threadIdx.x % tiling.threads();
-    const int first = blockIdx.x / tiling.tiles() * tiling.units_per_block;
+    const auto [own_slot, own_thread] = tiling.by_threads.divide(threadIdx.x);
+    slot = own_slot;
+    thread = own_thread;
+    const int first = block * tiling.units_per_block;
     active = slot < tiling.units - first;
     unit = first + slot;
-    row = thread / tiling.thread_columns * tiling.rows.step;
-    column = thread % tiling.thread_columns;
+    const auto [y, x] = tiling.by_thread_columns.divide(own_thread);
+    row = y * tiling.rows.step;
+    column = x;
   }
 
   __device__ bool owns(int r) const {
     return top + row + r < bottom && left + column < right;
+  }
+  // The rows that it owns, a bit for each.
+  template <int kRows>
+  __device__ unsigned owned() const {
+    unsigned rows = 0;
+#pragma unroll
+    for (int r = 0; r < kRows; ++r) rows |= unsigned{owns(r)} << r;
+    return rows;
   }
   // Where this thread's outputs lie in a plane; some other element of the tile
   // for one that it does not own.
@@ -256,16 +283,30 @@ struct UnitMemory {
   int positions;
 };
 
+// axis.position() and axis.source() where is_small(): in 32 bits.
+__device__ inline int position(const Axis& axis, int output, int tap) {
+  return output * static_cast<int>(axis.stride) -
+         static_cast<int>(axis.padding) + tap * static_cast<int>(axis.dilation);
+}
+__device__ inline int source(const Axis& axis, int position) {
+  const int size = static_cast<int>(axis.size);
+  if (position >= 0 && position < size) return position;
+  if (axis.mode == PaddingMode::kZeros) return -1;
+  const int period = size > 1 ? 2 * (size - 1) : 1;
+  int phase = position % period;
+  if (phase < 0) phase += period;
+  return phase < size ? phase : period - phase;
+}
+
 // Writes the tables that fill() reads: the tile's first row and column show
 // these positions of the two axes. All threads call it, then wait.
 __device__ inline void find_sources(const Tiling& tiling, const Axis& rows,
-                                    int64_t top, const Axis& columns,
-                                    int64_t left) {
+                                    int top, const Axis& columns, int left) {
   int* table = reinterpret_cast<int*>(shared_memory());
   const int count = tiling.shared.rows;
   for (int i = threadIdx.x; i < count + tiling.shared.pitch; i += blockDim.x)
-    table[i] = static_cast<int>(i < count ? rows.source(top + i)
-                                          : columns.source(left + i - count));
+    table[i] =
+        i < count ? source(rows, top + i) : source(columns, left + i - count);
 }
 
 // Planes of one tensor, `stride` elements apart.
@@ -285,8 +326,9 @@ __device__ void fill(const Tiling& tiling, const Place& place,
   const int rows = tiling.shared.rows, pitch = tiling.shared.pitch;
   const int* row_sources = reinterpret_cast<const int*>(shared_memory());
   const int* column_sources = row_sources + rows;
-  const int down = tiling.threads() / pitch, right = tiling.threads() % pitch;
-  int row = place.thread / pitch, column = place.thread % pitch;
+  const auto [down, right] = tiling.by_pitch.divide(tiling.threads());
+  const auto [first_row, first_column] = tiling.by_pitch.divide(place.thread);
+  int row = first_row, column = first_column;
 #pragma unroll 2
   while (row < rows) {
     const int y = row_sources[row], x = column_sources[column];
@@ -333,10 +375,15 @@ __device__ void fold(const Tiling& tiling, const Place& place,
   const int width = static_cast<int>(window.columns.size);
   const int top = max(place.top, 0), bottom = min(place.bottom, height);
   const int left = max(place.left, 0), columns = min(place.right, width) - left;
+  const int down = tiling.threads() / columns;
+  const int right = tiling.threads() % columns;
+  int y = top + place.thread / columns, x = left + place.thread % columns;
 #pragma unroll 1
-  for (int i = place.thread; i < (bottom - top) * columns;
-       i += tiling.threads()) {
-    const int y = top + i / columns, x = left + i % columns;
+  for (; y < bottom; y += down, x += right) {
+    if (x >= left + columns) {
+      x -= columns;
+      if (++y >= bottom) return;
+    }
     A pixel[kPlanes] = {};
     for_each_image(y, height, place.top, place.bottom, [&](int v) {
       for_each_image(x, width, place.left, place.right, [&](int u) {

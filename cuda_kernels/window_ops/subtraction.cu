@@ -44,8 +44,8 @@ __global__ void __launch_bounds__(kMostThreads, 1)
   const int64_t pixels = task.window.pixels();
   const UnitMemory<A, 1> tile(task.tiling, place,
                               task.tiling.source_positions());
-  find_sources(task.tiling, rows, rows.position(place.top, 0), columns,
-               columns.position(place.left, 0));
+  find_sources(task.tiling, rows, position(rows, place.top, 0), columns,
+               position(columns, place.left, 0));
   __syncthreads();
   if (place.active)
     fill(task.tiling, place,
@@ -58,18 +58,21 @@ __global__ void __launch_bounds__(kMostThreads, 1)
   int offsets[kRows];
   place.find_offsets(columns, offsets);
   A centres[kRows];
-  const int64_t x = columns.source(
-      columns.position(place.left + place.column, columns.centre_tap()));
+  const int centre_row = static_cast<int>(rows.centre_tap());
+  const int centre_column = static_cast<int>(columns.centre_tap());
+  const int width = static_cast<int>(columns.size);
+  const int x = source(
+      columns, position(columns, place.left + place.column, centre_column));
+  const T* a = task.a + place.unit * pixels;
 #pragma unroll
   for (int r = 0; r < kRows; ++r) {
-    const int64_t y = rows.source(
-        rows.position(place.top + place.row + r, rows.centre_tap()));
-    const T* a = task.a + place.unit * pixels;
-    centres[r] = place.owns(r) && y >= 0 && x >= 0
-                     ? wide(a[y * columns.size + x])
-                     : A(0);
+    const int y =
+        source(rows, position(rows, place.top + place.row + r, centre_row));
+    centres[r] =
+        place.owns(r) && y >= 0 && x >= 0 ? wide(a[y * width + x]) : A(0);
   }
   const int64_t outputs = task.window.outputs();
+  const unsigned owned = place.owned<kRows>();
   T* output = task.output + place.unit * task.window.taps() * outputs;
 #pragma unroll 1
   for (int step = 0; step < steps.count; ++step) {
@@ -79,14 +82,9 @@ __global__ void __launch_bounds__(kMostThreads, 1)
 #pragma unroll
     for (int j = 0; j < kTaps + kRows - 1; ++j)
       tile.load(from + j * pitch, strip[j]);
-#pragma unroll
-    for (int kh = 0; kh < kTaps; ++kh) {
-      T* tap = output + steps.tap(step, kh) * outputs;
-#pragma unroll
-      for (int r = 0; r < kRows; ++r)
-        if (place.owns(r))
-          tap[offsets[r]] = rounded<T>(centres[r] - strip[kh + r][0]);
-    }
+    store_column<T, kTaps>(
+        output, outputs, step, offsets, owned,
+        [&](int kh, int r) { return centres[r] - strip[kh + r][0]; });
   }
 }
 

@@ -1,20 +1,21 @@
 // Division by a number that is known when a kernel is launched, by a
 // multiplication and a shift: GPUs have no instruction for it. Granlund and
 // Montgomery, Division by Invariant Integers using Multiplication (1994).
-#ifndef CUDA_KERNELS_NORM_RELU_DIVISOR_H_
-#define CUDA_KERNELS_NORM_RELU_DIVISOR_H_
+#ifndef CUDA_KERNELS_CUDA_DIVISOR_H_
+#define CUDA_KERNELS_CUDA_DIVISOR_H_
 
 #include <cstdint>
 
 #include "cuda_kernels/window.h"
 
-namespace san::norm_relu {
+namespace san {
 
 // Of numbers below 2^31 (uint32_t) or 2^63 (uint64_t).
 template <typename Index>
 class Divisor {
  public:
   // 0 only if nothing is going to be divided.
+  Divisor() : Divisor(1) {}
   explicit Divisor(Index number) : number_(number) {
     const Wide one = 1, d = number > 0 ? number : 1;
     while (one << shift_ < d) ++shift_;
@@ -25,6 +26,13 @@ class Divisor {
   SAN_HOST_DEVICE Index quotient(Index value) const {
     const Index product = static_cast<Index>(Wide{value} * factor_ >> kBits);
     return (product + value) >> shift_;
+  }
+  struct Parts {
+    Index quotient, remainder;
+  };
+  SAN_HOST_DEVICE Parts divide(Index value) const {
+    const Index whole = quotient(value);
+    return {whole, value - whole * number_};
   }
   SAN_HOST_DEVICE Index number() const { return number_; }
 
@@ -44,6 +52,6 @@ class Divisor {
   int shift_ = 0;
 };
 
-}  // namespace san::norm_relu
+}  // namespace san
 
-#endif  // CUDA_KERNELS_NORM_RELU_DIVISOR_H_
+#endif  // CUDA_KERNELS_CUDA_DIVISOR_H_
