@@ -21,6 +21,7 @@
 // tiles' rims. They are two kernels: all they could share is grad_output, 8
 // elements beside 2 K.
 #include "cuda_kernels/window_ops/cuda_aggregation.h"
+#include "cuda_kernels/window_ops/cuda_small_images.h"
 
 namespace san::fast {
 namespace {
@@ -306,7 +307,8 @@ AggregationBackward run(AggregationBackward task, void* stream) {
       run_grad_weight(shape, with_result(task.grad_weight), stream))
     task.grad_weight = nullptr;
   if (task.grad_input &&
-      run_grad_input(shape, with_result(task.grad_input), stream))
+      (run_small_images(task, stream) ||
+       run_grad_input(shape, with_result(task.grad_input), stream)))
     task.grad_input = nullptr;
   return task;
 }

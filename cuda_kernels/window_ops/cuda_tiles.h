@@ -127,6 +127,22 @@ inline bool is_small(const Window& window) {
   return true;
 }
 
+// How many of `units` a block does, from half of `most` to `most`, so that the
+// multiprocessor with the most of them has the fewest.
+inline int even_units(int64_t units, int64_t tiles, int64_t most) {
+  const int64_t processors = multiprocessors();
+  int64_t best = most, least = units * tiles;
+  for (int64_t count = most; 2 * count > most; --count) {
+    const int64_t blocks = (units + count - 1) / count * tiles;
+    const int64_t rounds = (blocks + processors - 1) / processors;
+    if (rounds * count < least) {
+      best = count;
+      least = rounds * count;
+    }
+  }
+  return static_cast<int>(best);
+}
+
 // The tiling of `units` grids whose `rows` and `columns` come with parts = 1,
 // in parts of at least `least` positions each way. shared_tile(rows, columns)
 // is what a tile of this size takes; half of a multiprocessor's shared memory
@@ -155,9 +171,10 @@ std::optional<Tiling> tiling(int64_t units, Split rows, Split columns,
     const int64_t bytes = result.shared_bytes(element_bytes);
     if (result.threads() <= kMostThreads && bytes <= most_bytes) {
       const int64_t spread = units / (2 * multiprocessors());
-      result.units_per_block = static_cast<int>(std::max<int64_t>(
+      const int64_t most = std::max<int64_t>(
           1, std::min({int64_t{kUsualThreads / result.threads()}, spread,
-                       most_bytes / bytes})));
+                       most_bytes / bytes}));
+      result.units_per_block = even_units(units, result.tiles(), most);
       if (result.blocks() > 0x7fffffff) return std::nullopt;
       result.settle();
       return result;

@@ -20,6 +20,7 @@
 // One writer per element, sums in a fixed order: no atomics.
 //
 // Elements moved per output: K + 2, forward and backward.
+#include "cuda_kernels/window_ops/cuda_small_images.h"
 #include "cuda_kernels/window_ops/cuda_steps.h"
 #include "cuda_kernels/window_ops/subtraction.h"
 
@@ -259,7 +260,8 @@ void run_on_cuda(const SubtractionForward& task, void* stream) {
   run_or_fall_back(task, stream);
 }
 void run_on_cuda(const SubtractionBackward& task, void* stream) {
-  run_or_fall_back(task, stream);
+  if (task.shape.layout != Layout::kRowMajor || !run_small_images(task, stream))
+    run_or_fall_back(task, stream);
 }
 
 }  // namespace san::fast

@@ -8,6 +8,7 @@ from tests.emulated_cuda import kernels
 from tests.emulated_cuda.comparison import (
     GEOMETRIES,
     LARGE,
+    SMALL_OUTPUTS,
     TOLERANCES,
     assert_same_as_on_cpu,
     random_tensors,
@@ -60,6 +61,26 @@ def test_every_sharing(members, groups, size, kernel_size):
 @pytest.mark.parametrize("size", [(7, 7), (3, 10)])
 def test_blocks_of_several_units(size):
     check(size, Window(7, padding=3), batch=3, channels=48, groups=6)
+
+
+# One unit and more than a block has, the last one with fewer channels.
+@pytest.mark.parametrize("sharing", [(3, 1), (36, 3)])
+@pytest.mark.parametrize(("size", "window"), SMALL_OUTPUTS)
+def test_small_images(size, window, sharing):
+    channels, groups = sharing
+    batch = 3 if size < (20, 20) else 1
+    check(size, window, batch=batch, channels=channels, groups=groups)
+
+
+@pytest.mark.parametrize("dtype", TOLERANCES, ids=str)
+@pytest.mark.parametrize("side", [7, 14])
+def test_small_images_of_every_type(side, dtype):
+    check((side, side), Window(7, padding=3), channels=16, dtype=dtype)
+
+
+def test_small_images_in_little_shared_memory(monkeypatch):
+    monkeypatch.setenv("EMULATED_CUDA_SHARED_BYTES", "90000")
+    check((7, 7), Window(7, padding=3), batch=2)
 
 
 def test_without_images_or_channels():

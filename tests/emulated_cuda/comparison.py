@@ -45,6 +45,19 @@ LARGE = [
     ((37, 70), Window(3, padding=2, padding_mode="zeros")),
     ((30, 34), Window(5, 2, 2, 2)),
 ]
+# Whose gradients have kernels of their own: 7, 14 or 28 outputs each way.
+SMALL_OUTPUTS = [
+    ((7, 7), Window(7, padding=3)),
+    ((14, 14), Window(7, padding=3)),
+    ((28, 28), Window(7, padding=3)),
+    ((7, 7), Window(7, padding=3, padding_mode="zeros")),
+    ((14, 14), Window(7, padding=3, padding_mode="zeros")),
+    ((13, 13), Window(7)),
+    ((10, 10), Window(7, padding=5)),
+    ((5, 5), Window(7, padding=4)),
+    ((1, 1), Window(7, padding=6)),
+    ((3, 3), Window(7, padding=5, padding_mode="zeros")),
+]
 
 
 def random_tensors(*shapes, dtype=torch.float64):

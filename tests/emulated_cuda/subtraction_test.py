@@ -8,6 +8,7 @@ from tests.emulated_cuda import kernels
 from tests.emulated_cuda.comparison import (
     GEOMETRIES,
     LARGE,
+    SMALL_OUTPUTS,
     TOLERANCES,
     assert_same_as_on_cpu,
     random_tensors,
@@ -48,6 +49,19 @@ def test_every_type(size, kernel_size, dtype):
 @pytest.mark.parametrize("size", [(7, 7), (3, 10)])
 def test_blocks_of_several_planes(size):
     check(size, Window(7, padding=3), batch=3, channels=7)
+
+
+# One plane and more than a block has.
+@pytest.mark.parametrize("channels", [1, 13])
+@pytest.mark.parametrize(("size", "window"), SMALL_OUTPUTS)
+def test_small_images(size, window, channels):
+    check(size, window, batch=3, channels=channels)
+
+
+@pytest.mark.parametrize("dtype", TOLERANCES, ids=str)
+@pytest.mark.parametrize("side", [7, 14])
+def test_small_images_of_every_type(side, dtype):
+    check((side, side), Window(7, padding=3), dtype=dtype)
 
 
 def test_without_images_or_channels():

@@ -57,7 +57,8 @@ class Entry:
 
     Attributes:
       kernel: its readable name, without the source file if it is no other's,
-        with {type}, {k}, {R}, {G} and {M} for what it is specialised for.
+        with {type}, {k}, {R}, {G}, {M} and {side} for what it is specialised
+        for.
       what: it is for.
       group: `pairwise core`, `patchwise core`, `window operator` or `norm and
         stem`.
@@ -79,10 +80,18 @@ class Entry:
     def name(self, layer: Layer, data_type: DataType) -> str:
         """The kernel's name for a layer."""
         return self.kernel.format(
-            type=data_type.name, k=layer.k, R=layer.R, G=layer.G, M=layer.M
+            type=data_type.name,
+            k=layer.k,
+            R=layer.R,
+            G=layer.G,
+            M=layer.M,
+            side=layer.side,
         )
 
     @property
     def specialised(self) -> bool:
         """Whether the kernel knows sizes of its layer when it is compiled."""
-        return any(size in self.kernel for size in ("{k}", "{R}", "{G}", "{M}"))
+        return any(
+            size in self.kernel
+            for size in ("{k}", "{R}", "{G}", "{M}", "{side}")
+        )

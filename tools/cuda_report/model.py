@@ -230,6 +230,7 @@ def without_entry(kernels: Sequence[Kernel]) -> list[str]:
             .replace(r"\{R\}", r"\d+")
             .replace(r"\{G\}", r"\d+")
             .replace(r"\{M\}", r"\d+")
+            .replace(r"\{side\}", r"\d+")
         )
         for entry in ENTRIES
     ]

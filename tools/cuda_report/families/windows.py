@@ -70,6 +70,15 @@ class Tiling:
         return self.layer.k // 2 / self.layer.side
 
 
+def _even_units(units: int, tiles: int, most: int, device: Device) -> int:
+    def fullest(count: int) -> int:
+        blocks = -(-units // count) * tiles
+        return -(-blocks // device.multiprocessors) * count
+
+    # Of equals the largest.
+    return min(range(most, most // 2, -1), key=fullest)
+
+
 def _tiling(
     layer: Layer,
     device: Device,
@@ -109,13 +118,18 @@ def _tiling(
         bytes_of_unit = table + 4 * elements
         most = device.most_shared // 2
         if tile.threads <= _MOST_THREADS and bytes_of_unit <= most:
-            side_by_side = max(
-                1,
-                min(
-                    _USUAL_THREADS // tile.threads,
-                    units // (2 * device.multiprocessors),
-                    most // bytes_of_unit,
+            side_by_side = _even_units(
+                units,
+                row_parts * column_parts,
+                max(
+                    1,
+                    min(
+                        _USUAL_THREADS // tile.threads,
+                        units // (2 * device.multiprocessors),
+                        most // bytes_of_unit,
+                    ),
                 ),
+                device,
             )
             tile = dataclasses.replace(
                 tile,
@@ -154,6 +168,83 @@ def _work(
     return work
 
 
+# ---- Small images, which have kernels of their own for the gradients.
+
+_SMALL = (7, 14, 28)
+_STRIP = 7  # rows of outputs of a thread
+
+
+@dataclasses.dataclass(frozen=True)
+class Small:
+    """The sizes of a launch whose threads own strips of outputs."""
+
+    layer: Layer
+
+    @property
+    def strips(self) -> int:
+        """Of a unit."""
+        return self.layer.side // _STRIP
+
+    @property
+    def threads(self) -> int:
+        """Of a unit."""
+        return self.layer.side * self.strips
+
+    @property
+    def positions(self) -> int:
+        """Sums of a unit in shared memory."""
+        reach = self.layer.k - 1
+        return self.strips * (_STRIP + reach) * (self.layer.side + reach)
+
+    def pixels(self) -> float:
+        """Of a thread."""
+        return self.layer.image / self.threads
+
+    def mirrored(self) -> float:
+        """Mirror images of a pixel at one of the two edges, along an axis."""
+        return self.layer.k // 2 / self.layer.side
+
+
+def _is_small(layer: Layer) -> bool:
+    return layer.k == 7 and layer.side in _SMALL
+
+
+def _small_work(
+    units: Callable[[Layer], int],
+    elements: Callable[[Layer], int],
+    flops: Callable[[Layer], int],
+    values: tuple[int, int],
+    most_threads: int,
+) -> Callable[[Layer, DataType, Device], Work | None]:
+    """Of each position and of each output there are so many values."""
+
+    def work(layer: Layer, data_type: DataType, _: Device) -> Work | None:
+        if not _is_small(layer):
+            return None
+        small = Small(layer)
+        side_by_side = most_threads // small.threads
+        of_unit = values[0] * small.positions + values[1] * layer.image
+        return Work(
+            -(-units(layer) // side_by_side),
+            side_by_side * small.threads,
+            side_by_side * 4 * of_unit,
+            small,
+            layer.pixels * elements(layer) * data_type.bytes,
+            layer.pixels * flops(layer),
+        )
+
+    return work
+
+
+def _unless_small(
+    work: Callable[[Layer, DataType, Device], Work],
+) -> Callable[[Layer, DataType, Device], Work | None]:
+    def other(layer: Layer, data_type: DataType, device: Device) -> Work | None:
+        return None if _is_small(layer) else work(layer, data_type, device)
+
+    return other
+
+
 # ---- Loops.
 
 _TABLES = Steps("find sources", lambda t: t.tables(), "shared store")
@@ -163,7 +254,7 @@ _FILL_MEMBERS = Steps("channels", lambda t: 1, inner=(_FILL,))
 
 def _images(anchors: int) -> tuple[Steps, ...]:
     """The four loops over a pixel's mirror images, along both axes."""
-    counts: tuple[Callable[[Tiling], float], ...] = (
+    counts: tuple[Callable[[Tiling | Small], float], ...] = (
         lambda t: 1,
         lambda t: 0,
         lambda t: t.mirrored(),
@@ -179,6 +270,16 @@ def _fold(anchors: int) -> Steps:
     return Steps(
         "fold mirror images",
         lambda t: t.folded(),
+        "global store",
+        1,
+        _images(anchors),
+    )
+
+
+def _fold_small(anchors: int) -> Steps:
+    return Steps(
+        "fold mirror images",
+        lambda t: t.pixels(),
         "global store",
         1,
         _images(anchors),
@@ -268,12 +369,32 @@ ENTRIES = (
             Steps("columns of taps", lambda t: t.layer.k - 1, "ffma", 0),
             _fold(_MEMBERS),
         ),
-        _work(
+        _unless_small(
+            _work(
+                _weight_planes,
+                _aggregation_elements,
+                _aggregation_flops,
+                _MEMBERS,
+                padded=True,
+            )
+        ),
+    ),
+    Entry(
+        "fast.grad_input_small<{type}, {side}>",
+        "aggregation, gradient of input",
+        _GROUP,
+        {},
+        (
+            Steps("copy gradients", lambda t: t.pixels(), "shared store", 2),
+            Steps("columns of taps", lambda t: t.layer.k, "ffma", 0),
+            _fold_small(0),
+        ),
+        _small_work(
             _weight_planes,
             _aggregation_elements,
             _aggregation_flops,
-            _MEMBERS,
-            padded=True,
+            (_MEMBERS, _MEMBERS),
+            128,
         ),
     ),
     Entry(
@@ -297,13 +418,32 @@ ENTRIES = (
             Steps("columns of taps", lambda t: t.layer.k, "float", 0),
             _fold(2),
         ),
-        _work(
+        _unless_small(
+            _work(
+                _relation_planes,
+                _subtraction_elements,
+                lambda layer: 2 * layer.R * layer.K,
+                2,
+                padded=True,
+                has_source=False,
+            )
+        ),
+    ),
+    Entry(
+        "fast.backward_small<{type}, {side}>",
+        "subtraction2, gradients",
+        _GROUP,
+        {},
+        (
+            Steps("columns of taps", lambda t: t.layer.k, "float", 0),
+            _fold_small(0),
+        ),
+        _small_work(
             _relation_planes,
             _subtraction_elements,
             lambda layer: 2 * layer.R * layer.K,
-            2,
-            padded=True,
-            has_source=False,
+            (1, 1),
+            256,
         ),
     ),
 )
