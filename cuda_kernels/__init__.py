@@ -39,6 +39,7 @@ from cuda_kernels._kernels import (
     stem_forward,
     subtraction2_backward,
     subtraction2_forward,
+    takes_bfloat16,
     use_instruction_set,
 )
 
@@ -74,5 +75,6 @@ __all__ = [
     "stem_forward",
     "subtraction2_backward",
     "subtraction2_forward",
+    "takes_bfloat16",
     "use_instruction_set",
 ]

@@ -305,6 +305,7 @@ def pointwise_forward(
     relu: bool = False,
     add: bool = False,
 ) -> None: ...
+def takes_bfloat16() -> bool: ...
 def square(
     window: NDArray[numpy.uint8],
     output: NDArray[numpy.float32],

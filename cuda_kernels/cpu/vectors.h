@@ -185,6 +185,10 @@ struct AllLanes {
   void stream(T* to, V v) const {
     cpu::stream<L>(to, v);
   }
+  template <typename T>
+  void copy(const T* from, T* to) const {
+    memcpy(to, from, L * sizeof(T));
+  }
 };
 
 // ... or the first `count`: the others load as zero and their memory is not

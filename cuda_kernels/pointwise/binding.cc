@@ -17,21 +17,33 @@ namespace {
 constexpr char kOp[] = "pointwise_forward";
 
 constexpr char kDoc[] =
-    "y = bias + sum over c of weight[:, c] * f(x[..., c]), or y += the sum.\n\n"
-    "f is max(0, scale * x + shift); max(0, x) if `relu`; else x. All of one\n"
-    "type, float32 or float64, on the CPU: x [N, H, W, C], y [N, H, W, O], "
-    "scale and shift [1, 1, 1, C]\n"
-    "or both None, bias [1, 1, 1, O] or None. panels is the weight [O, C] in\n"
-    "parts of 32 rows, [1, ceil(O / 32), C, 32], the last one filled up with\n"
-    "zeros. Written in place; the same bits for any number of threads.\n\n"
+    "y = bias + sum over c of weight[:, c] * f(x[..., c]), or y += that.\n\n"
+    "f is max(0, scale * x + shift); max(0, x) if `relu`; else x. On the CPU:\n"
+    "x [N, H, W, C] and y [N, H, W, O] in float32, float64, or bfloat16 where\n"
+    "takes_bfloat16() and C is at most 2048; of the accumulator of x, scale "
+    "and\n"
+    "shift [1, 1, 1, C] or both None, bias [1, 1, 1, O] or None. panels, of\n"
+    "the dtype of x, is the weight [O, C] in parts of 32 rows,\n"
+    "[1, ceil(O / 32), C, 32], the last one filled up with zeros; in bfloat16\n"
+    "with pairs of columns side by side, [1, ceil(O / 32), ceil(C / 2), 64].\n"
+    "Written in place; the same bits for any number of threads.\n\n"
     "Raises:\n"
     "  ValueError: an argument breaks a rule, which the message names.\n";
+
+constexpr char kTakesBfloat16Doc[] =
+    "Whether pointwise_forward takes bfloat16: the processor multiplies pairs\n"
+    "of it (avx512_bf16), in the instruction set in use, and has no AMX, "
+    "which\n"
+    "PyTorch uses.";
 
 std::optional<Tensor> vector(const char* name, py::handle object,
                              const Tensor& like, int64_t length) {
   if (object.is_none()) return std::nullopt;
   std::optional<Tensor> tensor(Tensor(kOp, name, object, Access::kRead));
-  tensor->require_same_kind(like);
+  tensor->require_kind(like.type() == ScalarType::kFloat64
+                           ? ScalarType::kFloat64
+                           : ScalarType::kFloat32,
+                       like);
   tensor->require_shape("[1, 1, 1, channels]", {1, 1, 1, length});
   return tensor;
 }
@@ -44,8 +56,11 @@ void forward(py::handle x_object, py::handle scale_object,
              py::handle shift_object, py::handle panels_object,
              py::handle bias_object, py::handle y_object, bool relu, bool add) {
   const Tensor x(kOp, "x", x_object, Access::kRead);
-  if (x.type() != ScalarType::kFloat32 && x.type() != ScalarType::kFloat64)
-    fail(kOp, "x", "be float32 or float64", "a half type");
+  const bool pairs = x.type() == ScalarType::kBfloat16;
+  if (x.type() == ScalarType::kFloat16)
+    fail(kOp, "x", "be float32, float64 or bfloat16", "float16");
+  if (pairs && !pointwise::takes_bfloat16())
+    fail(kOp, "x", "be float32 or float64 on this processor", "bfloat16");
   if (x.on_cuda()) fail(kOp, "x", "be on the CPU", "a tensor on CUDA");
   const Tensor y(kOp, "y", y_object, Access::kWrite);
   const Tensor panels(kOp, "panels", panels_object, Access::kRead);
@@ -53,8 +68,12 @@ void forward(py::handle x_object, py::handle scale_object,
   y.require_same_kind(x);
   y.require_shape("[N, H, W, O]", {x.size(0), x.size(1), x.size(2), O});
   panels.require_same_kind(x);
-  panels.require_shape("[1, ceil(O / 32), C, 32]",
-                       {1, pointwise::panels_of(O), C, pointwise::kPanel});
+  if (pairs && C > pointwise::kMostBfloat16Channels)
+    fail(kOp, "x", "have at most 2048 channels in bfloat16", std::to_string(C));
+  const __int128 steps = pairs ? (C + 1) / 2 : C;
+  panels.require_shape(
+      pairs ? "[1, ceil(O / 32), ceil(C / 2), 64]" : "[1, ceil(O / 32), C, 32]",
+      {1, pointwise::panels_of(O), steps, pointwise::kPanel * (1 + pairs)});
   const auto scale = vector("scale", scale_object, x, C);
   const auto shift = vector("shift", shift_object, x, C);
   const auto bias = vector("bias", bias_object, x, O);
@@ -62,7 +81,6 @@ void forward(py::handle x_object, py::handle scale_object,
     fail(kOp, "shift", "be given if and only if scale is",
          shift ? "a tensor" : "None");
   if (scale && !relu) fail(kOp, "relu", "be True with scale", "False");
-  if (bias && add) fail(kOp, "bias", "be None with add", "a tensor");
   y.require_apart_from(x);
   y.require_apart_from(panels);
   for (const auto* other : {&scale, &shift, &bias})
@@ -87,6 +105,7 @@ void forward(py::handle x_object, py::handle scale_object,
 
 void define_pointwise(py::module_& module) {
   module.attr("POINTWISE_PANEL") = pointwise::kPanel;
+  module.def("takes_bfloat16", &pointwise::takes_bfloat16, kTakesBfloat16Doc);
   module.def("pointwise_forward", &forward, kDoc, py::arg("x"),
              py::arg("scale"), py::arg("shift"), py::arg("panels"),
              py::arg("bias"), py::arg("y"), py::kw_only(),

@@ -24,7 +24,7 @@ void forward(const Pointwise& task) {
   const int64_t step = blocks < kEnoughBlocks ? kPanelsOfJob : panels;
   const int64_t parts = (panels + step - 1) / step;
   cpu::for_each_job<T>(
-      blocks * parts, kBlock * kPitch, [&](int64_t job, T* activations) {
+      blocks * parts, kBlock * kPitch<T>, [&](int64_t job, T* activations) {
         const int64_t block = job / parts, first = job % parts * step;
         pointwise_rows<T>().forward(task, block * task.pixels / blocks,
                                     (block + 1) * task.pixels / blocks, first,
@@ -35,7 +35,18 @@ void forward(const Pointwise& task) {
 
 }  // namespace
 
+bool takes_bfloat16() {
+#ifdef __x86_64__
+  return pointwise_rows<bfloat16>().forward != nullptr &&
+         __builtin_cpu_supports("avx512bf16") &&
+         !__builtin_cpu_supports("amx-bf16");
+#else
+  return false;
+#endif
+}
+
 void run_on_cpu(const Pointwise& task) {
+  if (task.type == ScalarType::kBfloat16) return forward<bfloat16>(task);
   task.type == ScalarType::kFloat64 ? forward<double>(task)
                                     : forward<float>(task);
 }

@@ -8,8 +8,8 @@
 //   y[p, o] += sum over c of w[o, c] * f(x[p, c])
 //
 // f is relu(scale[c] * x + shift[c]), relu(x) or x itself. A sum is taken
-// channel by channel in order, kDepth of them at a time: the same bits for any
-// number of threads.
+// channel by channel in order, some of them at a time: the same bits for any
+// number of threads. Of bfloat16 f(x) is rounded, the sum is float.
 #ifndef CUDA_KERNELS_POINTWISE_TASKS_H_
 #define CUDA_KERNELS_POINTWISE_TASKS_H_
 
@@ -20,15 +20,23 @@
 namespace san::pointwise {
 
 // The weight comes in panels of so many output channels, [O / kPanel, C,
-// kPanel], the last one filled up with zeros.
+// kPanel], the last one filled up with zeros. In bfloat16 two input channels
+// lie side by side, [O / kPanel, C / 2, kPanel, 2], the last one filled up.
 constexpr int64_t kPanel = 32;
+// Most input channels in bfloat16, so that every sum is rounded once.
+constexpr int64_t kMostBfloat16Channels = 2048;
 
 constexpr int64_t panels_of(int64_t outputs) {
   return (outputs + kPanel - 1) / kPanel;
 }
 
+// Whether bfloat16 can be: this processor multiplies pairs of it, in the
+// instruction set in use, and has no AMX, with which PyTorch is faster.
+bool takes_bfloat16();
+
+// Scale, shift and bias are accumulators of the type.
 struct Pointwise {
-  ScalarType type;  // float32 or float64
+  ScalarType type;  // float32, float64, or bfloat16 where it can be
   int64_t pixels, inputs, outputs;
   const void* x;
   bool relu;

@@ -40,15 +40,21 @@ from san.folding.layers import (
 )
 from san.fusion import groups
 from san.networks import SAN
+from san.ops.window import DTYPES
 
 _OP = "fold_for_inference"
 
 
-def fold_for_inference(model: nn.Module) -> nn.Module:
+def fold_for_inference(
+    model: nn.Module, dtype: torch.dtype | None = None
+) -> nn.Module:
     """A copy of a network that computes the same without batch norms.
 
     Args:
       model: a SAN or a ResNet, in either mode. It stays as it is.
+      dtype: of the copy and of the images that it takes; None is that of the
+        model. Its weights are rounded after they were folded. In bfloat16
+        products are summed, and attention is computed, in float32.
 
     Returns:
       A module with the outputs of model.eval() up to rounding. It stays in
@@ -61,8 +67,11 @@ def fold_for_inference(model: nn.Module) -> nn.Module:
 
     Raises:
       ValueError: if the model is neither, has a forward method or hooks of
-        its own, or cannot be copied.
+        its own, or cannot be copied; or dtype is none that can be computed in.
     """
+    if dtype is not None and dtype not in DTYPES:
+        known = ", ".join(map(str, DTYPES))
+        raise ValueError(f"{_OP}: dtype must be one of {known}, got {dtype!r}")
     why = rule.why_not_network(model)
     if why:
         raise ValueError(
@@ -74,7 +83,7 @@ def fold_for_inference(model: nn.Module) -> nn.Module:
         with use_attention_backend("fused"):
             fold = _San if isinstance(network, SAN) else _ResNet
             folding = fold(network)
-        folded = _Folded(folding.folded)
+        folded = _Folded(folding.folded.to(dtype=dtype))
     if folding.left:
         reasons = "; ".join(f"{k}: {v}" for k, v in folding.left.items())
         warnings.warn(f"{_OP}: left as it is: {reasons}", stacklevel=2)

@@ -11,9 +11,7 @@ import torch
 from torch import Tensor
 
 from san.fusion.rule import why_transformed
-from san.ops import panels_of
-
-_DTYPES = (torch.float32, torch.float64)
+from san.ops import panels_of, takes_weight
 
 
 class _Kept(NamedTuple):
@@ -59,9 +57,9 @@ def takes_panels(x: Tensor, weight: Tensor) -> bool:
     return (
         type(x) is Tensor
         and type(weight) is Tensor
-        and x.dtype in _DTYPES
         and x.dtype == weight.dtype
-        and x.device.type == weight.device.type == "cpu"
+        and x.device == weight.device
+        and takes_weight(weight)
         and not (torch.compiler.is_compiling() or torch.jit.is_tracing())
         and not weight.is_inference()  # Which do not count their changes.
         and not torch.is_autocast_enabled("cpu")

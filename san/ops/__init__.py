@@ -13,7 +13,7 @@ from san.ops.correlation import correlation
 from san.ops.norm_relu import norm_relu, norm_relu_linear
 from san.ops.pairwise_attention import pairwise_attention
 from san.ops.patchwise_attention import patchwise_attention
-from san.ops.pointwise import panels_of
+from san.ops.pointwise import panels_of, takes_weight
 from san.ops.stem import stem
 from san.ops.subtraction import subtraction, subtraction2
 
@@ -28,4 +28,5 @@ __all__ = [
     "stem",
     "subtraction",
     "subtraction2",
+    "takes_weight",
 ]

@@ -2,7 +2,8 @@
 
 The norm and the ReLU before a convolution, its bias and the sum that it is
 added to take no pass over memory of their own; and the weight comes in the
-order in which the kernel reads it. float32 and float64. The loops are in
+order in which the kernel reads it. float32, float64, and bfloat16 where the
+processor multiplies pairs of it. The loops are in
 cuda_kernels/pointwise/rows.cc.
 
 Shape letters: N batch, C channels, O output channels, H W image.
@@ -10,14 +11,29 @@ Shape letters: N batch, C channels, O output channels, H W image.
 
 from typing import Any
 
+import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 import cuda_kernels
-from san.ops.fused_call import dense_image, matrix, run_fused
+from san.ops.fused_call import (
+    compute_dtype,
+    dense_image,
+    matrix,
+    run_fused,
+)
 from san.ops.registration import define
 
 _REMEDY = "differentiate the network before san.fold_for_inference"
+
+
+def takes_weight(weight: Tensor) -> bool:
+    """Whether the operators take panels of a weight [O, C]."""
+    if weight.device.type != "cpu":
+        return False
+    if weight.dtype == torch.bfloat16:
+        return weight.shape[1] <= 2048 and cuda_kernels.takes_bfloat16()
+    return weight.dtype in (torch.float32, torch.float64)
 
 
 def panels_of(weight: Tensor) -> Tensor:
@@ -27,17 +43,20 @@ def panels_of(weight: Tensor) -> Tensor:
       weight: [O, C].
 
     Returns:
-      [1, ceil(O / 32), C, 32], the rows of the weight and then zeros.
+      [1, ceil(O / 32), C, 32], the rows of the weight and then zeros; in
+      bfloat16 [1, ceil(O / 32), ceil(C / 2), 64], with pairs of columns side
+      by side.
     """
     rows, channels = weight.shape
     width = cuda_kernels.POINTWISE_PANEL
-    full = F.pad(weight, (0, 0, 0, -rows % width))
-    panels = full.view(1, full.shape[0] // width, width, channels)
-    return panels.transpose(2, 3).contiguous()
+    step = 2 if weight.dtype == torch.bfloat16 else 1
+    full = F.pad(weight, (0, -channels % step, 0, -rows % width))
+    panels = full.unflatten(1, (-1, step)).unflatten(0, (-1, width))
+    return panels.transpose(1, 2).flatten(2).contiguous()[None]
 
 
-def _vector(v: Tensor | None) -> Tensor | None:
-    return None if v is None else matrix(v)
+def _vector(v: Tensor | None, x: Tensor) -> Tensor | None:
+    return None if v is None else matrix(v.to(compute_dtype(x.dtype)))
 
 
 def _pointwise(
@@ -53,10 +72,10 @@ def _pointwise(
     run_fused(
         cuda_kernels.pointwise_forward,
         image,
-        _vector(scale),
-        _vector(shift),
+        _vector(scale, x),
+        _vector(shift, x),
         panels.detach().contiguous(),
-        _vector(bias),
+        _vector(bias, x),
         y,
         relu=scale is not None,
     )

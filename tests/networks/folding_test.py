@@ -275,6 +275,36 @@ def test_bfloat16(kind):
     assert (output - expected).abs().max() < 0.1 * scale
 
 
+@pytest.mark.parametrize("kind", SMALL)
+def test_folds_into_another_dtype(kind):
+    model = small_san(kind)
+    images = torch.randn(3, 3, 64, 65)
+    with torch.inference_mode():
+        expected = model(images)
+        for dtype, bound in ((torch.bfloat16, 0.03), (torch.float64, 1e-5)):
+            folded = san.fold_for_inference(model, dtype)
+            output = folded(images.to(dtype))
+            assert output.dtype == dtype
+            error = (output - expected).abs().max() / expected.abs().max()
+            assert error < bound
+        with pytest.raises(ValueError, match="images must be torch"):
+            folded(images)
+    assert model.conv_in.weight.dtype == torch.float32
+    with pytest.raises(ValueError, match=r"dtype must be one of .*int8"):
+        san.fold_for_inference(model, torch.int8)
+
+
+def test_bfloat16_does_not_depend_on_threads():
+    folded = san.fold_for_inference(small_san("pair"), torch.bfloat16)
+    images = torch.randn(2, 3, 67, 80).bfloat16()
+    threads, outputs = torch.get_num_threads(), []
+    for count in (1, 2, 3):
+        torch.set_num_threads(count)
+        outputs.append(folded(images))
+    torch.set_num_threads(threads)
+    assert all(torch.equal(y, outputs[0]) for y in outputs)
+
+
 def test_refuses_training():
     folded = san.fold_for_inference(small_san("pair"))
     assert folded.eval() is folded

@@ -6,7 +6,8 @@ from torch.autograd import forward_ad
 from torch.func import vmap
 from torch.nn import functional as F
 
-from san.ops import panels_of
+import cuda_kernels
+from san.ops import panels_of, takes_weight
 
 SAN = torch.ops.san
 
@@ -43,6 +44,50 @@ def test_equals_convolution(layout):
     before = y.clone()
     SAN.pointwise_add_(y, x, panels)
     torch.testing.assert_close(y, before + F.conv2d(x.relu(), kernel))
+
+
+# An odd number of channels; whole panels; the most channels.
+@pytest.mark.skipif(
+    not cuda_kernels.takes_bfloat16(), reason="no pairs of bfloat16 here"
+)
+@pytest.mark.parametrize("size", [(1, 1), (7, 33), (128, 64), (2048, 40)])
+def test_bfloat16_is_rounded_before_and_after_the_sum(size):
+    channels, outputs = size
+    x = image(2, channels, 9, 13).bfloat16()
+    weight = (image(outputs, channels, seed=1) / channels**0.5).bfloat16()
+    panels, y = panels_of(weight), image(2, 9, 13, outputs, seed=5)
+    scale, shift = image(channels, seed=3).float(), image(channels).float()
+    bias = image(outputs, seed=2).float()
+    kernel = weight.double()[..., None, None]
+    affine = scale[:, None, None] * x.float() + shift[:, None, None]
+    for arguments, active in (
+        ((None, None, panels, bias), x.double()),
+        ((scale, shift, panels, bias), affine.relu().bfloat16().double()),
+    ):
+        output = SAN.pointwise(x, *arguments, outputs)
+        assert output.dtype == torch.bfloat16
+        expected = F.conv2d(active, kernel, bias.double())
+        assert_rounded(output, expected)
+    y = y.bfloat16().permute(0, 3, 1, 2)
+    expected = y.double() + F.conv2d(x.double().relu(), kernel)
+    SAN.pointwise_add_(y, x, panels)
+    assert_rounded(y, expected)
+
+
+def assert_rounded(output, expected):
+    """One rounding of 8 bits, and the sum's own error in float32."""
+    bound = expected.abs() / 2**8 + 1e-5 * expected.abs().max()
+    assert ((output.double() - expected).abs() <= bound).all()
+
+
+def test_bfloat16_of_more_channels_is_left_to_pytorch():
+    assert not takes_weight(torch.zeros(2, 2049, dtype=torch.bfloat16))
+    assert takes_weight(torch.zeros(2, 2049))
+    x = torch.zeros(1, 2050, 1, 1, dtype=torch.bfloat16)
+    panels = torch.zeros(1, 1, 1025, 64, dtype=torch.bfloat16)
+    message = "x must (have at most 2048 channels|be float32 or float64 on)"
+    with pytest.raises(ValueError, match=message):
+        SAN.pointwise(x, None, None, panels, None, 2)
 
 
 # Enough pixels for every thread; few pixels, but many panels.
