@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
-from tools.benchmark import accuracy, growth
+from tools.benchmark import accuracy, growth, targets
 from tools.benchmark.rows import Row
 
 _OURS = "#1b6ca8"
@@ -58,10 +58,11 @@ def _bars(axes: Axes, shown: Sequence[Row]) -> None:
     )
     axes.tick_params(axis="y", labelsize=7)
     axes.set_xscale("log")
-    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    low, high = axes.get_xlim()
+    steps = (1, 2, 5) if high > 4 * low else range(1, 10)
+    axes.xaxis.set_major_locator(LogLocator(subs=steps))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:g}x"))
     axes.xaxis.set_minor_formatter(NullFormatter())
-    low, high = axes.get_xlim()
     axes.set_xlim(low, high * 1.5)  # Room for the figures.
     axes.set_ylim(-0.6, len(shown) - 0.4)
     axes.axvline(1, color="black", lw=0.8)
@@ -76,7 +77,11 @@ def _bars(axes: Axes, shown: Sequence[Row]) -> None:
 def _twin(rows: Sequence[Row]) -> Figure:
     """The rows that have a target; and time over accuracy, if it is there."""
     points = accuracy.points(rows)
-    shown = [row for row in rows if row.ratios and row.target][::-1]
+    shown = [
+        row
+        for row in reversed(rows)
+        if row.ratios and row.target and row.peer != targets.ONE_MB
+    ]
     height = max(4.5, 1.6 + 0.24 * len(shown))
     figure = Figure(figsize=(14 if points else 9, height), layout="constrained")
     bars, *others = np.atleast_1d(figure.subplots(1, 2 if points else 1))

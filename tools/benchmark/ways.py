@@ -11,6 +11,8 @@ from torch import Tensor, nn
 # Gives logits of images that it knows.
 Run = Callable[[], Tensor]
 
+_COMPILING = {"freezing": True, "compile_threads": 1, "fx_graph_cache": False}
+
 
 def eager(
     model: nn.Module, images: Tensor, autocast: torch.dtype | None = None
@@ -90,9 +92,7 @@ def compiled(
     counters = torch._dynamo.utils.counters
     counters.clear()
     # torch.compile(options={"freezing": True}) compiles, and freezes nothing.
-    with torch._inductor.config.patch(
-        freezing=True, compile_threads=1, fx_graph_cache=False
-    ):
+    with torch._inductor.config.patch(**_COMPILING):
         call()
     if not counters["inductor"]["binary_folding_conv"]:
         raise RuntimeError(
