@@ -240,13 +240,17 @@ def test_openvino_in_another_precision_is_left_out(monkeypatch):
 
 
 def test_saved_bytes_are_counted():
-    work = targets.saved_work("san10_pair", 8)
-    for peer, more in (("one MB", 1.0), ("resnet26", None)):
-        (row,) = twin._saved(work, "san10_pair", peer).measure(CPU)
-        assert 0 < row.ours < 1
-        assert row.theirs == more or peer == "resnet26"
-        expected = row.ours if more else row.theirs / row.ours
-        assert row.ratios == [expected]
+    entries = [e for e in twin.entries(CPU) if "saved" in e.work]
+    rows = [row for e in entries for row in e.build().measure(CPU)]
+    assert [(row.work, row.peer) for row in rows] == [
+        (targets.saved_work(name, 8), peer)
+        for name in BESIDE
+        for peer in ("one MB", "resnet26")
+    ]
+    for itself, beside in zip(rows[::2], rows[1::2], strict=True):
+        assert 0.01 < itself.ours == beside.ours < 1
+        assert itself.ratios == [itself.ours]
+        assert beside.ratios == [beside.theirs / beside.ours]
 
 
 def test_each_target_is_in_reach_of_an_entry():

@@ -15,6 +15,7 @@ is. Works on two are timed by the clock.
 import functools
 import itertools
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import torch
 
@@ -46,6 +47,7 @@ _LARGER = {
 }
 # The work that is drawn over accuracy.
 _DRAWN = Setup("inference", _BATCH, torch.float32, 1)
+_TRAINED = Setup("training step", _BATCH, torch.float32, 1)
 
 # Largest errors of logits, beside the largest of them; and of a training step:
 # see errors.step_error. In bfloat16 its gradients are not compared: in networks
@@ -71,14 +73,16 @@ def entries(settings: Settings) -> list[Entry]:
     _check(settings)
     result = []
     for setup in _setups(settings.quick):
-        build = _inference if setup.mode == _DRAWN.mode else _training
-        build = functools.partial(build, setup, settings.quick)
+        make = _inference if setup.mode == _DRAWN.mode else _training
+        build = functools.partial(make, setup, settings.quick)
         result.append(Entry(setup.work(), build))
-    for name in _BESIDE:
+    # The same as are trained.
+    for name, others in _beside(_TRAINED, settings.quick).items():
         work = targets.saved_work(name, _BATCH)
-        for peer in (targets.ONE_MB, *_beside(_DRAWN, settings.quick)[name]):
-            build = functools.partial(_saved, work, name, peer)
-            result.append(Entry(work, build))
+        result += [
+            Entry(work, functools.partial(_saved, work, name, peer))
+            for peer in (targets.ONE_MB, *others)
+        ]
     return result
 
 
@@ -98,15 +102,11 @@ def _check(settings: Settings) -> None:
 
 def _setups(quick: bool) -> list[Setup]:
     if quick:
-        return [_DRAWN, Setup("training step", _BATCH, torch.float32, 1)]
+        return [_DRAWN, _TRAINED]
     return [
         Setup(mode, batch, dtype, threads)
         for (mode, batch), dtype, threads in itertools.product(
-            (
-                ("inference", _BATCH),
-                ("inference", 1),
-                ("training step", _BATCH),
-            ),
+            ((_DRAWN.mode, _BATCH), (_DRAWN.mode, 1), (_TRAINED.mode, _BATCH)),
             (torch.float32, torch.bfloat16),
             (1, 2),
         )
@@ -117,7 +117,7 @@ def _beside(setup: Setup, quick: bool) -> Mapping[str, Sequence[str]]:
     """Of each of ours the networks to compete with."""
     if quick:
         return {ours: others[:1] for ours, others in _BESIDE.items()}
-    if setup.mode != _DRAWN.mode:
+    if setup.mode == _TRAINED.mode:
         return _BESIDE
     small = {
         ours: (*others, ours + EXPORTED) for ours, others in _BESIDE.items()
@@ -168,8 +168,10 @@ def _ways(
             for way in (ways.eager, ways.compiled)
         )
         if setup.autocast:
-            cast = (part.to(dtype) for part in ways.in_channels_last(*last))
-            result["channels-last, cast"] = functools.partial(ways.eager, *cast)
+            cast, batch = ways.in_channels_last(*last)
+            result["channels-last, cast"] = functools.partial(
+                ways.eager, cast.to(dtype), batch.to(dtype)
+            )
             result["channels-last, autocast"] = eager
         else:
             result["NCHW"] = functools.partial(ways.eager, model, images)
@@ -208,6 +210,7 @@ def _training(setup: Setup, quick: bool) -> Beside:
             check = ways.in_training(model, batch, setup.autocast)
         return setup.contender(name, way, step.run, check)
 
+    reference: Callable[[int, str], Any]
     reference, error = twin_networks.step, errors.step_error
     if setup.autocast:
         reference = twin_networks.logits_in_training
