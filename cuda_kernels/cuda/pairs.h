@@ -77,6 +77,17 @@ inline __device__ float power_of_two(float x) {
 #endif
 }
 
+// Off by 2^-22, or by as much of it if x is not between 1/2 and 2.
+inline __device__ float logarithm_to_two(float x) {
+#if SAN_HALF_INSTRUCTIONS
+  float logarithm;
+  asm("lg2.approx.ftz.f32 %0, %1;" : "=f"(logarithm) : "f"(x));
+  return logarithm;
+#else
+  return log2f(x);
+#endif
+}
+
 }  // namespace san
 
 #endif  // CUDA_KERNELS_CUDA_PAIRS_H_

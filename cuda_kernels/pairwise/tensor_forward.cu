@@ -39,7 +39,6 @@ struct AttendProblem {
 template <typename S>
 struct Memory {
   using T = typename S::T;
-  using Problem = AttendProblem<S>;
   static constexpr int kPitch = pitch_of_bytes<T>(sizeof(T) * (S::R + S::M));
 
   SAN_HOST_DEVICE Memory(const Tiling& tiling, Carver& memory)
@@ -69,14 +68,19 @@ class Softmax {
   __device__ void add(const Lane<S>& lane, const float (&logits)[4],
                       const float (&times)[2],
                       const unsigned char* const (&others)[2]) {
-    float x[4], e[4];
+    float x[4], above[4], e[4];
+    bool much = false;
 #pragma unroll
-    for (int i = 0; i < 4; ++i) x[i] = logits[i] * kLog2OfE;
-    raise(x, times);
+    for (int i = 0; i < 4; ++i) {
+      x[i] = logits[i] * kLog2OfE;
+      above[i] = x[i] - top_[i];
+      much |= (times[i / 2] > 0) & (above[i] > 8);
+    }
+    if (any(much)) raise(x, times, above);
 #pragma unroll
     for (int i = 0; i < 4; ++i) {
       const float count = times[i / 2];
-      e[i] = count > 0 ? count * power_of_two(x[i] - top_[i]) : 0;
+      e[i] = count > 0 ? count * power_of_two(above[i]) : 0;
       total_[i] += e[i];
     }
 #pragma unroll
@@ -95,7 +99,8 @@ class Softmax {
     for (int row = 0; row < 2; ++row) {
       if (pixels[row] < 0) continue;
       const int i = 2 * row;
-      const float first = 1 / total_[i], second = 1 / total_[i + 1];
+      const float first = __fdividef(1, total_[i]);
+      const float second = __fdividef(1, total_[i + 1]);
       T* output = problem.output + pixels[row] * S::M;
 #pragma unroll
       for (int j = 0; j < S::kOwn; ++j)
@@ -103,23 +108,22 @@ class Softmax {
                      value_[i + 1][j] * second);
       if (!problem.log_sum_exp || !lane.leads()) continue;
       float* to = problem.log_sum_exp + pixels[row] * S::G + lane.weight();
-      to[0] = top_[i] * kLogOf2 + logf(total_[i]);
-      to[1] = top_[i + 1] * kLogOf2 + logf(total_[i + 1]);
+      to[0] = (top_[i] + logarithm_to_two(total_[i])) * kLogOf2;
+      to[1] = (top_[i + 1] + logarithm_to_two(total_[i + 1])) * kLogOf2;
     }
   }
 
  private:
-  __device__ void raise(const float (&x)[4], const float (&times)[2]) {
-    bool much = false;
-#pragma unroll
-    for (int i = 0; i < 4; ++i)
-      much = much || (times[i / 2] > 0 && x[i] > top_[i] + 8);
-    if (!any(much)) return;
+  __device__ void raise(const float (&x)[4], const float (&times)[2],
+                        float (&above)[4]) {
 #pragma unroll
     for (int i = 0; i < 4; ++i) {
-      const bool higher = times[i / 2] > 0 && x[i] > top_[i];
-      const float keep = higher ? power_of_two(top_[i] - x[i]) : 1;
-      top_[i] = higher ? x[i] : top_[i];
+      const bool higher = times[i / 2] > 0 && above[i] > 0;
+      const float keep = higher ? power_of_two(-above[i]) : 1;
+      if (higher) {
+        top_[i] = x[i];
+        above[i] = x[i] - x[i];  // NaN for infinity
+      }
       total_[i] *= keep;
 #pragma unroll
       for (int j = 0; j < S::kOwn; ++j) value_[i][j] *= keep;
@@ -142,6 +146,7 @@ __device__ void attend(const AttendProblem<S>& problem, const Lane<S>& lane,
     pixels[row] = halo.pixel(2 * lane.team + row, lane.group);
   Relation<S, Own::kP> relation;
   relation.begin(lane, problem.mapping, problem.features, pixels);
+  const float* table = problem.mapping.table + lane.channel(0);
   Softmax<S> softmax;
   const unsigned char* others[2];
   const auto relate = [&](const Tap& tap) {
@@ -158,7 +163,7 @@ __device__ void attend(const AttendProblem<S>& problem, const Lane<S>& lane,
   for (; tap.y < halo.end_tap(); tap = next) {
     ++next;
     Share hidden;
-    start_hidden(lane, problem.mapping.table + tap.index * S::R, hidden);
+    start_hidden(lane, table + tap.index * S::R, hidden);
     weights.add_hidden(lane, memory.relations, tap.index % 2, hidden);
     memory.hidden.put(lane, tap.index % 2, left_of<T, true>(hidden));
     float times[2];
@@ -196,16 +201,18 @@ __global__ void __launch_bounds__(S::kThreads, kBlocksOf<S>)
 template <typename S>
 bool forward(const PairwiseForward& task, void* stream) {
   using T = typename S::T;
-  if (!on_boundary(task.inputs.features) || !on_boundary(task.output))
+  if (!on_boundary(task.inputs.features) || !on_boundary(task.output) ||
+      !has_tiles<S, Memory<S>>(task.shape))
     return false;
-  return launch_tensor<S, Memory<S>>(
+  launch_on_tiles<S, Memory<S>>(
       &attend_tensor<S>,
-      {{},
-       static_cast<const T*>(task.inputs.features),
-       mapping_of(task.inputs),
-       static_cast<T*>(task.output),
-       static_cast<float*>(task.log_sum_exp)},
-      task.shape, stream);
+      AttendProblem<S>{{},
+                       static_cast<const T*>(task.inputs.features),
+                       mapping_of(task.inputs),
+                       static_cast<T*>(task.output),
+                       static_cast<float*>(task.log_sum_exp)},
+      task.shape, 0, stream);
+  return true;
 }
 
 }  // namespace

@@ -82,7 +82,8 @@ struct Relation {
   float factor[2][2];
 };
 
-// What the hidden layer's products start from: the table at an offset.
+// What the hidden layer's products start from: the table at an offset, which
+// begins at the lane's first channel.
 template <typename S>
 __device__ void start_hidden(const Lane<S>& lane, const float* table,
                              Share& hidden) {
@@ -90,8 +91,8 @@ __device__ void start_hidden(const Lane<S>& lane, const float* table,
   for (int n = 0; n < 2; ++n)
 #pragma unroll
     for (int i = 0; i < 2; ++i) {
-      const int channel = lane.channel(n) + i;
-      hidden[n][i] = hidden[n][i + 2] = lane.has(channel) ? table[channel] : 0;
+      hidden[n][i] = hidden[n][i + 2] =
+          lane.has(lane.channel(n) + i) ? table[8 * n + i] : 0;
     }
 }
 

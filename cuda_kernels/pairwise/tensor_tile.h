@@ -50,10 +50,10 @@ struct Sizes {
 template <typename S>
 struct Lane {
   __device__ Lane()
-      : group(lane() / 4),
-        member(lane() % 4),
-        warp(static_cast<int>(threadIdx.x) / 32 % S::kWarps),
-        team(static_cast<int>(threadIdx.x) / 32 / S::kWarps) {}
+      : group((lane() & 31) >> 2),  // so that the compiler knows the range
+        member(lane() & 3),
+        warp(threadIdx.x / 32 % S::kWarps),
+        team(threadIdx.x / 32 / S::kWarps) {}
 
   // The relation's channels: this one and the next, for n < 2.
   __device__ int channel(int n) const {
@@ -105,16 +105,20 @@ struct Tiling {
 
 // A tap of the footprint, in the order of the table's rows.
 struct Tap {
-  __device__ Tap(int y, int k) : index(y * k), y(y), x(0), k(k) {}
+  __device__ Tap(int y, int k)
+      : index(y * k), place(y * (kColumns + k - 1)), y(y), x(0), k(k) {}
   __device__ void operator++() {
     ++index;
+    ++place;
     if (++x == k) {
       x = 0;
       ++y;
+      place += kColumns - 1;
     }
   }
 
-  int index, y, x, k;
+  int index, place;  // in the table, and in a tile with what it reaches
+  int y, x, k;
 };
 
 // What of shared memory comes next.
@@ -187,16 +191,14 @@ class Halo {
         kCount * sizeof(E) % 16 == 0 && kStride * sizeof(E) % 16 == 0 ? 16 : 8;
     constexpr int kEach = kBytes / sizeof(E), kPieces = kCount / kEach;
     static_assert(kCount % kEach == 0 && kStride % kEach == 0);
-    const int pieces = halo_lines_ * halo_columns_ * kPieces;
-    const E* image =
-        from + (image_ * t_.height + first_line_) * t_.width * kStride;
-    for (int i = threadIdx.x; i < pieces; i += S::kThreads) {
-      const int pixel = i / kPieces, piece = i % kPieces;
-      const int y = pixel / halo_columns_, x = pixel - y * halo_columns_;
-      const int64_t source = int64_t(y) * t_.width + first_column_ + x;
-      copy_async<kBytes>(pixels_ + pixel * kPitch + at + piece * kBytes,
-                         image + source * kStride + piece * kEach);
-    }
+    for_each_line(halo_lines_, halo_columns_ * kPieces, [&](int y, int i) {
+      const int x = i / kPieces, piece = i % kPieces;
+      const int64_t pixel =
+          (image_ * t_.height + first_line_ + y) * t_.width + first_column_ + x;
+      copy_async<kBytes>(
+          pixels_ + (y * halo_columns_ + x) * kPitch + at + piece * kBytes,
+          from + pixel * kStride + piece * kEach);
+    });
   }
 
   // ---- A pixel of the tile, in a line and a column of it.
@@ -211,10 +213,9 @@ class Halo {
   // The pixel of its pair at a tap.
   __device__ const unsigned char* other(int line, int column,
                                         const Tap& tap) const {
-    const int last = t_.kernel_size - 1;
-    const int y = own == Own::kP ? tap.y : last - tap.y;
-    const int x = own == Own::kP ? tap.x : last - tap.x;
-    return pixels_ + places_[(line + y) * (kColumns + last) + column + x];
+    const int width = kColumns + tap.k - 1, last = (tap.k - 1) * (width + 1);
+    return pixels_ + places_[line * width + column +
+                             (own == Own::kP ? tap.place : last - tap.place)];
   }
   // How often the pair counts.
   __device__ float times(int line, int column, const Tap& tap) const {
@@ -231,26 +232,36 @@ class Halo {
     return halo_lines_ * halo_columns_ * kPitch;
   }
 
+  // Calls f(line, i) for each, a warp for a line.
+  template <typename F>
+  __device__ static void for_each_line(int lines, int count, F f) {
+#pragma unroll 1
+    for (int line = threadIdx.x / 32; line < lines; line += S::kThreads / 32)
+#pragma unroll 1
+      for (int i = lane(); i < count; i += 32) f(line, i);
+  }
+
   __device__ void find_places() const {
     const int width = kColumns + t_.kernel_size - 1;
-#pragma unroll 1
-    for (int i = threadIdx.x; i < t_.places(); i += S::kThreads) {
-      const int y = top_ - t_.reach() + i / width - first_line_;
-      const int x = left_ - t_.reach() + i % width - first_column_;
+    const int y0 = top_ - t_.reach() - first_line_;
+    const int x0 = left_ - t_.reach() - first_column_;
+    for_each_line(t_.lines + t_.kernel_size - 1, width, [&](int line, int i) {
+      const int y = y0 + line, x = x0 + i;
       const bool inside =
           y >= 0 && y < halo_lines_ && x >= 0 && x < halo_columns_;
-      places_[i] = inside ? (y * halo_columns_ + x) * kPitch : nowhere();
-    }
+      places_[line * width + i] =
+          inside ? (y * halo_columns_ + x) * kPitch : nowhere();
+    });
   }
 
   __device__ void count(float* counts, int pixels, int size, int first) const {
-    const int k = t_.kernel_size;
-#pragma unroll 1
-    for (int i = threadIdx.x; i < pixels * k; i += S::kThreads) {
-      const int mine = first + i / k, away = i % k - t_.reach();
+    const int k = t_.kernel_size, reach = t_.reach();
+    for_each_line(pixels, k, [&](int pixel, int tap) {
+      const int mine = first + pixel, away = tap - reach;
       const int p = own == Own::kP ? mine : mine - away;
-      counts[i] = static_cast<float>(times_shown(size, p, p + away, k));
-    }
+      counts[pixel * k + tap] =
+          static_cast<float>(times_shown_once(size, p, p + away, reach));
+    });
   }
 
   const Tiling& t_;
@@ -272,22 +283,30 @@ size_t shared_bytes_of(const Tiling& tiling) {
   return carver.next() - begin;
 }
 
-// The launch of a block for each tile; returns whether there is room for one.
+// Whether the tiles of a shape can be counted and a block has room for one.
 template <typename S, typename Memory>
-bool launch_tensor(void (*kernel)(typename Memory::Problem),
-                   typename Memory::Problem problem, const PairwiseShape& s,
-                   void* stream) {
+bool has_tiles(const PairwiseShape& s) {
   constexpr int64_t kMost = 0x7fffffff, kMostTaps = 64;
-  if (s.height > kMost / 2 || s.width > kMost / 2 || s.kernel_size > kMostTaps)
+  const int64_t reach = s.kernel_size / 2;
+  if (s.height <= reach || s.width <= reach || s.height > kMost / 2 ||
+      s.width > kMost / 2 || s.kernel_size > kMostTaps)
     return false;
+  const Tiling t(s, S::kLines);
+  return __int128(s.batch) * t.across * t.down <= kMost &&
+         shared_bytes_of<Memory>(t) <= most_shared_bytes();
+}
+
+// Launches a kernel on the tiles of a shape: by a block for each of `parts`, or
+// else one for each tile.
+template <typename S, typename Memory, typename Problem>
+void launch_on_tiles(void (*kernel)(Problem), Problem problem,
+                     const PairwiseShape& s, int64_t parts, void* stream) {
   problem.tiling = Tiling(s, S::kLines);
-  const Tiling& t = problem.tiling;
-  const __int128 tiles = __int128(s.batch) * t.across * t.down;
-  const size_t bytes = shared_bytes_of<Memory>(t);
-  if (tiles > kMost || bytes > most_shared_bytes()) return false;
-  launch(kernel, {static_cast<unsigned>(tiles), S::kThreads, bytes}, stream,
-         problem);
-  return true;
+  const int64_t tiles = s.batch * problem.tiling.across * problem.tiling.down;
+  launch(kernel,
+         {static_cast<unsigned>(parts > 0 ? parts : tiles), S::kThreads,
+          shared_bytes_of<Memory>(problem.tiling)},
+         stream, problem);
 }
 
 inline bool on_boundary(const void* data) {

@@ -33,19 +33,27 @@ namespace {
 enum class Own { kP, kQ };
 
 // How often the taps of pixel p show pixel q, along an axis: mirrored taps show
-// again what others do. 0 for pixels outside.
+// again what others do. 0 for pixels outside. The axis is at least as long that
+// it is mirrored once at each end.
+template <typename Int>
+SAN_HOST_DEVICE int times_shown_once(Int size, Int p, Int q, Int reach) {
+  const Int last = size - 1;
+  if (p < 0 || p > last || q < 0 || q > last) return 0;
+  return 1 + (q > 0 && p + q <= reach) +
+         (q < last && last - p + last - q <= reach);
+}
+
+// Of any axis.
 SAN_HOST_DEVICE int times_shown(int64_t size, int64_t p, int64_t q,
                                 int64_t kernel_size) {
-  const int64_t reach = kernel_size / 2, last = size - 1;
-  if (p < 0 || p > last || q < 0 || q > last) return 0;
-  if (reach <= last)  // mirrored at most once at each end
-    return 1 + (q > 0 && p + q <= reach) +
-           (q < last && last - p + last - q <= reach);
+  const int64_t reach = kernel_size / 2;
+  if (reach < size) return times_shown_once(size, p, q, reach);
   const Axis axis = {size,  size, kernel_size,          1,
                      reach, 1,    PaddingMode::kReflect};
   int count = 0;
-  for (int64_t tap = 0; tap < kernel_size; ++tap)
-    count += axis.source(axis.position(p, tap)) == q;
+  if (p >= 0 && p < size && q >= 0 && q < size)
+    for (int64_t tap = 0; tap < kernel_size; ++tap)
+      count += axis.source(axis.position(p, tap)) == q;
   return count;
 }
 

@@ -15,9 +15,9 @@ from tests.kernels.cases import pairwise_inputs
 
 # The published G; R is twice, M eight times as large.
 GROUPS = (2, 8, 16, 32, 64)
-# N, H, W, footprint: an image smaller than the footprint and than a tile, one
-# of several tiles that do not fill it, a single pixel, several images.
-IMAGES = [(1, 3, 4, 7), (2, 5, 9, 3), (1, 1, 1, 3), (1, 11, 10, 7)]
+# N, H, W, footprint: images smaller than the footprint and than a tile, images
+# of several tiles that do not fill them.
+IMAGES = [(1, 4, 5, 7), (1, 2, 3, 3), (2, 5, 9, 3), (1, 11, 10, 7)]
 # Of the largest value. Rounding to 8 or 11 bits is off by up to 2^-8 or 2^-11
 # of a value, in either direction; logits, sums of products of such values, by
 # about as much, and so the logarithms and the weights.
@@ -198,10 +198,13 @@ def test_without_the_logarithms():
 
 
 def test_what_does_not_fit_is_computed_in_float32(monkeypatch):
-    """Other sizes, too little shared memory, odd addresses: the same bits."""
+    """Too little shared memory, images of less than half a footprint, other
+    sizes, odd addresses: the same bits."""
     monkeypatch.setenv("EMULATED_CUDA_SHARED_BYTES", str(99 * 1024))
     image = (1, 9, 10, 7)
     assert_stays_exact(kernels, inputs_of(64, image, torch.float32), image)
+    image = (2, 3, 10, 7)
+    assert_stays_exact(kernels, inputs_of(8, image, torch.float32), image)
     image = (1, 3, 4, 3)
     features, *mapping = inputs_of(8, image, torch.float32)
     longer = torch.cat([features, features[..., -8:]], -1)
