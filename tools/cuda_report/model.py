@@ -16,12 +16,19 @@ from collections.abc import Mapping, Sequence
 from tools.cuda_report import control_flow, hardware, mix, names, trips
 from tools.cuda_report.disassembly import Kernel
 from tools.cuda_report.entries import TYPES, Entry, Work
-from tools.cuda_report.families import norms, pairwise, patchwise, windows
+from tools.cuda_report.families import (
+    norms,
+    pairwise,
+    pairwise_tensor,
+    patchwise,
+    windows,
+)
 from tools.cuda_report.hardware import Device
 from tools.cuda_report.layers import LAYERS, Layer
 
 ENTRIES: tuple[Entry, ...] = (
     *pairwise.ENTRIES,
+    *pairwise_tensor.ENTRIES,
     *patchwise.ENTRIES,
     *windows.ENTRIES,
     *norms.ENTRIES,

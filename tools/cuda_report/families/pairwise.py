@@ -104,6 +104,7 @@ ENTRIES = (
             lambda a: _mapping_flops(a) + 2 * a.M,
             sums=1,
         ),
+        types=("float32",),
     ),
     Entry(
         "pairwise.sum_products<{type}>",
