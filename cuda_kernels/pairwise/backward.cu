@@ -21,6 +21,7 @@
 // the parts.
 #include "cuda_kernels/pairwise/gradient.h"
 #include "cuda_kernels/pairwise/sums.h"
+#include "cuda_kernels/pairwise/tensor.h"
 
 namespace san::pairwise {
 namespace {
@@ -200,6 +201,7 @@ void backward(const PairwiseBackward& task, const Parts& parts, void* stream) {
 }  // namespace
 
 void run_on_cuda(const PairwiseBackward& task, void* workspace, void* stream) {
+  if (run_on_tensor_cores(task, workspace, stream)) return;
   const Parts parts(task, workspace);
   if (parts.count > 0)
     with_scalar_type(task.type, [&](auto zero) {

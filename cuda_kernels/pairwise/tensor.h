@@ -1,4 +1,9 @@
 // The fused pairwise attention on tensor cores: what run_on_cuda tries first.
+//
+// There are kernels for half types and, forward, where TF32 is allowed, for
+// float32; for R = 2 G, M = 8 G and G of 2, 8, 16, 32 or, forward, 64; for
+// images of more than half a footprint, addresses on boundaries of 16 bytes,
+// and blocks that may have the shared memory of a tile (tensor_tile.h).
 #ifndef CUDA_KERNELS_PAIRWISE_TENSOR_H_
 #define CUDA_KERNELS_PAIRWISE_TENSOR_H_
 
@@ -6,11 +11,10 @@
 
 namespace san::pairwise {
 
-// Launches the task if there are kernels for its type and sizes; returns
-// whether there are. They compute half types, and float32 where TF32 is
-// allowed, for R = 2 G, M = 8 G and G of 2, 8, 16, 32 or 64, and need the
-// shared memory that a tile of the image takes (tensor_tile.h).
+// Launches the task if there is a kernel for it; returns whether there is.
 bool run_on_tensor_cores(const PairwiseForward& task, void* stream);
+bool run_on_tensor_cores(const PairwiseBackward& task, void* workspace,
+                         void* stream);
 
 }  // namespace san::pairwise
 

@@ -17,7 +17,7 @@
 namespace san::pairwise {
 namespace {
 
-constexpr float kLog2OfE = 1.44269504f, kLogOf2 = 0.693147181f;
+constexpr float kLogOf2 = 0.693147181f;
 constexpr float kLowest = -3.40282347e38f;
 
 // Blocks that a multiprocessor shall have registers for: as many as spill none.
@@ -150,11 +150,11 @@ __device__ void attend(const AttendProblem<S>& problem, const Lane<S>& lane,
   Softmax<S> softmax;
   const unsigned char* others[2];
   const auto relate = [&](const Tap& tap) {
-    Share a;
+    Share a, psi;
 #pragma unroll
     for (int row = 0; row < 2; ++row)
       others[row] = halo.other(2 * lane.team + row, lane.group, tap);
-    relation.of(lane, others, a);
+    relation.of(lane, others, a, psi);
     memory.relations.put(lane, tap.index % 2, left_of<T, true>(a));
   };
   Tap tap(halo.first_tap(), k), next = tap;
@@ -188,7 +188,7 @@ __global__ void __launch_bounds__(S::kThreads, kBlocksOf<S>)
   Carver carver(shared_memory());
   Memory<S> memory(problem.tiling, carver);
   memory.halo.begin(blockIdx.x);
-  memory.halo.template copy<S::F, S::R + S::M>(problem.features + S::R, 0);
+  memory.halo.template copy<0, S::F, S::R + S::M>(problem.features + S::R);
   commit_copies();
   const Lane<S> lane;
   Weights<S> weights;

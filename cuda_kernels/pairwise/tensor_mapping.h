@@ -12,6 +12,8 @@
 namespace san::pairwise {
 namespace {
 
+constexpr float kLog2OfE = 1.44269504f;
+
 // The mapping's tensors, in global memory.
 struct Mapping {
   const float *scale, *shift, *table, *w1, *w2;
@@ -60,22 +62,26 @@ struct Relation {
     }
   }
 
-  // Before the relu; the others' phi or psi begins where the pointers are.
+  // Before the relu, and the others' phi or psi, which begins where the
+  // pointers are.
   __device__ void of(const Lane<S>& lane,
-                     const unsigned char* const (&others)[2],
-                     Share& share) const {
+                     const unsigned char* const (&others)[2], Share& share,
+                     Share& other) const {
 #pragma unroll
     for (int n = 0; n < 2; ++n)
 #pragma unroll
       for (int row = 0; row < 2; ++row) {
         const int channel = lane.channel(n);
-        Two<T> other = {0, 0};
-        if (lane.has(channel))
-          other = two<T>(others[row] + sizeof(T) * channel);
-        share[n][2 * row] = own[n][2 * row] + factor[n][0] * other.first;
-        share[n][2 * row + 1] =
-            own[n][2 * row + 1] + factor[n][1] * other.second;
+        Two<T> pair = {0, 0};
+        if (lane.has(channel)) pair = two<T>(others[row] + sizeof(T) * channel);
+        other[n][2 * row] = pair.first;
+        other[n][2 * row + 1] = pair.second;
       }
+#pragma unroll
+    for (int n = 0; n < 2; ++n)
+#pragma unroll
+      for (int i = 0; i < 4; ++i)
+        share[n][i] = own[n][i] + factor[n][i % 2] * other[n][i];
   }
 
   Share own;

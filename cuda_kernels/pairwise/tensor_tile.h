@@ -21,7 +21,7 @@
 #ifndef CUDA_KERNELS_PAIRWISE_TENSOR_TILE_H_
 #define CUDA_KERNELS_PAIRWISE_TENSOR_TILE_H_
 
-#include <algorithm>
+#include <type_traits>
 
 #include "cuda_kernels/cuda/copy.h"
 #include "cuda_kernels/pairwise/tile.h"
@@ -182,13 +182,15 @@ class Halo {
     count(lines_, t_.lines, t_.height, top_);
   }
 
-  // Asks for kCount elements of each pixel, of which memory has kStride, at
-  // `at` bytes from where the pixel begins. `from` is on a boundary of 16
-  // bytes, plus some elements that every pixel's are behind.
-  template <int kStride, int kCount, typename E>
-  __device__ void copy(const E* from, int at) const {
-    constexpr int kBytes =
-        kCount * sizeof(E) % 16 == 0 && kStride * sizeof(E) % 16 == 0 ? 16 : 8;
+  // Asks for kCount elements of each pixel, of which memory has kStride, at kAt
+  // bytes from where the pixel begins. `from` is on a boundary of 16 bytes,
+  // plus some elements that every pixel's are behind; of 8, if E is not T.
+  template <int kAt, int kStride, int kCount, typename E>
+  __device__ void copy(const E* from) const {
+    constexpr bool kVectors = std::is_same_v<E, typename S::T> &&
+                              kAt % 16 == 0 && kStride * sizeof(E) % 16 == 0 &&
+                              kCount * sizeof(E) % 16 == 0;
+    constexpr int kBytes = kVectors ? 16 : 8;
     constexpr int kEach = kBytes / sizeof(E), kPieces = kCount / kEach;
     static_assert(kCount % kEach == 0 && kStride % kEach == 0);
     for_each_line(halo_lines_, halo_columns_ * kPieces, [&](int y, int i) {
@@ -196,7 +198,7 @@ class Halo {
       const int64_t pixel =
           (image_ * t_.height + first_line_ + y) * t_.width + first_column_ + x;
       copy_async<kBytes>(
-          pixels_ + (y * halo_columns_ + x) * kPitch + at + piece * kBytes,
+          pixels_ + (y * halo_columns_ + x) * kPitch + kAt + piece * kBytes,
           from + pixel * kStride + piece * kEach);
     });
   }
@@ -288,8 +290,8 @@ template <typename S, typename Memory>
 bool has_tiles(const PairwiseShape& s) {
   constexpr int64_t kMost = 0x7fffffff, kMostTaps = 64;
   const int64_t reach = s.kernel_size / 2;
-  if (s.height <= reach || s.width <= reach || s.height > kMost / 2 ||
-      s.width > kMost / 2 || s.kernel_size > kMostTaps)
+  if (s.batch < 1 || s.height <= reach || s.width <= reach ||
+      s.height > kMost / 2 || s.width > kMost / 2 || s.kernel_size > kMostTaps)
     return false;
   const Tiling t(s, S::kLines);
   return __int128(s.batch) * t.across * t.down <= kMost &&

@@ -77,6 +77,16 @@ inline PairwisePart part_of(const PairwiseBackward& task) {
   return mapping_part(task.shape);
 }
 
+// The backward on tensor cores: the same, all of it dense.
+struct TensorBackward {
+  PairwiseShape shape;
+};
+inline PairwisePart part_of(const TensorBackward& task) {
+  const int64_t R = task.shape.relation_channels, table = 2 * R;
+  const int64_t w1 = table + task.shape.taps() * R, w2 = w1 + R * R;
+  return {0, R, table, w1, w2, w2 + task.shape.weight_channels * R};
+}
+
 // How many parts: enough to fill a large GPU, in at most 64 MiB or so, and no
 // more than there is work for.
 inline int64_t num_parts(const PairwiseShape& s, const PairwisePart& part) {
@@ -118,9 +128,13 @@ int64_t workspace_elements(const Task& task) {
 }
 template <>
 inline int64_t workspace_elements(const PairwiseBackward& task) {
-  const PairwisePart part = part_of(task);
   const int64_t products = product_elements(task.shape);
-  return num_parts(task.shape, part) * part.elements +
+  const auto elements_of = [&](const PairwisePart& part) {
+    return num_parts(task.shape, part) * part.elements;
+  };
+  const int64_t parts = elements_of(part_of(task));
+  const int64_t tensor = elements_of(part_of(TensorBackward{task.shape}));
+  return (parts > tensor ? parts : tensor) +
          (task.type == ScalarType::kFloat64 ? products : (products + 1) / 2);
 }
 

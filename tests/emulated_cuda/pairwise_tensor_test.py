@@ -53,18 +53,17 @@ def whole_numbers(groups, image, dtype):
 
     features = integers(batch, height, width, channels)
     # Three weights a row, so that sums stay below 256.
+    order = generator.random((1, 1, 3 * groups, relation)).argsort(-1)
     w1, w2 = (
-        integers(1, 1, rows, relation)
-        * (torch.rand(1, 1, rows, relation).argsort(-1) < 3)
-        for rows in (relation, groups)
-    )
+        integers(1, 1, 3 * groups, relation) * torch.from_numpy(order < 3)
+    ).split([relation, groups], 2)
     return [
         features.to(dtype),
         integers(1, 1, 1, relation, least=1, most=2),
         integers(1, 1, 1, relation),
         integers(1, 1, k * k, relation),
-        w1,
-        w2,
+        w1.contiguous(),
+        w2.contiguous(),
     ]
 
 
@@ -224,3 +223,106 @@ def assert_stays_exact(module, inputs, image):
         )
         results.append(output)
     assert torch.equal(*results)
+
+
+# ---- Backward. Of the largest value of each gradient: beside the forward's
+# factors those of the way back are rounded, and the output; and the terms of
+# what is summed over all pairs cancel.
+GRADIENTS = {torch.bfloat16: 8e-2, torch.float16: 1e-2}
+NAMES = ("features", "scale", "shift", "table", "w1", "w2")
+
+
+def gradients(module, inputs, image, seeds, forward):
+    """Those of the inputs, by name."""
+    features, *_, w2 = inputs
+    groups, relation = w2.shape[2:]
+    grads = [torch.full_like(x, torch.nan) for x in inputs]
+    more = {}
+    if module is not cuda_kernels:
+        elements = module.pairwise_workspace(
+            "pairwise_backward",
+            features,
+            relation,
+            groups,
+            kernel_size=image[3],
+        )
+        memory = torch.full((1, 1, 1, elements), torch.nan)
+        more = {"workspace": memory.double()}
+    module.pairwise_backward(
+        seeds, *forward, *inputs, *grads, kernel_size=image[3], **more
+    )
+    return dict(zip(NAMES, grads, strict=True))
+
+
+def seeds_like(output):
+    generator = torch.Generator().manual_seed(1)
+    return torch.randn(output.shape, generator=generator).to(output.dtype)
+
+
+def backward_both(inputs, image):
+    """By the emulated kernels, and by the CPU in float64."""
+    # Softmaxes with one weight of 1 and none else have no gradient but that of
+    # the output's rounding.
+    inputs[5] /= 8
+    forward = on_tensor_cores(inputs, image)
+    seeds = seeds_like(forward[0])
+    found = gradients(kernels, inputs, image, seeds, forward)
+    exact = [x.double() for x in inputs]
+    wanted = gradients(
+        cuda_kernels, exact, image, seeds.double(), on_cpu(inputs, image)
+    )
+    return found, wanted
+
+
+@pytest.mark.parametrize("dtype", GRADIENTS, ids=str)
+@pytest.mark.parametrize("image", IMAGES, ids=str)
+@of_groups
+def test_gradients_are_those_of_the_cpu(groups, image, dtype):
+    inputs = whole_numbers(groups, image, dtype)
+    assert_gradients_close(inputs, image, GRADIENTS[dtype])
+
+
+@pytest.mark.parametrize("part", ["phi", "psi", "beta"])
+def test_not_a_number_is_passed_back(part):
+    image, groups = (1, 4, 11, 3), 8
+    channel = {"phi": 1, "psi": 2 * groups + 1, "beta": 4 * groups + 3}[part]
+    inputs = whole_numbers(groups, image, torch.bfloat16)
+    inputs[0][0, 1, 3, channel] = torch.nan
+    found, wanted = backward_both(inputs, image)
+    for name in NAMES:
+        assert torch.equal(found[name].isnan(), wanted[name].isnan()), name
+
+
+@pytest.mark.parametrize("groups", [2, 16])
+def test_gradients_have_the_same_bits_in_two_runs(groups):
+    image = (2, 5, 9, 3)
+    inputs = inputs_of(groups, image, torch.float16)
+    forward = on_tensor_cores(inputs, image)
+    seeds = seeds_like(forward[0])
+    first, second = (
+        gradients(kernels, inputs, image, seeds, forward) for _ in range(2)
+    )
+    assert all(torch.equal(first[name], second[name]) for name in NAMES)
+    # Not those of the kernels that compute in float32.
+    wide = [x.float() for x in inputs]
+    exact = gradients(
+        kernels, wide, image, seeds.float(), [x.float() for x in forward]
+    )
+    assert not torch.equal(first["w1"], exact["w1"])
+
+
+@of_groups
+def test_blocks_go_on_to_further_tiles(groups):
+    """12 tiles or more, and three parts of the mapping's gradients."""
+    image = (12, 2, 2, 3)
+    assert_gradients_close(
+        whole_numbers(groups, image, torch.float16), image, 1e-2
+    )
+
+
+def assert_gradients_close(inputs, image, tolerance):
+    found, wanted = backward_both(inputs, image)
+    for name in NAMES:
+        largest = wanted[name].abs().max().item()
+        off = (found[name].double() - wanted[name]).abs().max().item()
+        assert off <= tolerance * largest, (name, off, largest)
