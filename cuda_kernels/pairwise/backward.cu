@@ -15,11 +15,14 @@
 // a), the gradient of z, and logits (then their gradient), for q also the
 // weights; sums over the taps [P, R], for q also [P, M]. A thread owns 4 x 4
 // results of a product, or a (pixel, channel). Blocks of p sum the gradients of
-// the mapping into parts of their own, in the workspace, in float64 from chunk
-// to chunk; sums.cu adds the parts. Read are the features and grad_output, from
-// a cache for every tap; written are grad_features, the products [N H W, G] and
-// the parts.
+// the mapping into parts of their own, in the workspace, in float64: from chunk
+// to chunk, or see outer.h. sums.cu adds the parts. Read are the features and
+// grad_output, from a cache for every tap; written are grad_features, the
+// products [N H W, G] and the parts.
+#include <type_traits>
+
 #include "cuda_kernels/pairwise/gradient.h"
+#include "cuda_kernels/pairwise/outer.h"
 #include "cuda_kernels/pairwise/sums.h"
 #include "cuda_kernels/pairwise/tensor.h"
 
@@ -32,7 +35,7 @@ struct Needs {
                        kRelationSums = own == Own::kP ? 2 : 1;
   static constexpr bool kValueSums = own == Own::kQ, kSoftmax = false;
 };
-template <typename T, typename A = Accumulator<T>>
+template <typename T, typename Tile, typename A = Accumulator<T>>
 struct Problem {
   Tile tile;
   Parts parts;
@@ -45,18 +48,21 @@ struct Problem {
 
 // Turns the logits of a chunk into their gradient, and keeps the weights if
 // there is room.
-template <typename Block, typename T, typename A>
-__device__ void soften_backward(const Block& block, const Problem<T>& problem,
+template <typename Block, typename Problem, typename A>
+__device__ void soften_backward(const Block& block, const Problem& problem,
                                 A* logits, A* weights) {
-  const Tile& t = block.t;
+  if constexpr (Block::Tile::kFixed)
+    return block.soften_backward(problem.grad_output, problem.log_sum_exp,
+                                 problem.products, logits, weights);
+  const auto& t = block.t;
   for_each_cell(t.rows(), padded(t.G), [&](int row, int g) {
     const int64_t other = block.b.other[row];
     A weight = 0, grad = 0;
     if (other >= 0 && g < t.G) {
       const int64_t mine = block.first + block.pixel(row);
       const int64_t p = Block::kOwn == Own::kP ? mine : other;
-      const T* beta = block.value(Block::kOwn == Own::kP ? other : mine);
-      const T* grad_output = problem.grad_output + p * t.M;
+      const auto* beta = block.value(Block::kOwn == Own::kP ? other : mine);
+      const auto* grad_output = problem.grad_output + p * t.M;
       weight =
           block.b.times[row] * exponential(logits[row * t.pitch() + g] -
                                            problem.log_sum_exp[p * t.G + g]);
@@ -69,12 +75,13 @@ __device__ void soften_backward(const Block& block, const Problem<T>& problem,
   });
 }
 
-template <typename T, Own own>
-__global__ void __launch_bounds__(kThreads, kBlocks<T>)
-    attend_backward(Problem<T> problem) {
+template <typename T, Own own, typename Tile>
+__global__ void __launch_bounds__(kThreads, kBlocks<T, Tile>)
+    attend_backward(Problem<T, Tile> problem) {
   using A = Accumulator<T>;
+  using BlockType = BlockOf<T, own, Needs<own>, Tile>;
   const Tile& t = problem.tile;
-  Block<T, own, Needs<own>> block(t, problem.features);
+  BlockType block(t, problem.features);
   const auto w1 = block.load(problem.w1, block.b.w1, t.R);
   const auto w2 = block.load(problem.w2, block.b.w2, t.G);
   A *a = block.b.rows[0], *z = block.b.rows[1], *grad_z = block.b.rows[2];
@@ -82,6 +89,9 @@ __global__ void __launch_bounds__(kThreads, kBlocks<T>)
   A* weights = own == Own::kQ ? block.b.rows[4] : nullptr;
   const PairwisePart& at = problem.parts.at;
   double* part = problem.parts.part(blockIdx.x);
+  OuterProduct<BlockType, Height::kR> w1_sums(part + at.w1);
+  OuterProduct<BlockType, Height::kG> w2_sums(part + at.w2);
+  int tiles_of_sum = 0;
   if (own == Own::kP) clear(part, at.elements);
   for (int64_t tile = blockIdx.x; tile < t.tiles(); tile += gridDim.x) {
     block.begin(tile);
@@ -91,8 +101,10 @@ __global__ void __launch_bounds__(kThreads, kBlocks<T>)
     for (int tap = block.begin_tap; tap < block.end_tap; tap += t.chunk) {
       __syncthreads();
       block.place(tap);
+      block.take_table(problem.table);
       __syncthreads();
-      block.relate([&](int row, int i, A x) { a[row * t.pitch() + i] = x; });
+      block.relate(
+          [&](int row, int i, auto x) { put(a + row * t.pitch() + i, x); });
       __syncthreads();
       block.hidden(a, w1, problem.table, z);
       __syncthreads();
@@ -104,22 +116,27 @@ __global__ void __launch_bounds__(kThreads, kBlocks<T>)
         const int cell = row * t.pitch() + i;
         grad_z[cell] = relu_gradient(z[cell], sum);
       });
-      if (own == Own::kP) block.add_outer(logits, t.G, z, t.R, part + at.w2);
+      if (own == Own::kP) w2_sums.add(block, logits, z);
       __syncthreads();
       block.template multiply<false>(grad_z, w1, [&](int row, int i, A sum) {
         const int cell = row * t.pitch() + i;
         z[cell] = relu_gradient(a[cell], sum);
       });
       if (own == Own::kP) {
-        block.add_outer(grad_z, t.R, a, t.R, part + at.w1);
+        w1_sums.add(block, grad_z, a);
         block.add_to_table(grad_z, part + at.table);
       }
       __syncthreads();
       add_relation_gradients(block, z);
       if (own == Own::kQ)
-        block.aggregate(weights, problem.grad_output, t.M, nullptr);
+        block.aggregate(weights, block.from_tile(problem.grad_output, t.M), t.M,
+                        nullptr);
     }
     __syncthreads();
+    if (own == Own::kP && ++tiles_of_sum % kTilesOfSum == 0) {
+      w1_sums.flush();
+      w2_sums.flush();
+    }
     write_relation_gradients(block, problem.scale, problem.grad_features, part,
                              at);
     if (own == Own::kQ)
@@ -127,6 +144,10 @@ __global__ void __launch_bounds__(kThreads, kBlocks<T>)
         return block.b.value[p * t.M + c];
       });
     __syncthreads();
+  }
+  if (own == Own::kP) {
+    w1_sums.flush();
+    w2_sums.flush();
   }
 }
 
@@ -180,22 +201,31 @@ void backward(const PairwiseBackward& task, const Parts& parts, void* stream) {
     return static_cast<const A*>(data);
   };
   const PairwiseInputs& in = task.inputs;
-  const Problem<T> problem = {{},
-                              parts,
-                              static_cast<const T*>(in.features),
-                              read(in.scale),
-                              read(in.shift),
-                              read(in.table),
-                              read(in.w1),
-                              read(in.w2),
-                              static_cast<const T*>(task.grad_output),
-                              read(task.log_sum_exp),
-                              products,
-                              static_cast<T*>(task.grad_features)};
-  launch_tiles<A, Needs<Own::kP>>(&attend_backward<T, Own::kP>, problem,
-                                  task.shape, parts.count, stream);
-  launch_tiles<A, Needs<Own::kQ>>(&attend_backward<T, Own::kQ>, problem,
-                                  task.shape, 0, stream);
+  const auto launch_for = [&](auto own, int64_t blocks) {
+    constexpr Own kOwn = decltype(own)::value;
+    with_tile<T, Needs<kOwn>>(
+        task.shape, {in.features, task.grad_output, task.grad_features},
+        [&](auto tile) {
+          using Tile = decltype(tile);
+          const Problem<T, Tile> problem = {
+              tile,
+              parts,
+              static_cast<const T*>(in.features),
+              read(in.scale),
+              read(in.shift),
+              read(in.table),
+              read(in.w1),
+              read(in.w2),
+              static_cast<const T*>(task.grad_output),
+              read(task.log_sum_exp),
+              products,
+              static_cast<T*>(task.grad_features)};
+          launch_tiles<A, Needs<kOwn>>(&attend_backward<T, kOwn, Tile>, problem,
+                                       blocks, stream);
+        });
+  };
+  launch_for(std::integral_constant<Own, Own::kP>(), parts.count);
+  launch_for(std::integral_constant<Own, Own::kQ>(), 0);
 }
 
 }  // namespace

@@ -8,67 +8,17 @@
 #ifndef CUDA_KERNELS_PAIRWISE_BLOCK_H_
 #define CUDA_KERNELS_PAIRWISE_BLOCK_H_
 
+#include "cuda_kernels/pairwise/cells.h"
 #include "cuda_kernels/pairwise/tile.h"
 #include "cuda_kernels/relu.h"
 
 namespace san::pairwise {
 namespace {
 
-// Blocks that a multiprocessor shall have registers for: leaves a thread enough
-// for its 4 x 4 sums and what it multiplies for them.
-template <typename T>
-constexpr int kBlocks = sizeof(T) == 8 ? 2 : 3;
-
-template <typename A>
-struct alignas(16) Four {
-  A v[4];
-};
-
-template <typename A>
-__device__ Four<A> four(const A* from) {
-  return *reinterpret_cast<const Four<A>*>(from);
-}
-
-inline __device__ float exponential(float x) { return expf(x); }
-inline __device__ double exponential(double x) { return exp(x); }
-inline __device__ float logarithm(float x) { return logf(x); }
-inline __device__ double logarithm(double x) { return log(x); }
-
-// log2 of how many lanes stand side by side for so many columns.
-inline __device__ int lane_bits(int columns) {
-  int bits = 0;
-  while (bits < 5 && 1 << bits < columns) ++bits;
-  return bits;
-}
-
-// Calls f(row, column) for each, spread over the block; always by the same
-// thread for the same cell.
-template <typename F>
-__device__ void for_each_cell(int rows, int columns, F f) {
-  const int bits = lane_bits(columns), thread = static_cast<int>(threadIdx.x);
-  for (int row = thread >> bits; row < rows; row += kThreads >> bits)
-    for (int column = thread & ((1 << bits) - 1); column < columns;
-         column += 1 << bits)
-      f(row, column);
-}
-
-template <typename E>
-__device__ void clear(E* array, int64_t elements) {
-  for (int64_t i = threadIdx.x; i < elements; i += kThreads) array[i] = 0;
-}
-
-// A factor of products, [rows, columns]; `shared` has a pitch and zeros around
-// it, or is null.
-template <typename A>
-struct Matrix {
-  const A* global;
-  const A* shared;
-  int rows, columns;
-};
-
-template <typename T, Own own, typename Needs>
+template <typename T, Own own, typename Needs, typename TileOf>
 struct Block {
   using A = Accumulator<T>;
+  using Tile = TileOf;
   static constexpr Own kOwn = own;
 
   __device__ Block(const Tile& tile, const T* features)
@@ -102,15 +52,16 @@ struct Block {
 
   // Leaves out lines of taps that lie outside the image for the whole tile.
   __device__ void limit_taps() {
-    const int64_t last =
-        (first + t.pixels() < t.count ? first + t.pixels() : t.count) - 1;
-    const int64_t image = t.height * t.width;
+    using Index = typename Tile::Index;
+    const Index first = this->first, end = first + t.pixels();
+    const Index last = (end < t.count ? end : t.count) - 1;
+    const Index image = t.height * t.width;
     const int k = t.kernel_size, reach = k / 2;
-    int64_t above = reach, below = reach;  // lines that the offsets reach
+    Index above = reach, below = reach;  // lines that the offsets reach
     if (first / image == last / image) {
-      const int64_t highest = first % image / t.width;
-      const int64_t lowest = last % image / t.width;
-      const int64_t up = lowest, down = t.height - 1 - highest;
+      const Index highest = first % image / t.width;
+      const Index lowest = last % image / t.width;
+      const Index up = lowest, down = t.height - 1 - highest;
       above = own == Own::kP ? up : down;
       below = own == Own::kP ? down : up;
     }
@@ -157,6 +108,17 @@ struct Block {
 
   __device__ int pixel(int row) const { return row & (t.pixels() - 1); }
   __device__ int offset(int row) const { return tap + (row >> t.pixel_bits); }
+  // Keeps what the chunk needs of a table [K, R], if the tile has room for it.
+  __device__ void take_table(const A* table) const {
+    if constexpr (Tile::kFixed)
+      for (int i = threadIdx.x; i < t.chunk * t.R; i += kThreads)
+        b.table[i] = tap + i / t.R < t.taps ? table[tap * t.R + i] : A(0);
+  }
+  // Element i of a table at the row's offset; 0 where there is none.
+  __device__ A from_table(const A* table, int row, int i) const {
+    if constexpr (Tile::kFixed) return b.table[(row >> t.pixel_bits) * t.R + i];
+    return i < t.R && offset(row) < t.taps ? table[in_table(row, i)] : A(0);
+  }
   // Of channel i at the row's offset, in a table [K, R].
   __device__ int64_t in_table(int row, int i) const {
     return int64_t(offset(row)) * t.R + i;
@@ -175,6 +137,11 @@ struct Block {
   }
   __device__ A other_relation(int64_t pixel, int i) const {
     return relation(pixel, own == Own::kQ, i);
+  }
+  // Of images [N H W, channels], the pixel that `other` is counted from.
+  template <typename E>
+  __device__ const E* from_tile(const E* images, int64_t) const {
+    return images;
   }
   // phi, or else psi, of a pixel.
   __device__ A relation(int64_t pixel, bool phi, int i) const {
@@ -197,18 +164,33 @@ struct Block {
     });
   }
 
-  // Calls store(row, column, sum) with the product of the rows of x and w, or
-  // its transpose, for all padded columns.
+  // Calls store(row, column, sum) with init(row, column) plus the product of
+  // the rows of x and w, or its transpose, for all padded columns. What init
+  // returns depends on the row's offset and the column.
+  template <bool kTransposed, typename Init, typename Store>
+  __device__ void multiply(const A* x, const Matrix<A>& w, Init init,
+                           Store store) const {
+    if (Tile::kFixed || w.shared)
+      multiply_tiles<kTransposed>(x, w, init, store);
+    else
+      multiply_cells<kTransposed>(x, w, init, store);
+  }
   template <bool kTransposed, typename Store>
   __device__ void multiply(const A* x, const Matrix<A>& w, Store store) const {
-    if (w.shared)
-      multiply_tiles<kTransposed>(x, w, store);
-    else
-      multiply_cells<kTransposed>(x, w, store);
+    multiply<kTransposed>(x, w, [](int, int) { return A(0); }, store);
   }
 
-  template <bool kTransposed, typename Store>
-  __device__ void multiply_tiles(const A* x, const Matrix<A>& w,
+  // The four rows of an item. In a FixedTile all are at one offset.
+  __device__ int item_row(int row, int i) const {
+    if constexpr (Tile::kFixed) {
+      const int quarter = t.pixels() / 4;
+      return row / quarter * t.pixels() + row % quarter + i * quarter;
+    }
+    return row + i * (t.rows() / 4);
+  }
+
+  template <bool kTransposed, typename Init, typename Store>
+  __device__ void multiply_tiles(const A* x, const Matrix<A>& w, Init init,
                                  Store store) const {
     const int depth = padded(kTransposed ? w.columns : w.rows);
     const int groups = padded(kTransposed ? w.rows : w.columns) / 4;
@@ -220,12 +202,22 @@ struct Block {
       const int row = (item >> bits) % rows;
       const int group = (item >> bits) / rows << bits | (item & mask);
       if (group >= groups) continue;
-      A sum[4][4] = {};
+      A sum[4][4];
+      const auto column = [&](int j) {
+        return kTransposed ? group + j * groups : 4 * group + j;
+      };
+#pragma unroll
+      for (int i = 0; i < 4; ++i)
+#pragma unroll
+        for (int j = 0; j < 4; ++j)
+          sum[i][j] = Tile::kFixed && i > 0 ? sum[0][j]
+                                            : init(item_row(row, i), column(j));
+#pragma unroll 1
       for (int d = 0; d < depth; d += 4) {
         Four<A> left[4], right[4];
 #pragma unroll
         for (int i = 0; i < 4; ++i) {
-          left[i] = four(x + (row + i * rows) * pitch + d);
+          left[i] = four(x + item_row(row, i) * pitch + d);
           right[i] =
               four(w.shared + (kTransposed ? (group + i * groups) * w_pitch + d
                                            : (d + i) * w_pitch + 4 * group));
@@ -243,19 +235,18 @@ struct Block {
       for (int i = 0; i < 4; ++i)
 #pragma unroll
         for (int j = 0; j < 4; ++j)
-          store(row + i * rows,
-                kTransposed ? group + j * groups : 4 * group + j, sum[i][j]);
+          store(item_row(row, i), column(j), sum[i][j]);
     }
   }
 
   // Of a factor that does not fit shared memory, element by element.
-  template <bool kTransposed, typename Store>
-  __device__ void multiply_cells(const A* x, const Matrix<A>& w,
+  template <bool kTransposed, typename Init, typename Store>
+  __device__ void multiply_cells(const A* x, const Matrix<A>& w, Init init,
                                  Store store) const {
     const int depth = kTransposed ? w.columns : w.rows;
     const int columns = kTransposed ? w.rows : w.columns;
     for_each_cell(t.rows(), padded(columns), [&](int row, int column) {
-      A sum = 0;
+      A sum = init(row, column);
       for (int d = 0; column < columns && d < depth; ++d)
         sum += x[row * t.pitch() + d] *
                w.global[kTransposed ? column * w.columns + d
@@ -267,10 +258,9 @@ struct Block {
   // z = relu(w1 a + table), and w2 z.
   __device__ void hidden(const A* a, const Matrix<A>& w1, const A* table,
                          A* z) const {
-    multiply<true>(a, w1, [&](int row, int i, A sum) {
-      if (i < t.R && offset(row) < t.taps) sum += table[in_table(row, i)];
-      z[row * t.pitch() + i] = relu(sum);
-    });
+    multiply<true>(
+        a, w1, [&](int row, int i) { return from_table(table, row, i); },
+        [&](int row, int i, A sum) { z[row * t.pitch() + i] = relu(sum); });
   }
   __device__ void logits(const A* z, const Matrix<A>& w2, A* to) const {
     multiply<true>(
@@ -375,7 +365,7 @@ struct Block {
 
   const Tile& t;
   const T* features;
-  Buffers<A, Needs> b;
+  Buffers<A, Needs, Tile> b;
   int64_t first = 0;  // pixel of the tile
   int begin_tap = 0, end_tap = 0;
   int tap = 0;  // of the chunk

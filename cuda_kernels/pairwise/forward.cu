@@ -12,7 +12,7 @@
 // of one group: one writer per element, no atomics. Read are the features, once
 // from memory and from a cache for every tap; written are the output and, for a
 // backward, log_sum_exp.
-#include "cuda_kernels/pairwise/block.h"
+#include "cuda_kernels/pairwise/fixed_block.h"
 #include "cuda_kernels/pairwise/tensor.h"
 
 namespace san::pairwise {
@@ -23,7 +23,7 @@ struct Needs {
   static constexpr bool kValueSums = true, kSoftmax = true;
 };
 
-template <typename T, typename A = Accumulator<T>>
+template <typename T, typename Tile, typename A = Accumulator<T>>
 struct Problem {
   Tile tile;
   const T* features;
@@ -32,13 +32,10 @@ struct Problem {
   A* log_sum_exp;  // or null
 };
 
-template <typename T>
-using ForwardBlock = Block<T, Own::kP, Needs>;
-
-template <typename T>
-__device__ void clear_sums(const ForwardBlock<T>& block) {
-  using A = Accumulator<T>;
-  const Tile& t = block.t;
+template <typename Block>
+__device__ void clear_sums(const Block& block) {
+  using A = typename Block::A;
+  const auto& t = block.t;
   for_each_cell(t.pixels(), t.M,
                 [&](int p, int c) { block.b.value[p * t.M + c] = 0; });
   for_each_cell(t.pixels(), t.G, [&](int p, int g) {
@@ -48,9 +45,10 @@ __device__ void clear_sums(const ForwardBlock<T>& block) {
 }
 
 // Turns the logits of a chunk into e times how often the pair counts.
-template <typename T, typename A>
-__device__ void soften(const ForwardBlock<T>& block, A* logits) {
-  const Tile& t = block.t;
+template <typename Block, typename A>
+__device__ void soften(const Block& block, A* logits) {
+  if constexpr (Block::Tile::kFixed) return block.soften(logits);
+  const auto& t = block.t;
   const A lowest = -static_cast<A>(INFINITY);
   for_each_cell(t.pixels(), t.G, [&](int p, int g) {
     const int at = p * t.G + g;
@@ -72,9 +70,10 @@ __device__ void soften(const ForwardBlock<T>& block, A* logits) {
   });
 }
 
-template <typename T>
-__device__ void write_output(const ForwardBlock<T>& block, T* output) {
-  const Tile& t = block.t;
+template <typename Block, typename T>
+__device__ void write_output(const Block& block, T* output) {
+  if constexpr (Block::Tile::kFixed) return block.write_output(output);
+  const auto& t = block.t;
   for_each_cell(t.pixels(), t.M, [&](int p, int c) {
     if (block.first + p < t.count)
       output[(block.first + p) * t.M + c] = rounded<T>(
@@ -82,9 +81,9 @@ __device__ void write_output(const ForwardBlock<T>& block, T* output) {
   });
 }
 
-template <typename T, typename A>
-__device__ void write_log_sum_exp(const ForwardBlock<T>& block, A* to) {
-  const Tile& t = block.t;
+template <typename Block, typename A>
+__device__ void write_log_sum_exp(const Block& block, A* to) {
+  const auto& t = block.t;
   for_each_cell(t.pixels(), t.G, [&](int p, int g) {
     if (block.first + p < t.count)
       to[(block.first + p) * t.G + g] =
@@ -92,11 +91,11 @@ __device__ void write_log_sum_exp(const ForwardBlock<T>& block, A* to) {
   });
 }
 
-template <typename T>
-__global__ void __launch_bounds__(kThreads, kBlocks<T>)
-    attend(Problem<T> problem) {
+template <typename T, typename Tile>
+__global__ void __launch_bounds__(kThreads, kBlocks<T, Tile>)
+    attend(Problem<T, Tile> problem) {
   const Tile& t = problem.tile;
-  ForwardBlock<T> block(t, problem.features);
+  BlockOf<T, Own::kP, Needs, Tile> block(t, problem.features);
   const auto w1 = block.load(problem.w1, block.b.w1, t.R);
   const auto w2 = block.load(problem.w2, block.b.w2, t.G);
   auto *a = block.b.rows[0], *z = block.b.rows[1];
@@ -107,8 +106,10 @@ __global__ void __launch_bounds__(kThreads, kBlocks<T>)
     for (int tap = block.begin_tap; tap < block.end_tap; tap += t.chunk) {
       __syncthreads();
       block.place(tap);
+      block.take_table(problem.table);
       __syncthreads();
-      block.relate([&](int row, int i, auto x) { a[row * t.pitch() + i] = x; });
+      block.relate(
+          [&](int row, int i, auto x) { put(a + row * t.pitch() + i, x); });
       __syncthreads();
       block.hidden(a, w1, problem.table, z);
       __syncthreads();
@@ -116,7 +117,8 @@ __global__ void __launch_bounds__(kThreads, kBlocks<T>)
       __syncthreads();
       soften(block, a);
       __syncthreads();
-      block.aggregate(a, block.value(0), t.features, block.b.rescale);
+      block.aggregate(a, block.from_tile(block.value(0), t.features),
+                      t.features, block.b.rescale);
     }
     __syncthreads();
     write_output(block, problem.output);
@@ -132,16 +134,19 @@ void run(const PairwiseForward& task, void* stream) {
   const auto read = [](const void* data) {
     return static_cast<const A*>(data);
   };
-  const Problem<T> problem = {{},
-                              static_cast<const T*>(in.features),
-                              read(in.scale),
-                              read(in.shift),
-                              read(in.table),
-                              read(in.w1),
-                              read(in.w2),
-                              static_cast<T*>(task.output),
-                              static_cast<A*>(task.log_sum_exp)};
-  launch_tiles<A, Needs>(&attend<T>, problem, task.shape, 0, stream);
+  with_tile<T, Needs>(task.shape, {in.features, task.output}, [&](auto tile) {
+    using Tile = decltype(tile);
+    const Problem<T, Tile> problem = {tile,
+                                      static_cast<const T*>(in.features),
+                                      read(in.scale),
+                                      read(in.shift),
+                                      read(in.table),
+                                      read(in.w1),
+                                      read(in.w2),
+                                      static_cast<T*>(task.output),
+                                      static_cast<A*>(task.log_sum_exp)};
+    launch_tiles<A, Needs>(&attend<T, Tile>, problem, 0, stream);
+  });
 }
 
 }  // namespace

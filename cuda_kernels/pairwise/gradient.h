@@ -4,7 +4,7 @@
 #ifndef CUDA_KERNELS_PAIRWISE_GRADIENT_H_
 #define CUDA_KERNELS_PAIRWISE_GRADIENT_H_
 
-#include "cuda_kernels/pairwise/block.h"
+#include "cuda_kernels/pairwise/fixed_block.h"
 
 namespace san::pairwise {
 namespace {
@@ -19,7 +19,9 @@ __device__ void clear_relation_sums(const Block& block) {
 
 template <typename Block, typename A = typename Block::A>
 __device__ void add_relation_gradients(const Block& block, const A* grad_a) {
-  const Tile& t = block.t;
+  if constexpr (Block::Tile::kFixed)
+    return block.add_relation_gradients(grad_a);
+  const auto& t = block.t;
   for_each_cell(t.pixels(), t.R, [&](int p, int i) {
     if (block.first + p >= t.count) return;
     const A x = block.own_relation(p, i);

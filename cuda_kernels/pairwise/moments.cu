@@ -7,11 +7,14 @@
 // and times how often a pair counts: a thread owns 4 x 4 of their product, over
 // a share of the rows. A fixed number of blocks go through the batch, P pixels
 // at a time, and each adds to a part of its own in the workspace, in float64
-// from chunk to chunk; sums.cu adds the parts. Backward for the
+// from chunk to chunk, or see outer.h; sums.cu adds the parts. Backward for the
 // relation and its gradient, once by blocks that own p and once by those that
-// own q; see backward.cu. Read are phi and psi, once from memory and
-// from a cache for every tap.
+// own q; see backward.cu. Read are phi and psi, once from memory and from a
+// cache for every tap.
+#include <type_traits>
+
 #include "cuda_kernels/pairwise/gradient.h"
+#include "cuda_kernels/pairwise/outer.h"
 #include "cuda_kernels/pairwise/sums.h"
 
 namespace san::pairwise {
@@ -31,7 +34,7 @@ struct GradientNeeds {
 
 // ---- Moments of c = a - centre.
 
-template <typename T, typename A = Accumulator<T>>
+template <typename T, typename Tile, typename A = Accumulator<T>>
 struct Moments {
   Tile tile;
   Parts parts;
@@ -39,15 +42,40 @@ struct Moments {
   const A *scale, *shift, *centre;
 };
 
-template <typename T>
-__global__ void __launch_bounds__(kThreads, kBlocks<T>)
-    sum_moments(Moments<T> problem) {
-  using A = Accumulator<T>;
+// The rows' a - centre where there is a pair, else 0.
+template <typename Block, typename A>
+__device__ A about(const Block& block, int row, int i, A a, const A* centre) {
+  return i < block.t.R && block.b.times[row] > 0 ? a - centre[i] : A(0);
+}
+template <typename Block, typename A>
+__device__ Four<A> about(const Block& block, int row, int i, Four<A> a,
+                         const A* centre) {
+#pragma unroll
+  for (int j = 0; j < 4; ++j) a.v[j] = about(block, row, i + j, a.v[j], centre);
+  return a;
+}
+template <typename A>
+__device__ A times(A factor, A x) {
+  return factor * x;
+}
+template <typename A>
+__device__ Four<A> times(A factor, Four<A> x) {
+#pragma unroll
+  for (int j = 0; j < 4; ++j) x.v[j] *= factor;
+  return x;
+}
+
+template <typename T, typename Tile>
+__global__ void __launch_bounds__(kThreads, kBlocks<T, Tile>)
+    sum_moments(Moments<T, Tile> problem) {
+  using BlockType = BlockOf<T, Own::kP, Needs, Tile>;
   const Tile& t = problem.tile;
-  Block<T, Own::kP, Needs> block(t, problem.features);
-  A *c = block.b.rows[0], *counted = block.b.rows[1];
+  BlockType block(t, problem.features);
+  auto *c = block.b.rows[0], *counted = block.b.rows[1];
   const PairwisePart& at = problem.parts.at;
   double* part = problem.parts.part(blockIdx.x);
+  OuterProduct<BlockType, Height::kR> products(part + at.w1);
+  int tiles_of_sum = 0;
   clear(part, at.elements);
   for (int64_t tile = blockIdx.x; tile < t.tiles(); tile += gridDim.x) {
     block.begin(tile);
@@ -56,36 +84,39 @@ __global__ void __launch_bounds__(kThreads, kBlocks<T>)
       __syncthreads();
       block.place(tap);
       __syncthreads();
-      block.relate([&](int row, int i, A a) {
-        const bool pair = i < t.R && block.b.other[row] >= 0;
-        const A about = pair ? a - problem.centre[i] : A(0);
-        c[row * t.pitch() + i] = about;
-        counted[row * t.pitch() + i] = block.b.times[row] * about;
+      block.relate([&](int row, int i, auto a) {
+        const auto x = about(block, row, i, a, problem.centre);
+        put(c + row * t.pitch() + i, x);
+        put(counted + row * t.pitch() + i, times(block.b.times[row], x));
       });
       __syncthreads();
-      block.add_outer(c, t.R, counted, t.R, part + at.w1);
+      products.add(block, c, counted);
       block.add_to_table(counted, part + at.table);
     }
     __syncthreads();
+    if (++tiles_of_sum % kTilesOfSum == 0) products.flush();
   }
+  products.flush();
 }
 
 template <typename T>
 void moments(const PairwiseMoments& task, const Parts& parts, void* stream) {
   using A = Accumulator<T>;
-  const Moments<T> problem = {{},
-                              parts,
-                              static_cast<const T*>(task.features),
-                              static_cast<const A*>(task.scale),
-                              static_cast<const A*>(task.shift),
-                              static_cast<const A*>(task.centre)};
-  launch_tiles<A, Needs>(&sum_moments<T>, problem, task.shape, parts.count,
-                         stream);
+  with_tile<T, Needs>(task.shape, {task.features}, [&](auto tile) {
+    using Tile = decltype(tile);
+    const Moments<T, Tile> problem = {tile,
+                                      parts,
+                                      static_cast<const T*>(task.features),
+                                      static_cast<const A*>(task.scale),
+                                      static_cast<const A*>(task.shift),
+                                      static_cast<const A*>(task.centre)};
+    launch_tiles<A, Needs>(&sum_moments<T, Tile>, problem, parts.count, stream);
+  });
 }
 
 // ---- The moments: the gradient of a is grad_first[o] + grad_second a.
 
-template <typename T, typename A = Accumulator<T>>
+template <typename T, typename Tile, typename A = Accumulator<T>>
 struct MomentGradients {
   Tile tile;
   Parts parts;
@@ -94,12 +125,12 @@ struct MomentGradients {
   T* grad_features;
 };
 
-template <typename T, Own own>
-__global__ void __launch_bounds__(kThreads, kBlocks<T>)
-    spread_moments(MomentGradients<T> problem) {
+template <typename T, Own own, typename Tile>
+__global__ void __launch_bounds__(kThreads, kBlocks<T, Tile>)
+    spread_moments(MomentGradients<T, Tile> problem) {
   using A = Accumulator<T>;
   const Tile& t = problem.tile;
-  Block<T, own, GradientNeeds<own>> block(t, problem.features);
+  BlockOf<T, own, GradientNeeds<own>, Tile> block(t, problem.features);
   const auto second = block.load(problem.grad_second, block.b.w1, t.R);
   A *a = block.b.rows[0], *grad_a = block.b.rows[1];
   const PairwisePart& at = problem.parts.at;
@@ -112,15 +143,20 @@ __global__ void __launch_bounds__(kThreads, kBlocks<T>)
     for (int tap = block.begin_tap; tap < block.end_tap; tap += t.chunk) {
       __syncthreads();
       block.place(tap);
+      block.take_table(problem.grad_first);
       __syncthreads();
-      block.relate([&](int row, int i, A x) { a[row * t.pitch() + i] = x; });
+      block.relate(
+          [&](int row, int i, auto x) { put(a + row * t.pitch() + i, x); });
       __syncthreads();
-      block.template multiply<true>(a, second, [&](int row, int i, A sum) {
-        const int cell = row * t.pitch() + i;
-        // Where there is no pair, a is 0 and the table may end.
-        if (!(a[cell] <= 0)) sum += problem.grad_first[block.in_table(row, i)];
-        grad_a[cell] = relu_gradient(a[cell], sum * block.b.times[row]);
-      });
+      block.template multiply<true>(
+          a, second,
+          [&](int row, int i) {
+            return block.from_table(problem.grad_first, row, i);
+          },
+          [&](int row, int i, A sum) {
+            const int cell = row * t.pitch() + i;
+            grad_a[cell] = relu_gradient(a[cell], sum * block.b.times[row]);
+          });
       __syncthreads();
       add_relation_gradients(block, grad_a);
     }
@@ -140,18 +176,26 @@ void moments_backward(const PairwiseMomentsBackward& task, const Parts& parts,
   const auto read = [](const void* data) {
     return static_cast<const A*>(data);
   };
-  const MomentGradients<T> problem = {{},
-                                      parts,
-                                      static_cast<const T*>(task.features),
-                                      read(task.scale),
-                                      read(task.shift),
-                                      read(task.grad_first),
-                                      read(task.grad_second),
-                                      static_cast<T*>(task.grad_features)};
-  launch_tiles<A, GradientNeeds<Own::kP>>(&spread_moments<T, Own::kP>, problem,
-                                          task.shape, parts.count, stream);
-  launch_tiles<A, GradientNeeds<Own::kQ>>(&spread_moments<T, Own::kQ>, problem,
-                                          task.shape, 0, stream);
+  const auto launch_for = [&](auto own, int64_t blocks) {
+    constexpr Own kOwn = decltype(own)::value;
+    with_tile<T, GradientNeeds<kOwn>>(
+        task.shape, {task.features, task.grad_features}, [&](auto tile) {
+          using Tile = decltype(tile);
+          const MomentGradients<T, Tile> problem = {
+              tile,
+              parts,
+              static_cast<const T*>(task.features),
+              read(task.scale),
+              read(task.shift),
+              read(task.grad_first),
+              read(task.grad_second),
+              static_cast<T*>(task.grad_features)};
+          launch_tiles<A, GradientNeeds<kOwn>>(&spread_moments<T, kOwn, Tile>,
+                                               problem, blocks, stream);
+        });
+  };
+  launch_for(std::integral_constant<Own, Own::kP>(), parts.count);
+  launch_for(std::integral_constant<Own, Own::kQ>(), 0);
 }
 
 }  // namespace

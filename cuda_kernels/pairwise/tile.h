@@ -7,7 +7,12 @@
 //
 // Every pair (p, q) of a pixel p and a pixel q of its footprint is visited once
 // at its offset q - p. It counts as often as mirrored taps show q, and not at
-// all where the offset leaves the image; see pairwise.h.
+// all where the offset leaves the image; see tasks.h.
+//
+// The sizes P and T are chosen for any shape, a Tile, and for the published
+// ones in float32 the compiler knows all sizes, a FixedTile. The steps of a
+// block are written once, in block.h; those that a FixedTile makes faster are
+// in fixed_block.h. Kernels do not see the difference.
 //
 // Memory plan, in shared memory: w1 [R, R] and w2 [G, R], if they fit; some
 // buffers of [P * T, pitch]; and [P, R], [P, G] and [P, M] for what is summed
@@ -19,10 +24,13 @@
 #ifndef CUDA_KERNELS_PAIRWISE_TILE_H_
 #define CUDA_KERNELS_PAIRWISE_TILE_H_
 
+#include <initializer_list>
 #include <stdexcept>
 #include <string>
+#include <type_traits>
 
 #include "cuda_kernels/cuda/launch.h"
+#include "cuda_kernels/pairwise/fixed_tile.h"
 #include "cuda_kernels/pairwise/workspace.h"
 
 namespace san::pairwise {
@@ -57,13 +65,12 @@ SAN_HOST_DEVICE int times_shown(int64_t size, int64_t p, int64_t q,
   return count;
 }
 
-SAN_HOST_DEVICE int pitch_of(int64_t channels) {
-  const int elements = padded(channels);
-  return elements % 8 == 0 ? elements + 4 : elements;
-}
-
-// The sizes of a task as its kernels take them.
+// The sizes of a task as its kernels take them, of any task.
 struct Tile {
+  static constexpr bool kFixed = false;
+  static constexpr int kBlocks = 0;  // of a multiprocessor; by the type
+  using Index = int64_t;             // of pixels
+
   Tile() = default;
   Tile(const PairwiseShape& s, int pixel_bits, int64_t chunk, bool resident)
       : height(s.height),
@@ -99,15 +106,17 @@ struct Tile {
 // What a kernel keeps in shared memory. Its `Needs` say how much: kRowBuffers,
 // kMatrices (w1, then w2) and kRelationSums, and whether kValueSums and
 // kSoftmax.
-template <typename A, typename Needs>
+template <typename A, typename Needs, typename Tile>
 class Buffers {
  public:
   SAN_HOST_DEVICE Buffers(const Tile& t, unsigned char* begin) : next_(begin) {
     const int P = t.pixels(), weight_pitch = pitch_of(t.R);
-    other = take<int64_t>(t.rows());
+    const int per_pixel = Tile::kFixed ? 1 : t.kernel_size;
+    other = take<typename Tile::Index>(t.rows());
     times = take<A>(t.rows());
-    row_counts = take<int>(P * t.kernel_size);
-    column_counts = take<int>(P * t.kernel_size);
+    row_counts = take<int>(P * per_pixel);
+    column_counts = take<int>(P * per_pixel);
+    if (Tile::kFixed) table = take<A>(t.chunk * t.R);
     factor = take<A>(padded(t.R));
     own = take<A>(P * padded(t.R));
     for (int i = 0; i < Needs::kRowBuffers; ++i)
@@ -129,11 +138,14 @@ class Buffers {
   SAN_HOST_DEVICE const unsigned char* end() const { return next_; }
 
   // Of each row: the pixel that its pair does not own, counted through the
-  // batch, or -1, and how often the pair counts.
-  int64_t* other;
+  // batch, or -1, and how often the pair counts. In a FixedTile the pixel is
+  // counted from the tile's first one, and kNoPixel is what -1 is.
+  typename Tile::Index* other;
   A* times;
-  // How often mirrored taps show a pixel, along each axis: [P, k].
+  // How often mirrored taps show a pixel, along each axis: [P, k]. In a
+  // FixedTile the pixels' rows and columns in their image: [P].
   int *row_counts, *column_counts;
+  A* table = nullptr;  // of the chunk, [T, R], in a FixedTile
   // a = relu(own + factor * the other pixel's feature): [P, R] and [R].
   A *factor, *own;
   A* rows[Needs::kRowBuffers + 1];
@@ -154,10 +166,10 @@ class Buffers {
 };
 
 // The shared memory that a kernel takes.
-template <typename A, typename Needs>
+template <typename A, typename Needs, typename Tile>
 size_t shared_bytes(const Tile& tile) {
   alignas(16) static unsigned char begin[1];
-  return Buffers<A, Needs>(tile, begin).end() - begin;
+  return Buffers<A, Needs, Tile>(tile, begin).end() - begin;
 }
 
 [[noreturn]] inline void fail_for_room(const PairwiseShape& s) {
@@ -201,14 +213,29 @@ Tile choose_tile(const PairwiseShape& s) {
   fail_for_room(s);
 }
 
-// Launches a kernel on the tiles of a shape, as large as its Needs allow: by a
-// block for each of `parts`, or else one for each tile. A block goes on to
-// further tiles where there are more.
+// Calls f(tile) with what suits a shape: the tile of its sizes, if they are
+// published ones in float32 and the tensors with channels, `images`, can be
+// read by vectors, or else the largest one that the Needs allow.
+template <typename T, typename Needs, typename F>
+void with_tile(const PairwiseShape& shape,
+               std::initializer_list<const void*> images, F f) {
+  using A = Accumulator<T>;
+  bool done = false;
+  if constexpr (std::is_same_v<T, float>)
+    with_fixed_tile(shape, images, [&](auto tile) {
+      done = shared_bytes<A, Needs>(tile) <= most_shared_bytes();
+      if (done) f(tile);
+    });
+  if (!done) f(choose_tile<A, Needs>(shape));
+}
+
+// Launches a kernel on the tiles of its problem: by a block for each of
+// `parts`, or else one for each tile. A block goes on to further tiles where
+// there are more.
 template <typename A, typename Needs, typename Problem>
-void launch_tiles(void (*kernel)(Problem), Problem problem,
-                  const PairwiseShape& shape, int64_t parts, void* stream) {
+void launch_tiles(void (*kernel)(Problem), const Problem& problem,
+                  int64_t parts, void* stream) {
   constexpr int64_t kMostBlocks = 0x7fffffff;
-  problem.tile = choose_tile<A, Needs>(shape);
   const int64_t tiles = problem.tile.tiles();
   const int64_t blocks = parts > 0 ? parts : tiles;
   launch(kernel,

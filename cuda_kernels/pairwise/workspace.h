@@ -15,7 +15,7 @@ namespace san::pairwise {
 constexpr int kThreads = 256;  // of every block
 
 // How many channels a buffer has room for: whole vectors of four.
-SAN_HOST_DEVICE int padded(int64_t channels) {
+SAN_HOST_DEVICE constexpr int padded(int64_t channels) {
   return static_cast<int>((channels + 3) / 4 * 4);
 }
 
@@ -87,13 +87,15 @@ inline PairwisePart part_of(const TensorBackward& task) {
   return {0, R, table, w1, w2, w2 + task.shape.weight_channels * R};
 }
 
-// How many parts: enough to fill a large GPU, in at most 64 MiB or so, and no
-// more than there is work for.
+// How many parts: as many as the multiprocessors of an H200, up to eight times,
+// so that all end together, in at most 64 MiB or so; and no more than there is
+// work for.
 inline int64_t num_parts(const PairwiseShape& s, const PairwisePart& part) {
-  constexpr int64_t kMost = 1024, kLeast = 128, kElements = 1 << 23;
-  int64_t parts = kElements / part.elements;
-  parts = parts > kMost ? kMost : parts < kLeast ? kLeast : parts;
-  const int64_t work = (s.batch * s.height * s.width + 15) / 16;
+  constexpr int64_t kProcessors = 132, kMost = 8, kElements = 1 << 23;
+  int64_t waves = kElements / part.elements / kProcessors;
+  waves = waves > kMost ? kMost : waves < 1 ? 1 : waves;
+  const int64_t work = (s.batch * s.height * s.width + 7) / 8;
+  const int64_t parts = kProcessors * waves;
   return work < parts ? work : parts;
 }
 

@@ -27,6 +27,13 @@ CASES = [
     ((33, 32, 32), (1, 1, 6, 11)),
     ((4, 2, 8), (1, 15, 13, 3)),
     ((140, 40, 80), (1, 2, 3, 3)),
+    # Published sizes, whose kernels know them.
+    ((4, 2, 16), (1, 17, 15, 7)),
+    ((16, 8, 64), (2, 9, 7, 7)),
+    ((16, 8, 64), (1, 8, 9, 3)),
+    ((32, 16, 128), (1, 6, 9, 7)),
+    ((64, 32, 256), (2, 5, 4, 7)),
+    ((128, 64, 512), (1, 5, 4, 3)),
 ]
 # With 140 channels w1 and w2 fit shared memory in float32 only.
 TOLERANCES = {"float64": 1e-12, "float32": 2e-5}
@@ -112,9 +119,10 @@ def test_is_that_of_the_cpu(op, channels, image, dtype):
     assert_close(results, expected, TOLERANCES[dtype])
 
 
+@pytest.mark.parametrize("channels", [(7, 5, 10), (16, 8, 64)])
 @pytest.mark.parametrize("op", OPS)
-def test_same_bits_in_every_order(op, monkeypatch):
-    channels, image = (7, 5, 10), (2, 5, 4, 5)
+def test_same_bits_in_every_order(op, channels, monkeypatch):
+    image = (2, 5, 4, 5)
     arguments = calls(channels, image, "float32")[op]
     results = []
     for order in ("ascending", "descending", "ascending"):
@@ -160,8 +168,9 @@ def test_no_images(op):
         assert not result.any()
 
 
-def test_large_logits_do_not_overflow():
-    channels, image = (4, 2, 4), (1, 4, 5, 3)
+@pytest.mark.parametrize("value", [4, 16])
+def test_large_logits_do_not_overflow(value):
+    channels, image = (4, 2, value), (1, 4, 5, 3)
     arguments = calls(channels, image, "float32")["pairwise_forward"]
     arguments[0][5] *= 1e4
     results = run(kernels, "pairwise_forward", arguments, channels, image)
@@ -180,16 +189,34 @@ def test_large_logits_do_not_overflow():
 
 @pytest.mark.parametrize("kernel_size", [1, 3])
 @pytest.mark.parametrize("channel", [0, 5, 8], ids=["phi", "psi", "beta"])
+@pytest.mark.parametrize(("value", "dtype"), [(4, "float64"), (16, "float32")])
 @pytest.mark.parametrize("op", OPS)
-def test_not_a_number_is_passed_on(op, channel, kernel_size):
-    channels, image = (4, 2, 4), (1, 2, 7, kernel_size)
-    arguments = calls(channels, image)[op]
+def test_not_a_number_is_passed_on(op, value, dtype, channel, kernel_size):
+    channels, image = (4, 2, value), (1, 2, 7, kernel_size)
+    arguments = calls(channels, image, dtype)[op]
     for array in arguments[0]:
-        if array.shape == (1, 2, 7, 12):
+        if array.shape == (1, 2, 7, 8 + value):
             array[0, 1, 3, channel] = np.nan
     results = run(kernels, op, arguments, channels, image)
     expected = run(cuda_kernels, op, arguments, channels, image)
-    assert_close(results, expected, 1e-12)
+    assert_close(results, expected, TOLERANCES[dtype])
+
+
+@pytest.mark.parametrize("op", OPS)
+def test_published_sizes_in_memory_that_begins_anywhere(op):
+    channels, image = (4, 2, 16), (1, 5, 4, 3)
+    inputs, outputs = calls(channels, image, "float32")[op]
+    moved = [
+        np.append(np.float32(0), x).astype(x.dtype)[1:].reshape(x.shape)
+        for x in inputs
+    ]
+    assert {x.ctypes.data % 16 for x in moved} != {0}
+    more = workspace(op, inputs, channels, image)
+    results = [np.full_like(x, np.nan) for x in outputs]
+    # Not in guarded memory, where tensors of such sizes begin on 16 bytes.
+    getattr(kernels._module, op)(*moved, *results, kernel_size=3, **more)
+    expected = run(cuda_kernels, op, (inputs, outputs), channels, image)
+    assert_close(results, expected, TOLERANCES["float32"])
 
 
 @pytest.mark.parametrize(

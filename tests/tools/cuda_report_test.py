@@ -334,7 +334,7 @@ def test_report_of_kernels_without_entries(report, compiled):
         "This is a model, made from machine code: nothing was measured."
     )
     assert max(map(len, out.splitlines())) <= 100
-    assert "pairwise.attend<float>: there is no such kernel" in out
+    assert "pairwise.attend<bfloat16, Tile>: there is no such kernel" in out
     assert "report_kernels.nested<T>, 2 of it" in out
     assert "unknown  pairwise cores of SAN10" in out
     assert "spill" in out

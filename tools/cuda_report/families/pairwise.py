@@ -4,6 +4,8 @@ from collections.abc import Callable
 
 from tools.cuda_report.entries import DataType, Entry, Work
 from tools.cuda_report.families import pairwise_differences
+from tools.cuda_report.families import pairwise_fixed_loops as fixed_loops
+from tools.cuda_report.families.pairwise_fixed_tile import fixed_tile
 from tools.cuda_report.families.pairwise_loops import (
     ATTEND,
     SUM_MOMENTS,
@@ -19,6 +21,7 @@ from tools.cuda_report.families.pairwise_tile import (
 )
 from tools.cuda_report.hardware import Device
 from tools.cuda_report.layers import Layer
+from tools.cuda_report.trips import Steps
 
 # ---- Launches.
 
@@ -31,26 +34,37 @@ def _mapping_flops(layer: Layer) -> int:
     return 2 * layer.R * (layer.R + layer.G)
 
 
-def _work(
+def _entries(
+    kernel: str,
+    what: str,
+    loops: tuple[tuple[Steps, ...], tuple[Steps, ...]],
     needs: Needs,
     elements: Callable[[Layer], float],
     flops: Callable[[Layer], float],
     part: Callable[[Layer], int] | None = None,
     sums: int = 0,
-) -> Callable[[Layer, DataType, Device], Work]:
-    """Launches with buffers for `needs`.
+    passes: dict[str, int] | None = None,
+) -> tuple[Entry, Entry]:
+    """A kernel that knows its layer's sizes, and the one that knows none.
 
     Args:
+      kernel: its name, with {tile} as the last thing it is specialised for.
+      what: it is for.
+      loops: of the one for float32, whose tile is fixed, and of the other.
       needs: what the kernel keeps.
       elements: of features and the like that each pixel moves.
       flops: of each pair.
       part: elements of a part, in float64, if the launch sums in parts.
       sums: of the softmax, [N H W, G] in float32, that are moved.
+      passes: launches, if it is not one of training.
     """
 
     def work(layer: Layer, data_type: DataType, device: Device) -> Work:
         part_elements = part(layer) if part else 0
-        tile = choose_tile(layer, needs, device, part_elements)
+        if data_type.is_half:
+            tile = choose_tile(layer, needs, device, part_elements)
+        else:
+            tile = fixed_tile(layer, part_elements)
         moved = elements(layer) * data_type.bytes + 4 * sums * layer.G
         return Work(
             tile.blocks,
@@ -61,7 +75,16 @@ def _work(
             _pairs(layer) * flops(layer),
         )
 
-    return work
+    def entry(tile: str, steps: tuple[Steps, ...], data_type: str) -> Entry:
+        name = kernel.replace("{tile}", tile)
+        launches = passes or {"training": 1}
+        return Entry(name, what, _GROUP, launches, steps, work, (data_type,))
+
+    fixed, general = loops
+    return (
+        entry("FixedTile<{R}, {G}, {M}>", fixed, "float32"),
+        entry("Tile", general, "bfloat16"),
+    )
 
 
 def _vectors(layer: Layer) -> int:
@@ -88,96 +111,72 @@ def _work_of_products(
 
 
 _GROUP = "pairwise core"
-_TRAINING = {"training": 1}
 _P, _Q = "(Own)0", "(Own)1"
 
 ENTRIES = (
-    Entry(
-        "pairwise.attend<{type}>",
+    # Half types take tensor cores.
+    _entries(
+        "pairwise.attend<{type}, {tile}>",
         "forward",
-        _GROUP,
-        {"forward": 1, "training": 1},
-        ATTEND,
-        _work(
-            Needs(2, 2, 0, value=True, softmax=True),
-            lambda a: a.F + a.M,
-            lambda a: _mapping_flops(a) + 2 * a.M,
-            sums=1,
-        ),
-        types=("float32",),
-    ),
+        (fixed_loops.ATTEND, ATTEND),
+        Needs(2, 2, 0, value=True, softmax=True),
+        lambda a: a.F + a.M,
+        lambda a: _mapping_flops(a) + 2 * a.M,
+        sums=1,
+        passes={"forward": 1, "training": 1},
+    )[0],
     Entry(
         "pairwise.sum_products<{type}>",
         "grad_output * output of each group",
         _GROUP,
-        _TRAINING,
+        {"training": 1},
         SUM_PRODUCTS,
         _work_of_products,
     ),
-    Entry(
-        "pairwise.sum_moments<{type}>",
+    *_entries(
+        "pairwise.sum_moments<{type}, {tile}>",
         "statistics of the second norm",
-        _GROUP,
-        _TRAINING,
-        SUM_MOMENTS,
-        _work(
-            Needs(2, 0, 0),
-            lambda a: 2 * a.R,
-            lambda a: 2 * a.R * a.R,
-            _moments_part,
-        ),
+        (fixed_loops.SUM_MOMENTS, SUM_MOMENTS),
+        Needs(2, 0, 0),
+        lambda a: 2 * a.R,
+        lambda a: 2 * a.R * a.R,
+        _moments_part,
     ),
-    Entry(
-        f"pairwise.attend_backward<{{type}}, {_P}>",
+    *_entries(
+        f"pairwise.attend_backward<{{type}}, {_P}, {{tile}}>",
         "gradients of phi and the mapping",
-        _GROUP,
-        _TRAINING,
-        attend_backward(True),
-        _work(
-            Needs(4, 2, 2),
-            lambda a: a.F + a.M + a.R,
-            lambda a: 3 * _mapping_flops(a) + 2 * a.M,
-            _mapping_part,
-            sums=2,
-        ),
+        (fixed_loops.attend_backward(True), attend_backward(True)),
+        Needs(4, 2, 2),
+        lambda a: a.F + a.M + a.R,
+        lambda a: 3 * _mapping_flops(a) + 2 * a.M,
+        _mapping_part,
+        sums=2,
     ),
-    Entry(
-        f"pairwise.attend_backward<{{type}}, {_Q}>",
+    *_entries(
+        f"pairwise.attend_backward<{{type}}, {_Q}, {{tile}}>",
         "gradients of psi and beta",
-        _GROUP,
-        _TRAINING,
-        attend_backward(False),
-        _work(
-            Needs(5, 2, 1, value=True),
-            lambda a: a.F + a.M + a.R + a.M,
-            lambda a: 2 * _mapping_flops(a) + 4 * a.M,
-            sums=2,
-        ),
+        (fixed_loops.attend_backward(False), attend_backward(False)),
+        Needs(5, 2, 1, value=True),
+        lambda a: a.F + a.M + a.R + a.M,
+        lambda a: 2 * _mapping_flops(a) + 4 * a.M,
+        sums=2,
     ),
-    Entry(
-        f"pairwise.spread_moments<{{type}}, {_P}>",
+    *_entries(
+        f"pairwise.spread_moments<{{type}}, {_P}, {{tile}}>",
         "gradient of second norm's statistics, phi",
-        _GROUP,
-        _TRAINING,
-        spread_moments(True),
-        _work(
-            Needs(2, 1, 2),
-            lambda a: 3 * a.R,
-            lambda a: 2 * a.R * a.R,
-            _vectors,
-        ),
+        (fixed_loops.spread_moments(True), spread_moments(True)),
+        Needs(2, 1, 2),
+        lambda a: 3 * a.R,
+        lambda a: 2 * a.R * a.R,
+        _vectors,
     ),
-    Entry(
-        f"pairwise.spread_moments<{{type}}, {_Q}>",
+    *_entries(
+        f"pairwise.spread_moments<{{type}}, {_Q}, {{tile}}>",
         "gradient of second norm's statistics, psi",
-        _GROUP,
-        _TRAINING,
-        spread_moments(False),
-        _work(
-            Needs(2, 1, 1),
-            lambda a: 3 * a.R + a.M,
-            lambda a: 2 * a.R * a.R,
-        ),
+        (fixed_loops.spread_moments(False), spread_moments(False)),
+        Needs(2, 1, 1),
+        lambda a: 3 * a.R + a.M,
+        lambda a: 2 * a.R * a.R,
     ),
     *pairwise_differences.ENTRIES,
 )

@@ -30,7 +30,8 @@ def padded(channels: int) -> int:
     return -(-channels // 4) * 4
 
 
-def _pitch(channels: int) -> int:
+def pitch_of(channels: int) -> int:
+    """Channels that a row of a buffer takes."""
     elements = padded(channels)
     return elements + 4 if elements % 8 == 0 else elements
 
@@ -77,11 +78,11 @@ class Tile:
             4 * self.P * layer.k,
         ]
         pieces += [4 * relation, 4 * self.P * relation]
-        pieces += [4 * rows * _pitch(max(layer.R, layer.G))] * needs.rows
+        pieces += [4 * rows * pitch_of(max(layer.R, layer.G))] * needs.rows
         if self.resident and needs.matrices > 0:
-            pieces.append(4 * relation * _pitch(layer.R))
+            pieces.append(4 * relation * pitch_of(layer.R))
         if self.resident and needs.matrices > 1:
-            pieces.append(4 * padded(layer.G) * _pitch(layer.R))
+            pieces.append(4 * padded(layer.G) * pitch_of(layer.R))
         pieces += [4 * self.P * layer.R] * needs.relation
         pieces += [4 * self.P * layer.M] * needs.value
         pieces += [4 * self.P * layer.G] * 3 * needs.softmax
@@ -180,5 +181,5 @@ def outer_elements(height: int, width: int) -> int:
 
 def num_parts(layer: Layer, elements: int) -> int:
     """Parts of sums that have so many elements."""
-    parts = min(1024, max(128, (1 << 23) // elements))
-    return min(parts, -(-layer.pixels // 16))
+    waves = min(8, max(1, (1 << 23) // elements // 132))
+    return min(132 * waves, -(-layer.pixels // 8))
