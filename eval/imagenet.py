@@ -137,11 +137,11 @@ def main(argv: list[str]) -> NoReturn:
 
 def _evaluate(arguments: list[str]) -> None:
     entry.check_no_arguments(arguments)
+    which = _TRAINED.which.value
+    if _TRAINED.checkpoint.value and _AGAINST.value:
+        which = "best"  # It is about --against alone.
     selected = command_line.selected(
-        _SHARED.workdir.value,
-        _TRAINED.checkpoint.value,
-        # It may be about --against alone.
-        "best" if _AGAINST.value else _TRAINED.which.value,
+        _SHARED.workdir.value, _TRAINED.checkpoint.value, which
     )
     outputs = command_line.output_files(
         {"json": _JSON.value, "csv": _CSV.value, "report": _REPORT.value}
