@@ -77,13 +77,15 @@ __global__ void __launch_bounds__(kMostThreads, 1) forward(Task<T> task) {
   }
   add_products(steps.count - 1, next);
   T* result = task.result + unit.plane * outputs;
+  const int64_t stride = task.shape.weight_channels * outputs;
 #pragma unroll
-  for (int m = 0; m < kMembers; ++m)
+  for (int r = 0; r < kRows; ++r) {
+    if (!place.owns(r)) continue;
+    T* at = result + offsets[r];
 #pragma unroll
-    for (int r = 0; r < kRows; ++r)
-      if (m < unit.members && place.owns(r))
-        result[m * task.shape.weight_channels * outputs + offsets[r]] =
-            rounded<T>(sums[r][m]);
+    for (int m = 0; m < kMembers; ++m, at += stride)
+      if (m < unit.members) *at = rounded<T>(sums[r][m]);
+  }
 }
 
 template <typename T>

@@ -41,7 +41,8 @@ __device__ void load_grads(const T* grad_output, int64_t stride, int first,
   }
 }
 
-template <typename T, int kTaps, int kRows>
+// kIsOneChunk: a weight channel has kMembers channels at most.
+template <typename T, int kTaps, int kRows, bool kIsOneChunk>
 __global__ void __launch_bounds__(kMostThreads, 1) grad_weight(Task<T> task) {
   using A = Accumulator<T>;
   const Window& window = task.shape.window;
@@ -59,7 +60,6 @@ __global__ void __launch_bounds__(kMostThreads, 1) grad_weight(Task<T> task) {
   T* result = task.result + unit.weight_plane * window.taps() * outputs;
   int offsets[kRows];
   place.find_offsets(window.columns, offsets);
-  const unsigned owned = place.owned<kRows>();
   A grads[kRows][kMembers];
   load_grads(grad_output, stride, 0, unit.members, offsets, grads);
 #pragma unroll 1
@@ -68,9 +68,7 @@ __global__ void __launch_bounds__(kMostThreads, 1) grad_weight(Task<T> task) {
     const int source = steps.source(place, step, tiling.shared.pitch);
     auto from = tile;
 #pragma unroll 1
-    for (int first = 0; first < unit.members; first += kMembers) {
-      if (unit.members > kMembers)
-        load_grads(grad_output, stride, first, unit.members, offsets, grads);
+    for (int first = 0; first < unit.members;) {
 #pragma unroll
       for (int j = 0; j < kTaps + kRows - 1; ++j) {
         A x[kMembers];
@@ -81,9 +79,14 @@ __global__ void __launch_bounds__(kMostThreads, 1) grad_weight(Task<T> task) {
           for (int r = 0; r < kRows; ++r)
             if (j >= r && j - r < kTaps) sums[j - r][r] += grads[r][m] * x[m];
       }
+      if (kIsOneChunk) break;
+      // Those of the next chunk or, for the next step, of the first.
+      first += kMembers;
+      load_grads(grad_output, stride, first < unit.members ? first : 0,
+                 unit.members, offsets, grads);
       from.advance();
     }
-    store_column<T, kTaps>(result, outputs, step, offsets, owned,
+    store_column<T, kTaps>(result, outputs, step, offsets, place,
                            [&](int kh, int r) { return sums[kh][r]; });
   }
 }
@@ -110,15 +113,7 @@ struct Gather {
     T next[kTaps][kRows];
     const auto load = [&](int kw) {
       const unsigned exist = x - kw >= 0 && x - kw < width ? rows : 0;
-#pragma unroll
-      for (int kh = 0; kh < kTaps; ++kh) {
-        const T* tap =
-            corner + kw * (outputs - 1) + kh * (kTaps * outputs - width);
-#pragma unroll
-        for (int r = 0; r < kRows; ++r)
-          next[kh][r] =
-              exist >> (r + kTaps - 1 - kh) & 1 ? tap[r * width] : T();
-      }
+      load_readers(corner + kw * (outputs - 1), outputs, width, exist, next);
     };
     const auto add_products = [&](int kw, const T(&weights)[kTaps][kRows]) {
       A w[kTaps][kRows];
@@ -227,10 +222,14 @@ __global__ void __launch_bounds__(kMostThreads, 1) grad_input(Task<T> task) {
   if (!place.active) return;
   const int64_t pixels = window.pixels();
   T* result = task.result + unit.plane * pixels;
-  fold(tiling, place, window, positions, [&](int m, int pixel, A sum) {
-    if (m < unit.members)
-      result[m * task.shape.weight_channels * pixels + pixel] = rounded<T>(sum);
-  });
+  const int64_t stride = task.shape.weight_channels * pixels;
+  fold(tiling, place, window, positions,
+       [&](int pixel, const A(&sums)[kMembers]) {
+         T* at = result + pixel;
+#pragma unroll
+         for (int m = 0; m < kMembers; ++m, at += stride)
+           if (m < unit.members) *at = rounded<T>(sums[m]);
+       });
 }
 
 // Gradients of the outputs that can read a tile of positions, and then its
@@ -252,7 +251,7 @@ bool run_grad_weight(const AggregationShape& shape, Task<T> task,
                      void* stream) {
   const Window& window = shape.window;
   const int64_t units = shape.batch * shape.weight_channels;
-  return with_steps<T>(window, units, [&](auto taps, auto rows) {
+  const auto run = [&](auto kernel, int rows) {
     const auto tiling = fast::tiling(
         units, outputs_of(window.rows, rows), outputs_of(window.columns, 1), 1,
         sizeof(Accumulator<T>), [&](int height, int width) {
@@ -261,9 +260,13 @@ bool run_grad_weight(const AggregationShape& shape, Task<T> task,
     if (!tiling) return false;
     task.tiling = *tiling;
     task.sizes = UnitSizes(shape, 1);
-    launch(&grad_weight<T, taps, rows>,
-           tiling->launch_shape(sizeof(Accumulator<T>)), stream, task);
+    launch(kernel, tiling->launch_shape(sizeof(Accumulator<T>)), stream, task);
     return true;
+  };
+  // With the gradients of several chunks, those of several rows would spill.
+  return with_steps<T>(window, units, [&](auto taps, auto rows) {
+    return chunks(shape) == 1 ? run(&grad_weight<T, taps, rows, true>, rows)
+                              : run(&grad_weight<T, taps, 1, false>, 1);
   });
 }
 

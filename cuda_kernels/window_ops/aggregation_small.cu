@@ -12,7 +12,7 @@ namespace san::fast {
 namespace {
 
 template <int kSide>
-using Image = SmallImage<kSide, 128>;
+using Image = SmallImage<kSide, 112>;
 
 // kMembers values for each of kPositions, in pieces of 16 bytes: the first
 // pieces of all positions, then the second ones.
@@ -46,7 +46,8 @@ constexpr int kUnitBytes = Values<Image<kSide>::kPositions>::kBytes +
 template <typename T, int kSide>
 __global__ void __launch_bounds__(128, 2)
     grad_input_small(AggregationShape shape, UnitSizes sizes, int units,
-                     const T* grad_output, const T* weight, T* result) {
+                     Divisor<uint32_t> by_width, const T* grad_output,
+                     const T* weight, T* result) {
   using I = Image<kSide>;
   constexpr int kTaps = I::kTaps;
   const typename I::Place place;
@@ -62,9 +63,10 @@ __global__ void __launch_bounds__(128, 2)
 #pragma unroll 1
     for (int i = place.thread; i < I::kOutputs; i += I::kUnitThreads) {
       float values[kMembers];
+      const T* at = from + i;
 #pragma unroll
-      for (int m = 0; m < kMembers; ++m)
-        values[m] = m < unit.members ? wide(from[m * stride + i]) : 0.0f;
+      for (int m = 0; m < kMembers; ++m, at += stride)
+        values[m] = m < unit.members ? wide(*at) : 0.0f;
       grads.store(i, values);
     }
   }
@@ -107,9 +109,10 @@ __global__ void __launch_bounds__(128, 2)
   if (!active) return;
   const int64_t pixels = shape.window.pixels();
   T* to = result + unit.plane * pixels;
+  const int64_t stride = shape.weight_channels * pixels;
   float total[kMembers] = {};
   I::for_each_pixel(
-      place, shape.window,
+      place, shape.window, by_width,
       [&](int v, int u) {
         I::for_each_sum(v, u, [&](int number) {
           float sum[kMembers];
@@ -119,11 +122,10 @@ __global__ void __launch_bounds__(128, 2)
         });
       },
       [&](int pixel) {
+        T* at = to + pixel;
 #pragma unroll
-        for (int m = 0; m < kMembers; ++m) {
-          if (m < unit.members)
-            to[m * shape.weight_channels * pixels + pixel] =
-                rounded<T>(total[m]);
+        for (int m = 0; m < kMembers; ++m, at += stride) {
+          if (m < unit.members) *at = rounded<T>(total[m]);
           total[m] = 0;
         }
       });
@@ -141,12 +143,14 @@ bool run_small_images(const AggregationBackward& task, void* stream) {
     with_scalar_type(task.type, [&](auto zero) {
       using T = decltype(zero);
       if constexpr (!std::is_same_v<T, double>) {
-        launch(&grad_input_small<T, side>,
-               Image<side>::launch_shape(units, kUnitBytes<side>), stream,
-               shape, UnitSizes(shape, chunks(shape)), static_cast<int>(units),
-               static_cast<const T*>(task.grad_output),
-               static_cast<const T*>(task.weight),
-               static_cast<T*>(task.grad_input));
+        launch(
+            &grad_input_small<T, side>,
+            Image<side>::launch_shape(units, kUnitBytes<side>), stream, shape,
+            UnitSizes(shape, chunks(shape)), static_cast<int>(units),
+            Divisor<uint32_t>(static_cast<uint32_t>(shape.window.columns.size)),
+            static_cast<const T*>(task.grad_output),
+            static_cast<const T*>(task.weight),
+            static_cast<T*>(task.grad_input));
         done = true;
       }
     });

@@ -102,7 +102,9 @@ struct SmallImage {
   // it.
   template <typename F, typename G>
   static __device__ void for_each_pixel(const Place& place,
-                                        const Window& window, F f, G done) {
+                                        const Window& window,
+                                        const Divisor<uint32_t>& by_width, F f,
+                                        G done) {
     const int height = static_cast<int>(window.rows.size);
     const int width = static_cast<int>(window.columns.size);
     const int top = static_cast<int>(window.rows.padding);
@@ -111,8 +113,10 @@ struct SmallImage {
     const int above = mirrors ? top : 0, beside = mirrors ? left : 0;
 #pragma unroll 1
     for (int i = place.thread; i < height * width; i += kUnitThreads) {
-      for_each_image(i / width, height, -above, height + above, [&](int v) {
-        for_each_image(i % width, width, -beside, width + beside,
+      const auto [y, x] = by_width.divide(i);
+      const int column = x;
+      for_each_image(y, height, -above, height + above, [&](int v) {
+        for_each_image(column, width, -beside, width + beside,
                        [&](int u) { f(v + top, u + left); });
       });
       done(i);
@@ -123,11 +127,11 @@ struct SmallImage {
 // Calls f(kSide), an integral constant, if there are kernels for this image.
 template <typename F>
 bool with_small_image(const Window& window, F f) {
-  if (SmallImage<7, 256>::suits(window))
+  if (SmallImage<7, 224>::suits(window))
     return f(std::integral_constant<int, 7>());
-  if (SmallImage<14, 256>::suits(window))
+  if (SmallImage<14, 224>::suits(window))
     return f(std::integral_constant<int, 14>());
-  if (SmallImage<28, 256>::suits(window))
+  if (SmallImage<28, 224>::suits(window))
     return f(std::integral_constant<int, 28>());
   return false;
 }

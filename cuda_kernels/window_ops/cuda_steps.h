@@ -41,12 +41,12 @@ struct Steps {
 // each row down its taps: an addition leads from one to the next.
 template <typename T, int kTaps, int kRows, typename F>
 __device__ void store_column(T* output, int64_t outputs, int step,
-                             const int (&offsets)[kRows], unsigned owned,
+                             const int (&offsets)[kRows], const Place& place,
                              F value) {
   T* column = output + Steps<kTaps>::tap(step, 0) * outputs;
 #pragma unroll
   for (int r = 0; r < kRows; ++r) {
-    if (!(owned >> r & 1)) continue;
+    if (!place.owns(r)) continue;
     T* at = column + offsets[r];
 #pragma unroll
     for (int kh = 0; kh < kTaps; ++kh, at += kTaps * outputs)
@@ -66,6 +66,33 @@ __device__ unsigned reading_rows(int y, int outputs) {
     if (output >= 0 && output < outputs) exist |= 1u << j;
   }
   return exist;
+}
+
+// Of the outputs in reading_rows(), what each has for the tap by which it reads
+// a position: values[kh][r] of tap kh and row r, zeros where there is no
+// output. `first` is where the one of tap 0 and row 0 is, or would be. Those of
+// an output row are read together, so that one question answers for all.
+template <int kTaps, int kRows, typename T>
+__device__ void load_readers(const T* first, int64_t outputs, int width,
+                             unsigned exist, T (&values)[kTaps][kRows]) {
+  constexpr int64_t kSize = sizeof(T);
+  const int64_t tap_row = kTaps * outputs * kSize, down = width * kSize;
+  // In bytes: else compilers scale 2-byte elements' offsets one by one.
+  const char* row =
+      reinterpret_cast<const char*>(first) + (kTaps - 1) * (tap_row - down);
+#pragma unroll
+  for (int j = 0; j < kTaps + kRows - 1; ++j) {
+    const bool exists = exist >> j & 1;
+    const char* at = row;
+#pragma unroll
+    for (int r = 0; r < kRows; ++r) {
+      const int kh = r + kTaps - 1 - j;
+      if (kh < 0 || kh >= kTaps) continue;
+      values[kh][r] = exists ? *reinterpret_cast<const T*>(at) : T();
+      at += tap_row;
+    }
+    row += j < kTaps - 1 ? down - tap_row : down;
+  }
 }
 
 // The output whose window begins `distance` after the padding does, or -1.

@@ -225,14 +225,6 @@ struct Place {
   __device__ bool owns(int r) const {
     return top + row + r < bottom && left + column < right;
   }
-  // The rows that it owns, a bit for each.
-  template <int kRows>
-  __device__ unsigned owned() const {
-    unsigned rows = 0;
-#pragma unroll
-    for (int r = 0; r < kRows; ++r) rows |= unsigned{owns(r)} << r;
-    return rows;
-  }
   // Where this thread's outputs lie in a plane; some other element of the tile
   // for one that it does not own.
   template <int kRows>
@@ -353,8 +345,8 @@ __device__ void fill(const Tiling& tiling, const Place& place,
     const int count = y < 0 || x < 0 ? 0 : from.count;
     Accumulator<T> values[kPlanes];
 #pragma unroll
-    for (int m = 0; m < kPlanes; ++m)
-      values[m] = m < count ? wide(at[m * from.stride]) : Accumulator<T>(0);
+    for (int m = 0; m < kPlanes; ++m, at += from.stride)
+      values[m] = m < count ? wide(*at) : Accumulator<T>(0);
     to.store(row * pitch + column, values);
     row += down;
     column += right;
@@ -382,7 +374,7 @@ __device__ void for_each_image(int pixel, int size, int first, int last, F f) {
 }
 
 // Given the sums of a tile of padded_positions(), a row every thread_columns,
-// calls store(plane, pixel, sum) with what each pixel of the tile gets in all.
+// calls store(pixel, sums) with what each pixel of the tile gets in all.
 // The threads of the unit call it.
 template <typename A, int kPlanes, typename F>
 __device__ void fold(const Tiling& tiling, const Place& place,
@@ -411,8 +403,7 @@ __device__ void fold(const Tiling& tiling, const Place& place,
         for (int m = 0; m < kPlanes; ++m) pixel[m] += sum[m];
       });
     });
-#pragma unroll
-    for (int m = 0; m < kPlanes; ++m) store(m, y * width + x, pixel[m]);
+    store(y * width + x, pixel);
   }
 }
 

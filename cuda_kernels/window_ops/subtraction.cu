@@ -73,7 +73,6 @@ __global__ void __launch_bounds__(kMostThreads, 1)
         place.owns(r) && y >= 0 && x >= 0 ? wide(a[y * width + x]) : A(0);
   }
   const int64_t outputs = task.window.outputs();
-  const unsigned owned = place.owned<kRows>();
   T* output = task.output + place.unit * task.window.taps() * outputs;
 #pragma unroll 1
   for (int step = 0; step < steps.count; ++step) {
@@ -84,7 +83,7 @@ __global__ void __launch_bounds__(kMostThreads, 1)
     for (int j = 0; j < kTaps + kRows - 1; ++j)
       tile.load(from + j * pitch, strip[j]);
     store_column<T, kTaps>(
-        output, outputs, step, offsets, owned,
+        output, outputs, step, offsets, place,
         [&](int kh, int r) { return centres[r] - strip[kh + r][0]; });
   }
 }
@@ -120,31 +119,29 @@ struct Gather {
       return column >= 0 && column < width ? rows : 0;
     };
     const unsigned a_exist = needs_a ? inside(x - kCentre) : 0;
-#pragma unroll(kRows == 1 ? kTaps : 1)
+#pragma unroll(kRows == 1 ? 2 : 1)
     for (int kw = 0; kw < kTaps; ++kw) {
       const unsigned b_exist = needs_b ? inside(x - kw) : 0;
-      A b_terms[kTaps][kRows], a_terms[kTaps][kRows];
+      T b_terms[kTaps][kRows], a_terms[kTaps][kRows];
+      load_readers(corner + kw * (outputs - 1), outputs, width, b_exist,
+                   b_terms);
 #pragma unroll
-      for (int kh = 0; kh < kTaps; ++kh) {
-        const T* tap = corner + (kh * kTaps + kw) * outputs;
-        const T* neighbour = tap - kh * width - kw;
-        const T* centre = tap - kCentre * (width + 1);
+      for (int r = 0; r < kRows; ++r) {
+        const bool exists = a_exist >> (r + kTaps - 1 - kCentre) & 1;
+        const char* at = reinterpret_cast<const char*>(
+            corner + kw * outputs - kCentre * (width + 1) + r * width);
 #pragma unroll
-        for (int r = 0; r < kRows; ++r) {
-          b_terms[kh][r] = b_exist >> (r + kTaps - 1 - kh) & 1
-                               ? wide(neighbour[r * width])
-                               : A(0);
-          a_terms[kh][r] = a_exist >> (r + kTaps - 1 - kCentre) & 1
-                               ? wide(centre[r * width])
-                               : A(0);
+        for (int kh = 0; kh < kTaps; ++kh) {
+          a_terms[kh][r] = exists ? *reinterpret_cast<const T*>(at) : T();
+          at += kTaps * outputs * int64_t{sizeof(T)};
         }
       }
 #pragma unroll
       for (int kh = 0; kh < kTaps; ++kh)
 #pragma unroll
         for (int r = 0; r < kRows; ++r) {
-          b[r] -= b_terms[kh][r];
-          a[r] += a_terms[kh][r];
+          b[r] -= wide(b_terms[kh][r]);
+          a[r] += wide(a_terms[kh][r]);
         }
     }
   }
@@ -197,9 +194,10 @@ __global__ void __launch_bounds__(kMostThreads, 1)
   }
   __syncthreads();
   if (!place.active) return;
-  fold(task.tiling, place, window, sums, [&](int i, int pixel, A sum) {
-    T* grad = i == 0 ? task.grad_a : task.grad_b;
-    if (grad) grad[place.unit * window.pixels() + pixel] = rounded<T>(sum);
+  const int64_t first = place.unit * window.pixels();
+  fold(task.tiling, place, window, sums, [&](int pixel, const A(&sums)[2]) {
+    if (task.grad_a) task.grad_a[first + pixel] = rounded<T>(sums[0]);
+    if (task.grad_b) task.grad_b[first + pixel] = rounded<T>(sums[1]);
   });
 }
 

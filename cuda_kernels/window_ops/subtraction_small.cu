@@ -10,15 +10,15 @@ namespace san::fast {
 namespace {
 
 template <int kSide>
-using Image = SmallImage<kSide, 256>;
+using Image = SmallImage<kSide, 224>;
 
 template <int kSide>
 constexpr int kUnitFloats = Image<kSide>::kPositions + Image<kSide>::kOutputs;
 
 template <typename T, int kSide>
 __global__ void __launch_bounds__(256, 2)
-    backward_small(Window window, int units, const T* grad_output, T* grad_a,
-                   T* grad_b) {
+    backward_small(Window window, int units, Divisor<uint32_t> by_width,
+                   const T* grad_output, T* grad_a, T* grad_b) {
   using I = Image<kSide>;
   constexpr int kTaps = I::kTaps, kCentre = I::kReach / 2;
   const typename I::Place place;
@@ -61,7 +61,7 @@ __global__ void __launch_bounds__(256, 2)
   const int64_t first = place.unit * window.pixels();
   float a = 0, b = 0;
   I::for_each_pixel(
-      place, window,
+      place, window, by_width,
       [&](int v, int u) {
         I::for_each_sum(v, u, [&](int number) { b += b_sums[number]; });
         // The output whose centre this is, if any.
@@ -91,6 +91,8 @@ bool run_small_images(const SubtractionBackward& task, void* stream) {
         launch(&backward_small<T, side>,
                Image<side>::launch_shape(units, kBytes), stream,
                task.shape.window, static_cast<int>(units),
+               Divisor<uint32_t>(
+                   static_cast<uint32_t>(task.shape.window.columns.size)),
                static_cast<const T*>(task.grad_output),
                static_cast<T*>(task.grad_a), static_cast<T*>(task.grad_b));
         done = true;

@@ -330,29 +330,14 @@ ENTRIES = (
         ),
     ),
     Entry(
-        f"fast.grad_weight{_SIZES}",
+        "fast.grad_weight<{type}, {k}, 4, true>",
         "aggregation, gradient of weight",
         _GROUP,
         {},
         (
             _TABLES,
             _FILL_MEMBERS,
-            Steps(
-                "columns of taps",
-                lambda t: t.layer.k,
-                "global store",
-                1,
-                (
-                    # Of eight channels the gradients stay in registers.
-                    Steps(
-                        "channels",
-                        lambda t: 1,
-                        "ffma",
-                        0,
-                        never="global load",
-                    ),
-                ),
-            ),
+            Steps("columns of taps", lambda t: t.layer.k, "ffma", 0),
         ),
         _work(
             _weight_planes, _aggregation_elements, _aggregation_flops, _MEMBERS
@@ -394,7 +379,7 @@ ENTRIES = (
             _aggregation_elements,
             _aggregation_flops,
             (_MEMBERS, _MEMBERS),
-            128,
+            112,
         ),
     ),
     Entry(
@@ -443,7 +428,7 @@ ENTRIES = (
             _subtraction_elements,
             lambda layer: 2 * layer.R * layer.K,
             (1, 1),
-            256,
+            224,
         ),
     ),
 )
