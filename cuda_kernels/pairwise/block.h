@@ -210,8 +210,9 @@ struct Block {
       for (int i = 0; i < 4; ++i)
 #pragma unroll
         for (int j = 0; j < 4; ++j)
-          sum[i][j] = Tile::kFixed && i > 0 ? sum[0][j]
-                                            : init(item_row(row, i), column(j));
+          sum[i][j] = !Tile::kFixed ? A(0)
+                      : i > 0       ? sum[0][j]
+                                    : init(item_row(row, 0), column(j));
 #pragma unroll 1
       for (int d = 0; d < depth; d += 4) {
         Four<A> left[4], right[4];
@@ -235,7 +236,9 @@ struct Block {
       for (int i = 0; i < 4; ++i)
 #pragma unroll
         for (int j = 0; j < 4; ++j)
-          store(item_row(row, i), column(j), sum[i][j]);
+          store(item_row(row, i), column(j),
+                Tile::kFixed ? sum[i][j]
+                             : sum[i][j] + init(item_row(row, i), column(j)));
     }
   }
 
@@ -246,12 +249,12 @@ struct Block {
     const int depth = kTransposed ? w.columns : w.rows;
     const int columns = kTransposed ? w.rows : w.columns;
     for_each_cell(t.rows(), padded(columns), [&](int row, int column) {
-      A sum = init(row, column);
+      A sum = 0;
       for (int d = 0; column < columns && d < depth; ++d)
         sum += x[row * t.pitch() + d] *
                w.global[kTransposed ? column * w.columns + d
                                     : d * w.columns + column];
-      store(row, column, sum);
+      store(row, column, sum + init(row, column));
     });
   }
 

@@ -42,12 +42,9 @@ inline __device__ double logarithm(double x) { return log(x); }
 
 // log2 of how many lanes stand side by side for so many columns.
 constexpr __device__ int lane_bits(int columns) {
-  return columns > 16  ? 5
-         : columns > 8 ? 4
-         : columns > 4 ? 3
-         : columns > 2 ? 2
-         : columns > 1 ? 1
-                       : 0;
+  int bits = 0;
+  while (bits < 5 && 1 << bits < columns) ++bits;
+  return bits;
 }
 
 // Calls f(row, column) for each, spread over the block; always by the same

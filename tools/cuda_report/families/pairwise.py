@@ -1,11 +1,15 @@
 """Entries of the pairwise attention's kernels."""
 
+import functools
 from collections.abc import Callable
 
 from tools.cuda_report.entries import DataType, Entry, Work
 from tools.cuda_report.families import pairwise_differences
 from tools.cuda_report.families import pairwise_fixed_loops as fixed_loops
-from tools.cuda_report.families.pairwise_fixed_tile import fixed_tile
+from tools.cuda_report.families.pairwise_fixed_tile import (
+    FixedTile,
+    fixed_tile,
+)
 from tools.cuda_report.families.pairwise_loops import (
     ATTEND,
     SUM_MOMENTS,
@@ -16,6 +20,7 @@ from tools.cuda_report.families.pairwise_loops import (
 from tools.cuda_report.families.pairwise_tile import (
     THREADS,
     Needs,
+    Tile,
     choose_tile,
     outer_elements,
 )
@@ -50,7 +55,8 @@ def _entries(
     Args:
       kernel: its name, with {tile} as the last thing it is specialised for.
       what: it is for.
-      loops: of the one for float32, whose tile is fixed, and of the other.
+      loops: of the one for float32, whose tile is fixed, and of the other,
+        which float32 has where that one does not fit shared memory.
       needs: what the kernel keeps.
       elements: of features and the like that each pixel moves.
       flops: of each pair.
@@ -59,31 +65,47 @@ def _entries(
       passes: launches, if it is not one of training.
     """
 
-    def work(layer: Layer, data_type: DataType, device: Device) -> Work:
+    def tile_of(layer: Layer, data_type: DataType, device: Device) -> Tile:
         part_elements = part(layer) if part else 0
-        if data_type.is_half:
-            tile = choose_tile(layer, needs, device, part_elements)
-        else:
-            tile = fixed_tile(layer, part_elements)
+        fixed = fixed_tile(layer, part_elements)
+        if (
+            not data_type.is_half
+            and fixed.shared_bytes(needs) <= device.most_shared
+        ):
+            return fixed
+        return choose_tile(layer, needs, device, part_elements)
+
+    def work(
+        of_fixed: bool, layer: Layer, data_type: DataType, device: Device
+    ) -> Work | None:
+        tile = tile_of(layer, data_type, device)
+        if isinstance(tile, FixedTile) != of_fixed:
+            return None
         moved = elements(layer) * data_type.bytes + 4 * sums * layer.G
         return Work(
             tile.blocks,
             THREADS,
             tile.shared_bytes(needs),
             tile,
-            layer.pixels * moved + 8 * tile.parts * part_elements,
+            layer.pixels * moved + 8 * tile.parts * tile.part_elements,
             _pairs(layer) * flops(layer),
         )
 
-    def entry(tile: str, steps: tuple[Steps, ...], data_type: str) -> Entry:
-        name = kernel.replace("{tile}", tile)
-        launches = passes or {"training": 1}
-        return Entry(name, what, _GROUP, launches, steps, work, (data_type,))
+    def entry(tile: str, steps: tuple[Steps, ...], *types: str) -> Entry:
+        return Entry(
+            kernel.replace("{tile}", tile),
+            what,
+            _GROUP,
+            passes or {"training": 1},
+            steps,
+            functools.partial(work, tile != "Tile"),
+            types,
+        )
 
     fixed, general = loops
     return (
         entry("FixedTile<{R}, {G}, {M}>", fixed, "float32"),
-        entry("Tile", general, "bfloat16"),
+        entry("Tile", general, "float32", "bfloat16"),
     )
 
 

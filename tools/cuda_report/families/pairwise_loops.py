@@ -24,6 +24,7 @@ def _cells(
 ) -> tuple[Steps, ...]:
     """for_each_cell."""
     return (
+        Steps(f"{what}: lanes", lambda t: lane_bits(columns(t)) + 1),
         Steps(
             what,
             lambda t: t.cell_rows(rows(t), columns(t)),
@@ -87,6 +88,7 @@ def _product(
 ) -> tuple[Steps, ...]:
     """multiply: in registers, or by cells where the factor did not fit."""
     return (
+        Steps(f"{what}: lanes", lambda t: 3),
         Steps(
             what,
             lambda t: t.product_items(columns(t)) if t.resident else 0,
