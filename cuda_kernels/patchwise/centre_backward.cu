@@ -106,11 +106,11 @@ __global__ void __launch_bounds__(kThreads, sizeof(T) > 4 ? 2 : 4)
     for (int64_t at = chunk * a.chunks.size; at < end; ++at) {
       const Tile tile = layout.tile(at);
       __syncthreads();
-      stage_tile(layout, tile, a.phi.from(tile.image * P, r), rows,
-                 memory.matrix, kTapStride);
-      stage_tile<T>(layout, tile,
+      stage_rows(layout, tile, a.phi.from(tile.image * P, r), rows,
+                 memory.matrix);
+      stage_rows<T>(layout, tile,
                     {a.grad_hidden + tile.image * P * a.G + g, a.G},
-                    product.columns, memory.columns, kTapStride);
+                    product.columns, memory.columns);
       if (g == 0) centre_pixels(a, tile, slab, r, memory, sums);
       __syncthreads();
       rectify_centre(a, rows, r, memory.matrix);

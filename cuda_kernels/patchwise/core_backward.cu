@@ -10,15 +10,16 @@
 //
 // Who owns what. `hidden_gradients`: a block owns a tile and 16 channels of
 // hidden, a thread 8 of them, a quad and some of the taps; it goes through all
-// weight channels. `weight_gradients`: a block owns the taps of a slab of a
-// weight channel, 32 channels of hidden and a chunk of the tiles; a thread 4 x
-// 4 of the products. Partial sums are added by a second kernel in a fixed
-// order.
+// weight channels. `weight_gradients`: a block owns the taps of a slab of up to
+// four weight channels, 32 channels of hidden and a chunk of the tiles; a
+// thread 4 x 4 of the products of each. Partial sums are added by a second
+// kernel in a fixed order.
 //
-// Shared memory: the matrix, 8 channels of grad_output and the halos of value,
-// and what is multiplied with the matrix: 31 and 36 KB for k = 7 in float32.
-// value and grad_output are read G / 16 and G / 32 times, mostly from the
-// second cache.
+// Shared memory: the matrix, 8 channels of grad_output and the halos of value
+// for each of up to four weight channels, and what is multiplied with the
+// matrix: 66 and 71 KB for k = 7 in float32. value and grad_output are read
+// G / 16 and G / 32 times, in pieces of four channels, mostly from the second
+// cache.
 #include "cuda_kernels/patchwise/gradients.h"
 
 namespace san::patchwise {
@@ -30,6 +31,10 @@ constexpr int kGroups = 2;
 // its registers beside its sums.
 constexpr int kCorrelated = 4;
 
+// A block sums the weight gradients of 2^kSummed weight channels in registers.
+template <typename T>
+constexpr int kSummed = sizeof(T) > 4 ? 1 : kMostGroup;
+
 template <typename T>
 struct Core {
   Layout layout;
@@ -37,7 +42,10 @@ struct Core {
   const T *hidden, *weight;
   Channels<const T> value, grad_output;
 
-  SAN_HOST_DEVICE int planes() const { return M < kOwned ? M : kOwned; }
+  // Channels of value that a block has at hand.
+  SAN_HOST_DEVICE int channels() const {
+    return (M < kOwned ? M : kOwned) << layout.group;
+  }
 };
 
 // The gradients of the weights, for both kernels that need them.
@@ -50,12 +58,13 @@ struct GradientMemory {
                                  int column_elements, Arena& arena)
       : sources(a.layout, arena),
         matrix(arena.take<T>(scratch_elements(a.layout, threads))),
-        halos(arena.take<T>(a.planes() * a.layout.halo())),
-        grads(arena.take<T>(a.planes() * kTilePixels)),
+        halos(arena.take<T>(a.channels() * a.layout.halo())),
+        grads(arena.take<T>(a.channels() * kTapStride)),
         columns(arena.take<T>(column_elements)) {}
 };
 
-// matrix[tap, p] (+)= sum over some m of grads[m, p] * halo[m, tap of p]
+// matrix[tap, p] (+)= sum over some m of grads[m, p] * halo[m, tap of p], where
+// the members of a weight channel are 2^group channels apart.
 template <typename T>
 __device__ void correlate(const Layout& layout, const Tile& tile,
                           const Slab& slab, const T* halos, const T* pixels,
@@ -66,10 +75,12 @@ __device__ void correlate(const Layout& layout, const Tile& tile,
 #pragma unroll
   for (int m = 0; m < kCorrelated; ++m)
     if (m < members)
-      grads[m] = quad_at(pixels + m * kTilePixels + place.quad * 4);
+      grads[m] =
+          quad_at(pixels + (m << layout.group) * kTapStride + place.quad * 4);
   for (int line = place.slot; line < slab.lines; line += place.slots)
     slide<kCorrelated>(
-        halos + (place.y + line) * stride + place.x, layout.halo(), members, k,
+        halos + (place.y + line) * stride + place.x,
+        layout.halo() << layout.group, members, k,
         [&](int t, const T(&seen)[kCorrelated][4]) {
           Quad<T>& to =
               quad_at(matrix + (line * k + t) * kTapStride + place.quad * 4);
@@ -84,26 +95,41 @@ __device__ void correlate(const Layout& layout, const Tile& tile,
         });
 }
 
-// The gradients of the weights that channel g makes of the tile's pixels. The
-// sources have been found; barriers come before and after all.
+// Fetches up to 8 members, from `first` on, of the group of weight channels
+// that begins with g. The sources have been found.
+template <typename T>
+__device__ void stage_members(const Core<T>& a, const Tile& tile, int g,
+                              int first, const GradientMemory<T>& memory) {
+  const int64_t pixel = tile.image * a.layout.window.pixels();
+  const int64_t channel = g + int64_t{first} * a.G;
+  const int group = a.layout.group;
+  const int channels = min(a.M - first, kOwned) << group;
+  stage_halos(a.layout, memory.sources,
+              a.value.from(pixel, channel, a.G, group), channels, memory.halos);
+  stage_rows(a.layout, tile, a.grad_output.from(pixel, channel, a.G, group),
+             channels, memory.grads);
+}
+
+// The gradients of the weights that channel g + i of a group makes of the
+// tile's pixels. The first members are at hand before; barriers come before and
+// after all.
 template <typename T>
 __device__ void make_gradients(const Core<T>& a, const Tile& tile,
-                               const Slab& slab, int g,
+                               const Slab& slab, int g, int i,
                                const GradientMemory<T>& memory) {
-  const int64_t P = a.layout.window.pixels();
   for (int first = 0; first < a.M; first += kOwned) {
     const int members = min(a.M - first, kOwned);
-    const int64_t pixel = tile.image * P, channel = g + int64_t{first} * a.G;
     __syncthreads();
-    stage_halos(a.layout, memory.sources, a.value.from(pixel, channel, a.G),
-                members, memory.halos);
-    stage_tile(a.layout, tile, a.grad_output.from(pixel, channel, a.G), members,
-               memory.grads);
-    __syncthreads();
-    for (int m = 0; m < members; m += kCorrelated)
-      correlate(a.layout, tile, slab, memory.halos + m * a.layout.halo(),
-                memory.grads + m * kTilePixels, min(members - m, kCorrelated),
-                first + m > 0, memory.matrix);
+    if (a.M > kOwned) {
+      stage_members(a, tile, g, first, memory);
+      __syncthreads();
+    }
+    for (int m = 0; m < members; m += kCorrelated) {
+      const int channel = (m << a.layout.group) + i;
+      correlate(a.layout, tile, slab, memory.halos + channel * a.layout.halo(),
+                memory.grads + channel * kTapStride,
+                min(members - m, kCorrelated), first + m > 0, memory.matrix);
+    }
   }
   __syncthreads();
 }
@@ -137,7 +163,9 @@ __global__ void __launch_bounds__(kMostThreads, sizeof(T) > 4 ? 1 : 2)
       memory.sources.find(layout, tile, slab);
       for (int g = 0; g < b.G; ++g) {
         const int64_t row = g * K + slab.first * layout.k();
+        const int i = g % (1 << layout.group);
         __syncthreads();
+        if (i == 0 && b.M <= kOwned) stage_members(b, tile, g, 0, memory);
         copy<T>(
             threadIdx.x, slab.taps * width, blockDim.x,
             [&](int i) {
@@ -146,7 +174,7 @@ __global__ void __launch_bounds__(kMostThreads, sizeof(T) > 4 ? 1 : 2)
                                    : T(0);
             },
             [&](int i, T value) { memory.columns[i] = value; });
-        make_gradients(b, tile, slab, g, memory);
+        make_gradients(b, tile, slab, g - i, i, memory);
         for (int tap = place.slot / a.groups; tap < slab.taps; tap += parts) {
           const T* weights = memory.columns + tap * width + group * kOwned;
           const Quad<T> x =
@@ -182,7 +210,7 @@ struct WeightGradients {
 };
 
 template <typename T>
-__global__ void __launch_bounds__(kMostThreads, sizeof(T) > 4 ? 1 : 2)
+__global__ void __launch_bounds__(kMostThreads, 1)
     weight_gradients(WeightGradients<T> a) {
   const Core<T>& b = a.core;
   const Layout& layout = b.layout;
@@ -190,35 +218,46 @@ __global__ void __launch_bounds__(kMostThreads, sizeof(T) > 4 ? 1 : 2)
   const GradientMemory<T> memory(b, kMostThreads / 2, kColumns * kTapStride,
                                  arena);
   const int64_t P = layout.window.pixels(), K = layout.window.taps();
+  const int group = layout.group;
   for (int64_t job = blockIdx.x; job < a.jobs; job += gridDim.x) {
     const int64_t chunk = job % a.chunks.count, block = job / a.chunks.count;
     const int first = static_cast<int>(block % a.blocks) * kColumns;
     const Slab slab =
         layout.slab(static_cast<int>(block / a.blocks % layout.slabs()));
-    const int g = static_cast<int>(block / a.blocks / layout.slabs());
+    const int g = static_cast<int>(block / a.blocks / layout.slabs()) << group;
     const int64_t row = g * K + slab.first * layout.k();
     const Product product(slab.taps, min(b.G - first, kColumns));
     const int tap = threadIdx.x;
-    T sums[4][4] = {}, bias = 0;
+    T sums[1 << kSummed<T>][4][4] = {}, bias[1 << kSummed<T>] = {};
     const int64_t end = min((chunk + 1) * a.chunks.size, a.chunks.tiles);
     for (int64_t at = chunk * a.chunks.size; at < end; ++at) {
       const Tile tile = layout.tile(at);
       __syncthreads();
       memory.sources.find(layout, tile, slab);
-      stage_tile<T>(layout, tile,
+      stage_rows<T>(layout, tile,
                     {b.hidden + tile.image * P * b.G + first, b.G},
-                    product.columns, memory.columns, kTapStride);
-      make_gradients(b, tile, slab, g, memory);
-      product.add(memory.matrix, memory.columns, sums);
-      if (first == 0 && tap < slab.taps)
-        for (int pixel = 0; pixel < kTilePixels; ++pixel)
-          bias += memory.matrix[tap * kTapStride + pixel];
+                    product.columns, memory.columns);
+      __syncthreads();
+      if (b.M <= kOwned) stage_members(b, tile, g, 0, memory);
+#pragma unroll
+      for (int i = 0; i < 1 << kSummed<T>; ++i) {
+        if (i >= 1 << group) continue;
+        make_gradients(b, tile, slab, g, i, memory);
+        product.add(memory.matrix, memory.columns, sums[i]);
+        if (first == 0 && tap < slab.taps)
+          for (int pixel = 0; pixel < kTilePixels; ++pixel)
+            bias[i] += memory.matrix[tap * kTapStride + pixel];
+      }
     }
-    if (first == 0 && tap < slab.taps)
-      a.bias_sums[chunk * b.G * K + row + tap] = bias;
-    product.finish(sums, memory.matrix, [&](int tap, int column, T sum) {
-      a.weight_sums[(chunk * b.G * K + row + tap) * b.G + first + column] = sum;
-    });
+#pragma unroll
+    for (int i = 0; i < 1 << kSummed<T>; ++i) {
+      if (i >= 1 << group) continue;
+      const int64_t entry = chunk * b.G * K + row + i * K;
+      if (first == 0 && tap < slab.taps) a.bias_sums[entry + tap] = bias[i];
+      product.finish(sums[i], memory.matrix, [&](int tap, int column, T sum) {
+        a.weight_sums[(entry + tap) * b.G + first + column] = sum;
+      });
+    }
   }
 }
 
@@ -258,10 +297,11 @@ void run(const PatchwiseCoreBackward& task, void* stream) {
                   static_cast<const T*>(f.weight),
                   channels_of<T>(f.value),
                   channels_of<T>(task.grad_output)};
-  core.layout = fitting_layout(f.window, [&](const Layout& layout) {
+  const auto most = [&](const Layout& layout) {
     const Bytes<T> bytes(core, layout, groups);
     return std::max(bytes.hidden, bytes.weight);
-  });
+  };
+  core.layout = grouped_layout(f.window, G, core.M, most, kSummed<T>);
   const Bytes<T> bytes(core, core.layout, groups);
   if (C == 0) {
     const auto zeros = [&](void* data, int64_t count) {
@@ -284,7 +324,8 @@ void run(const PatchwiseCoreBackward& task, void* stream) {
   T* const weight_sums = static_cast<T*>(task.workspace);
   T* const bias_sums = weight_sums + chunks.count * G * K * G;
   const int columns = static_cast<int>(pieces(G, kColumns));
-  const int64_t jobs = chunks.count * columns * core.layout.slabs() * G;
+  const int64_t jobs =
+      chunks.count * columns * core.layout.slabs() * (G >> core.layout.group);
   if (jobs > 0)
     launch(&weight_gradients<T>, {blocks_for(jobs), kMostThreads, bytes.weight},
            stream,

@@ -57,9 +57,13 @@ struct Chunks {
   }
 };
 
-// Halo places of a slab at most.
+// Halo places of a slab at most, and of a tile's slab.
 SAN_HOST_DEVICE int places(const Layout& layout) {
   return layout.halo_rows() * layout.halo_columns();
+}
+SAN_HOST_DEVICE int places(const Layout& layout, const Tile& tile,
+                           const Slab& slab) {
+  return (tile.height + slab.lines - 1) * (tile.width + layout.k() - 1);
 }
 
 struct Range {
@@ -76,13 +80,15 @@ __device__ inline Range range_of(const int* values, int count) {
 }
 
 // sums[m, place] = sum over the taps and pixels of the tile that show the place
-// of matrix[tap, pixel] * factors[pixel, m]; without factors these are 1.
+// of matrix[tap, pixel] * factors[pixel, m]; without factors these are 1. The
+// sums of m begin at m * pitch.
 template <bool kFactors, typename T>
 __device__ void gather_places(const Layout& layout, const Tile& tile,
                               const Slab& slab, const T* matrix,
-                              const T* factors, int members, T* sums) {
+                              const T* factors, int members, T* sums,
+                              int pitch) {
   const int k = layout.k(), across = tile.width + k - 1;
-  const int size = (tile.height + slab.lines - 1) * across;
+  const int size = places(layout, tile, slab);
   for (int place = threadIdx.x; place < size; place += blockDim.x) {
     const int j = place / across, i = place % across;
     T total[kOwned] = {};
@@ -105,18 +111,16 @@ __device__ void gather_places(const Layout& layout, const Tile& tile,
       }
 #pragma unroll
     for (int m = 0; m < kOwned; ++m)
-      if (m < members) sums[m * size + place] = total[m];
+      if (m < members) sums[m * pitch + place] = total[m];
   }
 }
 
-// Adds to `members` channels of an image what the taps of a slab give to the
-// pixels that they show of a tile. A barrier has to come before.
-template <bool kFactors, typename T>
+// Adds to some channels of an image what gather_places left in sums[channel,
+// place] for the pixels that the places show.
+template <typename T>
 __device__ void spread(const Layout& layout, const Tile& tile, const Slab& slab,
-                       const Sources& sources, const T* matrix,
-                       const T* factors, int members, T* sums,
+                       const Sources& sources, const T* sums, int channels,
                        const Channels<T>& image) {
-  gather_places<kFactors>(layout, tile, slab, matrix, factors, members, sums);
   __syncthreads();
   const int across = tile.width + layout.k() - 1;
   const int down = tile.height + slab.lines - 1;
@@ -127,16 +131,20 @@ __device__ void spread(const Layout& layout, const Tile& tile, const Slab& slab,
   const bool direct =
       sources.rows[down - 1] - sources.rows[0] == down - 1 &&
       sources.columns[across - 1] - sources.columns[0] == across - 1;
-  for (int at = threadIdx.x; at < count * members; at += blockDim.x) {
-    const int m = at / count, row = at % count / wide, column = at % wide;
-    const T* from = sums + m * down * across;
+  const Lanes lanes(channels);
+  const int rounds = (channels + lanes.channels - 1) / lanes.channels;
+  for (int at = lanes.item; at < count * rounds; at += lanes.items) {
+    const int c = at / count * lanes.channels + lanes.channel;
+    if (c >= channels) continue;
+    const int row = at % count / wide, column = at % count % wide;
+    const T* from = sums + c * down * across;
     T total = direct ? from[row * across + column] : T(0);
     for (int j = 0; j < down && !direct; ++j)
       if (sources.rows[j] == y.low + row)
         for (int i = 0; i < across; ++i)
           if (sources.columns[i] == x.low + column)
             total += from[j * across + i];
-    image.at((y.low + row) * layout.window.columns.size + x.low + column, m) +=
+    image.at((y.low + row) * layout.window.columns.size + x.low + column, c) +=
         total;
   }
 }
@@ -204,7 +212,7 @@ struct Product {
 // The matrix of taps and pixels of a kernel that calls Product or add_parts.
 SAN_HOST_DEVICE int64_t scratch_elements(const Layout& layout, int threads) {
   const int64_t matrix = layout.rows() * kTapStride;
-  const int64_t sums = threads / kQuads * kOwned * kTilePixels;
+  const int64_t sums = threads / kQuads * kSumElements;
   return matrix > sums ? matrix : sums;
 }
 

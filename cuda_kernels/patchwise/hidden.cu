@@ -23,6 +23,8 @@ namespace {
 
 constexpr int kMostChannels = 16;
 constexpr int64_t kStagedElements = 6144;
+// Channels of phi that have room where the parts of sums are later.
+constexpr int kCentreRows = 64;
 
 template <typename T>
 struct HiddenForward {
@@ -53,32 +55,33 @@ struct HiddenMemory {
     Arena arena(nullptr), parts(nullptr);
     HiddenMemory(layout, channels, arena);
     Sources(layout, parts);
-    parts.take<T>(kMostThreads * kOwned * 4);
+    parts.take<T>(kMostThreads / kQuads * kSumElements);
     return std::max(arena.bytes(), parts.bytes());
   }
 };
 
-// What phi contributes. Each pixel is read once, so from where it lies.
+// What phi contributes, some of its channels at a time.
 template <typename T>
 __device__ void add_centre(const HiddenForward<T>& a, const Tile& tile, int g,
-                           T (&sums)[kOwned][4]) {
+                           T* rows, T (&sums)[kOwned][4]) {
   const Place place;
   const int64_t P = a.layout.window.pixels(), S = a.S();
-  const int64_t at = tile.image * P + a.layout.at(tile, place.quad * 4);
-  for (int r = place.slot; r < a.R; r += place.slots) {
-    const T scale = a.scale[r], shift = a.shift[r];
-    T x[4];
-    for (int j = 0; j < 4; ++j) {
-      const T y = tile.holds(place.quad * 4 + j)
-                      ? a.phi.at(at + j, r) * scale + shift
-                      : T(0);
-      x[j] = relu(y);
-    }
+  for (int first = 0; first < a.R; first += kCentreRows) {
+    const int count = min(a.R - first, kCentreRows);
+    __syncthreads();
+    stage_rows(a.layout, tile, a.phi.from(tile.image * P, first), count, rows);
+    __syncthreads();
+    for (int row = place.slot; row < count; row += place.slots) {
+      const int r = first + row;
+      const T scale = a.scale[r], shift = a.shift[r];
+      Quad<T> x = quad_at(rows + row * kTapStride + place.quad * 4);
+      for (int j = 0; j < 4; ++j) x.at[j] = relu(x.at[j] * scale + shift);
 #pragma unroll
-    for (int i = 0; i < kOwned; ++i) {
-      const T weight = g + i < a.G ? a.weight[(g + i) * S + r] : T(0);
+      for (int i = 0; i < kOwned; ++i) {
+        const T weight = g + i < a.G ? a.weight[(g + i) * S + r] : T(0);
 #pragma unroll
-      for (int j = 0; j < 4; ++j) sums[i][j] += weight * x[j];
+        for (int j = 0; j < 4; ++j) sums[i][j] += weight * x.at[j];
+      }
     }
   }
 }
@@ -150,7 +153,7 @@ __global__ void __launch_bounds__(kMostThreads, sizeof(T) > 4 ? 1 : 2)
     const Tile tile = layout.tile(job / a.blocks);
     const int g = static_cast<int>(job % a.blocks) * kOwned;
     T sums[kOwned][4] = {};
-    add_centre(a, tile, g, sums);
+    add_centre(a, tile, g, memory.parts, sums);
     for (int index = 0; index < layout.slabs(); ++index) {
       const Slab slab = layout.slab(index);
       __syncthreads();

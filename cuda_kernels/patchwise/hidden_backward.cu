@@ -101,7 +101,8 @@ __global__ void __launch_bounds__(kMostThreads, sizeof(T) > 4 ? 1 : 2)
         __syncthreads();
         memory.sources.find(layout, tile, slab);
         __syncthreads();
-        stage_halo(layout, memory.sources, b.psi.from(n * P, r), memory.halo);
+        stage_halos(layout, memory.sources, b.psi.from(n * P, r), 1,
+                    memory.halo);
         T grads[kOwned][4] = {};
         mix(layout, tile, slab,
             {b.grad_hidden + n * b.G * P, b.weight + s, b.G, 1, b.S},
@@ -109,8 +110,10 @@ __global__ void __launch_bounds__(kMostThreads, sizeof(T) > 4 ? 1 : 2)
         rectify(b, memory, tile, slab, s, grads, sums);
         store_taps(slab, grads, memory.matrix);
         __syncthreads();
-        spread<false, T>(layout, tile, slab, memory.sources, memory.matrix,
-                         nullptr, 1, memory.places, b.grad_psi.from(n * P, r));
+        gather_places<false, T>(layout, tile, slab, memory.matrix, nullptr, 1,
+                                memory.places, 0);
+        spread(layout, tile, slab, memory.sources, memory.places, 1,
+               b.grad_psi.from(n * P, r));
       }
       T* const partials = a.partials + (n * a.bands.count + band) * 2 * b.S + s;
       store_affine(sums, slab.taps, memory.matrix, partials, partials + b.S);
@@ -178,12 +181,12 @@ __global__ void __launch_bounds__(kMostThreads, sizeof(T) > 4 ? 1 : 2)
       const Tile tile = layout.tile(at);
       __syncthreads();
       memory.sources.find(layout, tile, slab);
-      stage_tile<T>(layout, tile,
+      stage_rows<T>(layout, tile,
                     {b.grad_hidden + tile.image * P * b.G + g, b.G},
-                    product.columns, memory.columns, kTapStride);
+                    product.columns, memory.columns);
       __syncthreads();
-      stage_halo(layout, memory.sources, b.psi.from(tile.image * P, r),
-                 memory.halo);
+      stage_halos(layout, memory.sources, b.psi.from(tile.image * P, r), 1,
+                  memory.halo);
       __syncthreads();
       make_taps(b, memory, tile, slab, s);
       __syncthreads();

@@ -31,7 +31,7 @@ struct MixMemory {
 
   // A stride of 4 more than a multiple of 32 spreads a column over the banks.
   SAN_HOST_DEVICE MixMemory(const Layout& layout, Arena& arena)
-      : pixels(arena.take<T>(kDepth * kTilePixels)),
+      : pixels(arena.take<T>(kDepth * kTapStride)),
         weights(arena.take<T>(kDepth * ((layout.rows() + 27) / 32 * 32 + 4))),
         stride((layout.rows() + 27) / 32 * 32 + 4) {}
 };
@@ -78,7 +78,7 @@ __device__ void mix(const Layout& layout, const Tile& tile, const Slab& slab,
   for (int first = 0; first < m.depth; first += kDepth) {
     const int depth = m.depth - first < kDepth ? m.depth - first : kDepth;
     __syncthreads();
-    stage_tile<T>(layout, tile, {m.image + first, m.depth}, depth,
+    stage_rows<T>(layout, tile, {m.image + first, m.depth}, depth,
                   memory.pixels);
     stage_weights(m, memory, slab.taps, layout.rows(), first, depth);
     __syncthreads();
@@ -86,7 +86,7 @@ __device__ void mix(const Layout& layout, const Tile& tile, const Slab& slab,
     const T* weights = memory.weights + place.slot * kOwned;
     for (int d = 0; d < depth; ++d) {
       const Quad<T> x =
-          quad_at(memory.pixels + d * kTilePixels + place.quad * 4);
+          quad_at(memory.pixels + d * kTapStride + place.quad * 4);
       const Quad<T> low = quad_at(weights + d * memory.stride);
       const Quad<T> high = quad_at(weights + d * memory.stride + 4);
 #pragma unroll
@@ -152,6 +152,20 @@ Layout fitting_layout(const Window& window, Bytes bytes) {
       "patchwise attention: kernel_size must leave room in a block's shared "
       "memory, got " +
       std::to_string(layout.k()));
+}
+
+// Likewise for kernels that have at hand what some neighbouring weight channels
+// weigh, whose members number M each: of one alone, whose channels lie G apart,
+// memory would hand out a whole sector for each element.
+template <typename Bytes>
+Layout grouped_layout(const Window& window, int G, int M, Bytes bytes,
+                      int most = kMostGroup) {
+  Layout layout = layout_of(window);
+  if (layout.slabs() > 1 || M > kOwned) return fitting_layout(window, bytes);
+  while (layout.group < most && G % (2 << layout.group) == 0) ++layout.group;
+  for (; layout.group > 0; --layout.group)
+    if (bytes(layout) <= most_shared_bytes()) return layout;
+  return fitting_layout(window, bytes);
 }
 
 }  // namespace

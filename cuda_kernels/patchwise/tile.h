@@ -23,11 +23,13 @@ constexpr int kSide = 8;
 constexpr int kTilePixels = kSide * kSide;
 constexpr int kQuads = kTilePixels / 4;
 constexpr int kMostTaps = 128;
+constexpr int kMostGroup = 2;  // see Layout
 // Channels, or taps, of which a thread holds the sums for its quad.
 constexpr int kOwned = 8;
 // From one tap to the next in a matrix of taps and pixels: off a multiple of
 // 32, so that threads at different taps use different banks.
 constexpr int kTapStride = kTilePixels + 4;
+constexpr int kSumElements = kOwned * kTapStride;
 constexpr int kMostThreads = 256;
 constexpr int64_t kMostBlocks = 0x7fffffff;
 
@@ -90,6 +92,8 @@ struct Layout {
   Window window;
   int lines;   // rows of the footprint in a slab
   int stride;  // from one row of the halo to the next
+  int group =
+      0;  // a block takes 2^group neighbouring weight channels at a time
 
   SAN_HOST_DEVICE int k() const { return static_cast<int>(window.rows.taps); }
   SAN_HOST_DEVICE int slabs() const { return (k() + lines - 1) / lines; }
@@ -106,7 +110,11 @@ struct Layout {
   }
   SAN_HOST_DEVICE int halo_rows() const { return kSide + lines - 1; }
   SAN_HOST_DEVICE int halo_columns() const { return kSide + k() - 1; }
-  SAN_HOST_DEVICE int halo() const { return halo_rows() * stride; }
+  // Elements of a halo: off a multiple of 32, so that threads at neighbouring
+  // channels use different banks.
+  SAN_HOST_DEVICE int halo() const {
+    return (halo_rows() * stride + 27) / 32 * 32 + 4;
+  }
 
   SAN_HOST_DEVICE Slab slab(int index) const {
     const int first = index * lines;
@@ -140,20 +148,22 @@ inline Layout layout_of(const Window& window) {
   return layout;
 }
 
-// Channels of an image, `step` apart, from some first one on, of pixels that
-// are `pitch` apart.
+// Some channels of an image whose pixels are `pitch` apart: groups of 2^group
+// that lie side by side, from one to the next `step`.
 template <typename T>
 struct Channels {
   T* data;
   int64_t pitch, step = 1;
+  int group = 0;
 
-  __device__ T& at(int64_t pixel, int64_t channel = 0) const {
-    return data[pixel * pitch + channel * step];
+  __device__ T& at(int64_t pixel, int channel = 0) const {
+    return data[pixel * pitch + (channel >> group) * step +
+                (channel & ((1 << group) - 1))];
   }
-  // From this pixel and channel on, every step-th of them.
-  __device__ Channels from(int64_t pixel, int64_t channel,
-                           int64_t step = 1) const {
-    return {data + pixel * pitch + channel, pitch, step};
+  // From this pixel and channel on.
+  __device__ Channels from(int64_t pixel, int64_t channel, int64_t step = 1,
+                           int group = 0) const {
+    return {data + pixel * pitch + channel, pitch, step, group};
   }
 };
 
@@ -194,6 +204,14 @@ struct Sources {
   }
 };
 
+template <typename T>
+__device__ void clear(T (&sums)[kOwned][4]) {
+#pragma unroll
+  for (int i = 0; i < kOwned; ++i)
+#pragma unroll
+    for (int j = 0; j < 4; ++j) sums[i][j] = 0;
+}
+
 // The thread's quad, and which of those who share it the thread is.
 struct Place {
   int quad, slot, slots;
@@ -223,19 +241,17 @@ __device__ void copy(int first, int count, int step, Load load, Store store) {
   }
 }
 
-// Copies the halo of a channel.
-template <typename T>
-__device__ void stage_halo(const Layout& layout, const Sources& sources,
-                           const Channels<const T>& image, T* halo) {
-  const int64_t W = layout.window.columns.size;
-  for (int i = threadIdx.x % 16; i < layout.halo_columns(); i += 16)
-    copy<T>(
-        threadIdx.x / 16, layout.halo_rows(), blockDim.x / 16,
-        [&](int j) {
-          return image.at(sources.rows[j] * W + sources.columns[i]);
-        },
-        [&](int j, T value) { halo[j * layout.stride + i] = value; });
-}
+// How a block shares out some channels of pixels: neighbouring threads take
+// neighbouring channels, which lie side by side in memory.
+struct Lanes {
+  int channels, channel, item, items;
+
+  __device__ explicit Lanes(int count)
+      : channels(count < 8 ? count < 4 ? count < 2 ? 1 : 2 : 4 : 8),
+        channel(threadIdx.x % channels),
+        item(threadIdx.x / channels),
+        items(blockDim.x / channels) {}
+};
 
 // Copies the halos of `count` channels.
 template <typename T>
@@ -243,30 +259,55 @@ __device__ void stage_halos(const Layout& layout, const Sources& sources,
                             const Channels<const T>& image, int count,
                             T* halos) {
   const int64_t W = layout.window.columns.size;
-  for (int j = threadIdx.x / 16; j < layout.halo_rows(); j += blockDim.x / 16)
-    for (int i = threadIdx.x % 16; i < layout.halo_columns(); i += 16) {
-      const int64_t pixel = sources.rows[j] * W + sources.columns[i];
-      T* to = halos + j * layout.stride + i;
+  const Lanes lanes(count);
+  for (int c = lanes.channel; c < count; c += lanes.channels)
+    for (int i = lanes.item % 8; i < layout.halo_columns(); i += 8)
       copy<T>(
-          0, count, 1, [&](int c) { return image.at(pixel, c); },
-          [&](int c, T value) { to[c * layout.halo()] = value; });
-    }
+          lanes.item / 8, layout.halo_rows(), lanes.items / 8,
+          [&](int j) {
+            return image.at(sources.rows[j] * W + sources.columns[i], c);
+          },
+          [&](int j, T value) {
+            halos[c * layout.halo() + j * layout.stride + i] = value;
+          });
 }
 
 // Copies a tile of some channels, with zeros where the image ends, to
-// pixels[channel * stride + pixel * spacing].
-template <typename T>
+// place(channel, pixel).
+template <typename T, typename F>
 __device__ void stage_tile(const Layout& layout, const Tile& tile,
                            const Channels<const T>& image, int channels,
-                           T* pixels, int stride = kTilePixels,
-                           int spacing = 1) {
-  const int pixel = threadIdx.x % kTilePixels;
-  const int64_t at = layout.at(tile, pixel);
-  const bool inside = tile.holds(pixel);
-  copy<T>(
-      threadIdx.x / kTilePixels, channels, blockDim.x / kTilePixels,
-      [&](int c) { return inside ? image.at(at, c) : T(0); },
-      [&](int c, T value) { pixels[c * stride + pixel * spacing] = value; });
+                           F place) {
+  const Lanes lanes(channels);
+  for (int c = lanes.channel; c < channels; c += lanes.channels)
+    copy<T>(
+        lanes.item, kTilePixels, lanes.items,
+        [&](int pixel) {
+          return tile.holds(pixel) ? image.at(layout.at(tile, pixel), c) : T(0);
+        },
+        [&](int pixel, T value) { place(c, pixel) = value; });
+}
+
+// Likewise to rows[channel * kTapStride + pixel].
+template <typename T>
+__device__ void stage_rows(const Layout& layout, const Tile& tile,
+                           const Channels<const T>& image, int channels,
+                           T* rows) {
+  stage_tile(layout, tile, image, channels, [&](int c, int pixel) -> T& {
+    return rows[c * kTapStride + pixel];
+  });
+}
+
+// Writes a tile of some channels from rows[channel * stride + pixel].
+template <typename T>
+__device__ void store_tile(const Layout& layout, const Tile& tile,
+                           const T* rows, int stride, int channels,
+                           const Channels<T>& image) {
+  const Lanes lanes(channels);
+  for (int c = lanes.channel; c < channels; c += lanes.channels)
+    for (int pixel = lanes.item; pixel < kTilePixels; pixel += lanes.items)
+      if (tile.holds(pixel))
+        image.at(layout.at(tile, pixel), c) = rows[c * stride + pixel];
 }
 
 // Goes along a footprint row of a quad in up to kPlanes planes of a halo. Calls
@@ -293,8 +334,9 @@ __device__ void slide(const T* from, int plane, int planes, int taps, F f) {
 
 // Calls f(channel, pixel, sum) for each of groups * 8 channels and each pixel
 // of the tile: what the threads that share them hold, added in a fixed order.
-// Slot part * groups + group holds part of the group's sums. `scratch` has 512
-// elements per slot and is free again afterwards.
+// Slot part * groups + group holds part of the group's sums. Neighbouring
+// threads call it for neighbouring channels. `scratch` has kSumElements per
+// slot and is free again afterwards.
 template <typename T, typename F>
 __device__ void add_parts(const T (&sums)[kOwned][4], int parts, int groups,
                           T* scratch, F f) {
@@ -304,14 +346,15 @@ __device__ void add_parts(const T (&sums)[kOwned][4], int parts, int groups,
   if (place.slot < parts * groups)
     for (int i = 0; i < kOwned; ++i)
       for (int j = 0; j < 4; ++j)
-        scratch[(place.slot * kOwned + i) * kTilePixels + place.quad * 4 + j] =
+        scratch[(place.slot * kOwned + i) * kTapStride + place.quad * 4 + j] =
             sums[i][j];
   __syncthreads();
   for (int at = threadIdx.x; at < channels * kTilePixels; at += blockDim.x) {
+    const int channel = at % channels, pixel = at / channels;
     T total = 0;
     for (int part = 0; part < parts; ++part)
-      total += scratch[part * channels * kTilePixels + at];
-    f(at / kTilePixels, at % kTilePixels, total);
+      total += scratch[(part * channels + channel) * kTapStride + pixel];
+    f(channel, pixel, total);
   }
   __syncthreads();
 }

@@ -5,18 +5,22 @@
 // and handed to the pixels that they weighed, times grad_output
 // (patchwise_gradients.h).
 //
-// Who owns what. A block: up to 8 of the M planes and a band of tile rows, tile
-// by tile. A thread: 8 taps of a quad, then places of the halo, then pixels.
+// Who owns what. A block: up to 8 of the M channels of up to four weight
+// channels and a band of tile rows, tile by tile. A thread: 8 taps of a quad,
+// then places of the halo, then pixels.
 //
-// Shared memory: the matrix of weights, [taps, 64], 8 channels of grad_output,
-// what 8 planes of the halo receive, and 16 channels of hidden and weight at a
-// time: 32 KB for k = 7 in float32. hidden is read once per weight channel;
-// each element of grad_value is read and written 3 times, all mostly from the
-// second cache.
+// Shared memory: the matrix of weights, [taps, 64], the channels of
+// grad_output, what as many halos receive, and 16 channels of hidden and weight
+// at a time: 57 KB for k = 7 in float32. hidden is read once per weight
+// channel; each element of grad_value is read and written 3 times, in pieces of
+// four channels, all mostly from the second cache.
 #include "cuda_kernels/patchwise/gradients.h"
 
 namespace san::patchwise {
 namespace {
+
+// From one weight channel's grad_output to the next: off a multiple of 32.
+constexpr int kFactors = kTilePixels * kOwned + 4;
 
 template <typename T>
 struct ValueGradients {
@@ -40,8 +44,8 @@ struct ValueMemory {
       : sources(layout, arena),
         mix(layout, arena),
         matrix(arena.take<T>(layout.rows() * kTapStride)),
-        factors(arena.take<T>(kTilePixels * kOwned)),
-        places(arena.take<T>((M < kOwned ? M : kOwned) *
+        factors(arena.take<T>(kFactors << layout.group)),
+        places(arena.take<T>(((M < kOwned ? M : kOwned) << layout.group) *
                              san::patchwise::places(layout))) {}
 };
 
@@ -52,10 +56,11 @@ __global__ void __launch_bounds__(kMostThreads, sizeof(T) > 4 ? 1 : 2)
   Arena arena(shared_memory());
   const ValueMemory<T> memory(layout, a.M, arena);
   const int64_t P = layout.window.pixels(), K = layout.window.taps();
+  const int group = layout.group, groups = a.G >> group;
   for (int64_t job = blockIdx.x; job < a.jobs; job += gridDim.x) {
     const int64_t band = a.first_band + job % a.bands_now * 2;
-    const int64_t block = job / a.bands_now, g = block / a.blocks % a.G;
-    const int64_t n = block / a.blocks / a.G;
+    const int64_t block = job / a.bands_now, at = block / a.blocks;
+    const int64_t g = at % groups << group, n = at / groups;
     const int first = static_cast<int>(block % a.blocks) * kOwned;
     const int members = min(a.M - first, kOwned);
     const int64_t top = n * layout.down() + band * a.bands.height;
@@ -64,21 +69,29 @@ __global__ void __launch_bounds__(kMostThreads, sizeof(T) > 4 ? 1 : 2)
     const int64_t channel = g + int64_t{first} * a.G;
     for (int index = 0; index < layout.slabs(); ++index) {
       const Slab slab = layout.slab(index);
-      const int64_t row = g * K + slab.first * layout.k();
       for (int64_t at = top * layout.across(); at < end * layout.across();
            ++at) {
         const Tile tile = layout.tile(at);
         __syncthreads();
         memory.sources.find(layout, tile, slab);
-        stage_tile(layout, tile, a.grad_output.from(n * P, channel, a.G),
-                   members, memory.factors, 1, kOwned);
-        make_weights(layout, tile, slab, a.hidden + n * a.G * P,
-                     a.weight + row * a.G, a.bias + row, a.G, memory.mix,
-                     memory.matrix);
-        __syncthreads();
-        spread<true>(layout, tile, slab, memory.sources, memory.matrix,
-                     memory.factors, members, memory.places,
-                     a.grad_value.from(n * P, channel, a.G));
+        stage_tile(layout, tile, a.grad_output.from(n * P, channel, a.G, group),
+                   members << group, [&](int c, int pixel) -> T& {
+                     return memory.factors[c % (1 << group) * kFactors +
+                                           pixel * kOwned + (c >> group)];
+                   });
+        for (int i = 0; i < 1 << group; ++i) {
+          const int64_t row = (g + i) * K + slab.first * layout.k();
+          make_weights(layout, tile, slab, a.hidden + n * a.G * P,
+                       a.weight + row * a.G, a.bias + row, a.G, memory.mix,
+                       memory.matrix);
+          __syncthreads();
+          const int size = places(layout, tile, slab);
+          gather_places<true>(layout, tile, slab, memory.matrix,
+                              memory.factors + i * kFactors, members,
+                              memory.places + i * size, size << group);
+        }
+        spread(layout, tile, slab, memory.sources, memory.places,
+               members << group, a.grad_value.from(n * P, channel, a.G, group));
       }
     }
   }
@@ -89,14 +102,15 @@ void run(const PatchwiseCoreBackward& task, void* stream) {
   const PatchwiseCoreForward& f = task.forward;
   const int C = static_cast<int>(f.channels);
   const int G = static_cast<int>(f.weight_channels);
-  const int blocks = static_cast<int>(pieces(C / G, kOwned));
-  const Bands bands(f.window, f.batch * G * blocks);
   const auto bytes = [&](const Layout& layout) {
     Arena arena(nullptr);
     ValueMemory<T>(layout, C / G, arena);
     return arena.bytes();
   };
-  const Layout layout = fitting_layout(f.window, bytes);
+  const Layout layout = grouped_layout(f.window, G, C / G, bytes);
+  const int blocks = static_cast<int>(pieces(C / G, kOwned));
+  const int64_t groups = f.batch * (G >> layout.group) * blocks;
+  const Bands bands(f.window, groups);
   const auto grad_value = channels_of<T>(task.grad_value);
   launch_zeros<T>(
       {grad_value.data, f.batch * f.window.pixels(), C, grad_value.pitch},
@@ -104,7 +118,7 @@ void run(const PatchwiseCoreBackward& task, void* stream) {
   // One launch for every second band, so that no two blocks meet.
   for (int first = 0; first < 2; ++first) {
     const int64_t bands_now = (bands.count + 1 - first) / 2;
-    const int64_t jobs = f.batch * G * blocks * bands_now;
+    const int64_t jobs = groups * bands_now;
     if (jobs > 0)
       launch(&value_gradients<T>,
              {blocks_for(jobs), threads_for(layout), bytes(layout)}, stream,

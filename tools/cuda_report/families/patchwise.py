@@ -9,12 +9,12 @@ from tools.cuda_report.families.patchwise_launch import (
     CENTRE_ROWS,
     COLUMNS,
     STRIDE,
-    bands,
     centre_bytes,
     chunks,
     core_flops,
     core_forward,
     core_forward_bytes,
+    core_weight_gradients,
     gradient_bytes,
     hidden_flops,
     hidden_forward,
@@ -22,8 +22,10 @@ from tools.cuda_report.families.patchwise_launch import (
     hidden_gradient_bytes,
     hidden_gradients,
     hidden_weight_bytes,
+    tap_gradients,
     taps_bytes,
     value_bytes,
+    value_gradients,
     weight_blocks,
     work,
 )
@@ -37,7 +39,6 @@ from tools.cuda_report.families.patchwise_loops import (
     TAP_GRADIENTS,
     VALUE_GRADIENTS,
 )
-from tools.cuda_report.layers import BATCH
 
 _GROUP = "patchwise core"
 _TRAINING = {"training": 1}
@@ -77,7 +78,7 @@ ENTRIES = (
         _TRAINING,
         TAP_GRADIENTS,
         work(
-            bands(lambda a: BATCH * a.R),
+            tap_gradients,
             taps_bytes,
             lambda a: 2 * a.R + a.G,
             hidden_flops,
@@ -133,7 +134,7 @@ ENTRIES = (
         _TRAINING,
         CORE_WEIGHT_GRADIENTS,
         work(
-            chunks(lambda a: a.G * weight_blocks(a), 256, lambda a: a.K),
+            core_weight_gradients,
             lambda a: gradient_bytes(a, 128, COLUMNS * STRIDE),
             lambda a: a.G + 2 * a.M,
             core_flops,
@@ -146,7 +147,7 @@ ENTRIES = (
         _TRAINING,
         VALUE_GRADIENTS,
         work(
-            bands(lambda a: BATCH * a.G),
+            value_gradients,
             value_bytes,
             lambda a: a.G + 2 * a.M,
             core_flops,

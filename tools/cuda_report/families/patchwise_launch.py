@@ -34,6 +34,7 @@ class Launch:
       tiles: that a block goes through, the mean.
       channels: of the relation at a time, in hidden_forward.
       groups: of 8 channels of a block, in hidden_gradients.
+      group: a block takes 2**group weight channels, one after another.
       taps: that a block computes, or channels in their place.
     """
 
@@ -42,6 +43,7 @@ class Launch:
     tiles: float = 1
     channels: int = 0
     groups: int = 1
+    group: int = 0
     taps: int = 0
 
     @property
@@ -95,7 +97,11 @@ def _halo(layer: Layer) -> int:
     stride = SIDE + layer.k - 1
     while stride % 8 not in (3, 5):
         stride += 1
-    return (SIDE + layer.k - 1) * stride
+    return _up((SIDE + layer.k - 1) * stride - 4, 32) + 4
+
+
+def _group(layer: Layer) -> int:
+    return 2 if layer.G % 4 == 0 else 1 if layer.G % 2 == 0 else 0
 
 
 def _places(layer: Layer) -> int:
@@ -119,11 +125,11 @@ def _sources(layer: Layer) -> int:
 
 
 def _mix(rows: int) -> int:
-    return _bytes(DEPTH * TILE, DEPTH * ((rows + 27) // 32 * 32 + 4))
+    return _bytes(DEPTH * STRIDE, DEPTH * ((rows + 27) // 32 * 32 + 4))
 
 
 def _scratch(rows: int, threads: int) -> int:
-    return max(rows * STRIDE, threads // QUADS * OWNED * TILE)
+    return max(rows * STRIDE, threads // QUADS * OWNED * STRIDE)
 
 
 # ---- Launches. Those of two halves count as one.
@@ -178,23 +184,28 @@ def hidden_forward_bytes(layer: Layer) -> int:
         count * layer.K * OWNED,
         count * layer.K * 2,
     )
-    return _sources(layer) + max(staged, _bytes(256 * OWNED * 4))
+    return _sources(layer) + max(staged, _bytes(16 * OWNED * STRIDE))
 
 
 def core_forward(layer: Layer) -> tuple[int, Launch]:
     """Grid of core_forward."""
-    blocks = BATCH * _tiles_of_image(layer) * layer.G
-    return blocks, Launch(layer, _taps_threads(layer), taps=layer.K)
+    group = _group(layer)
+    blocks = BATCH * _tiles_of_image(layer) * (layer.G >> group)
+    threads = _taps_threads(layer)
+    return blocks, Launch(layer, threads, group=group, taps=layer.K)
 
 
 def core_forward_bytes(layer: Layer) -> int:
     """Shared memory of core_forward."""
     rows = _up(layer.K, OWNED)
-    matrix = max(rows * STRIDE, layer.k * OWNED * TILE)
-    return _sources(layer) + _mix(rows) + _bytes(matrix, OWNED * _halo(layer))
+    matrix = max(rows * STRIDE, layer.k * OWNED * STRIDE)
+    halos = (OWNED << _group(layer)) * _halo(layer)
+    return _sources(layer) + _mix(rows) + _bytes(matrix, halos)
 
 
-def bands(planes: Callable[[Layer], int]) -> Callable[..., tuple[int, Launch]]:
+def bands(
+    planes: Callable[[Layer], int], group: Callable[[Layer], int]
+) -> Callable[..., tuple[int, Launch]]:
     """Grids of kernels that take bands of tile rows of so many planes."""
 
     def launch(layer: Layer) -> tuple[int, Launch]:
@@ -206,10 +217,26 @@ def bands(planes: Callable[[Layer], int]) -> Callable[..., tuple[int, Launch]]:
         height = -(-down // wanted)
         count = -(-down // height)
         tiles = _tiles_of_image(layer) / count
-        sizes = Launch(layer, _taps_threads(layer), tiles=tiles, taps=layer.K)
+        sizes = Launch(
+            layer,
+            _taps_threads(layer),
+            tiles=tiles,
+            group=group(layer),
+            taps=layer.K,
+        )
         return planes(layer) * count, sizes
 
     return launch
+
+
+def tap_gradients(layer: Layer) -> tuple[int, Launch]:
+    """Grid of tap_gradients."""
+    return bands(lambda a: BATCH * a.R, lambda a: 0)(layer)
+
+
+def value_gradients(layer: Layer) -> tuple[int, Launch]:
+    """Grid of value_gradients."""
+    return bands(lambda a: BATCH * (a.G >> _group(a)), _group)(layer)
 
 
 def taps_bytes(layer: Layer) -> int:
@@ -228,7 +255,11 @@ def value_bytes(layer: Layer) -> int:
     return (
         _sources(layer)
         + _mix(rows)
-        + _bytes(rows * STRIDE, TILE * OWNED, OWNED * _places(layer))
+        + _bytes(
+            rows * STRIDE,
+            (TILE * OWNED + 4) << _group(layer),
+            (OWNED << _group(layer)) * _places(layer),
+        )
     )
 
 
@@ -249,6 +280,14 @@ def chunks(
     return launch
 
 
+def core_weight_gradients(layer: Layer) -> tuple[int, Launch]:
+    """Grid of the core's weight_gradients."""
+    launch = chunks(lambda a: a.G * weight_blocks(a), 256, lambda a: a.K)
+    blocks, sizes = launch(layer)
+    group = _group(layer)
+    return blocks >> group, dataclasses.replace(sizes, group=group)
+
+
 def hidden_weight_bytes(layer: Layer) -> int:
     """Shared memory of the hidden layer's weight_gradients."""
     scratch = _scratch(_up(layer.K, OWNED), 128)
@@ -263,16 +302,21 @@ def hidden_gradients(layer: Layer) -> tuple[int, Launch]:
     """Grid of hidden_gradients."""
     blocks = BATCH * _tiles_of_image(layer)
     blocks *= -(-layer.G // (_groups(layer) * OWNED))
-    threads = _taps_threads(layer)
-    return blocks, Launch(layer, threads, groups=_groups(layer), taps=layer.K)
+    return blocks, Launch(
+        layer,
+        _taps_threads(layer),
+        groups=_groups(layer),
+        group=_group(layer),
+        taps=layer.K,
+    )
 
 
 def gradient_bytes(layer: Layer, threads: int, columns: int) -> int:
     """Shared memory of the core's gradients."""
     return _sources(layer) + _bytes(
         _scratch(_up(layer.K, OWNED), threads),
-        OWNED * _halo(layer),
-        OWNED * TILE,
+        (OWNED << _group(layer)) * _halo(layer),
+        (OWNED << _group(layer)) * STRIDE,
         columns,
     )
 

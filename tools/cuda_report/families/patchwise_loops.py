@@ -1,5 +1,6 @@
 """The loops of the patchwise attention's kernels, in their source's order."""
 
+import dataclasses
 import math
 from collections.abc import Callable
 
@@ -13,6 +14,8 @@ from tools.cuda_report.families.patchwise_launch import (
     Launch,
 )
 from tools.cuda_report.trips import Steps
+
+_CENTRE = 64  # channels of phi at a time, in hidden_forward
 
 # ---- Loops that several kernels have.
 
@@ -32,29 +35,49 @@ def _copy(what: str, trips: Callable[[Launch], float]) -> Steps:
     return Steps(what, trips, "global load", 0)
 
 
+def _lanes(channels: int) -> int:
+    """Threads that take neighbouring channels of a pixel."""
+    return min(8, 1 << (channels.bit_length() - 1))
+
+
+def _rounds(channels: Callable[[Launch], int]) -> Callable[[Launch], int]:
+    """How often all threads take their next channel."""
+    return lambda n: -(-channels(n) // _lanes(channels(n)))
+
+
 def _stage_tile(what: str, channels: Callable[[Launch], int]) -> Steps:
-    return _copy(what, lambda n: n.copies(channels(n), n.threads / TILE))
+    def pixels(n: Launch) -> int:
+        return n.copies(TILE, n.threads / _lanes(channels(n)))
+
+    return Steps(what, _rounds(channels), inner=(_copy(what, pixels),))
 
 
-def _halo_rows(n: Launch) -> float:
-    return n.spread(n.halo_side * 16)
+def _store_tile(what: str, channels: Callable[[Launch], int]) -> Steps:
+    def pixels(n: Launch) -> int:
+        return -(-TILE * _lanes(channels(n)) // n.threads)
+
+    write = Steps(what, pixels, "global store", 0)
+    return Steps(what, _rounds(channels), inner=(write,))
 
 
-def _halo_columns(n: Launch) -> float:
-    return math.ceil(n.halo_side / 16)
+def _stage_halos(what: str, channels: Callable[[Launch], int]) -> Steps:
+    def rows(n: Launch) -> int:
+        return n.copies(n.halo_side, n.threads / _lanes(channels(n)) / 8)
+
+    columns = Steps(
+        what, lambda n: math.ceil(n.halo_side / 8), inner=(_copy(what, rows),)
+    )
+    return Steps(what, _rounds(channels), inner=(columns,))
 
 
-# Up to eight planes: their copy is no loop of its own.
-_STAGE_HALOS = Steps(
-    "copy halos", _halo_rows, inner=(_copy("copy halos", _halo_columns),)
-)
-_STAGE_HALO = Steps(
-    "copy a halo",
-    _halo_columns,
-    inner=(
-        _copy("copy a halo", lambda n: n.copies(n.halo_side, n.threads / 16)),
-    ),
-)
+def _stage_halo() -> Steps:
+    """Of one channel: the loop over channels is gone."""
+    return _stage_halos("copy a halo", lambda n: 1).inner[0]
+
+
+def _members(n: Launch) -> int:
+    """Channels of value that a block has at hand."""
+    return OWNED << n.group
 
 
 def _mixed(
@@ -96,12 +119,14 @@ def _mixed(
 
 
 def _add_parts(
-    parts: Callable[[Launch], int], groups: Callable[[Launch], int]
+    parts: Callable[[Launch], int],
+    groups: Callable[[Launch], int],
+    anchor: str = "global store",
 ) -> Steps:
     return Steps(
         "add parts",
         lambda n: n.spread(groups(n) * OWNED * TILE),
-        "global store",
+        anchor,
         0,
         (Steps("add parts", parts, "float"),),
     )
@@ -129,13 +154,13 @@ def _range(what: str) -> Steps:
     return Steps(what, lambda n: n.halo_side - 1, "shared load")
 
 
-def _spread(members: int) -> tuple[Steps, ...]:
+def _spread(members: Callable[[Launch], int]) -> tuple[Steps, ...]:
     return (
         _range("least and most row"),
         _range("least and most column"),
         Steps(
             "add to image",
-            lambda n: n.spread(n.halo_side**2 * members),
+            lambda n: n.spread(n.halo_side**2 * members(n)),
             "global store",
             0,
             (
@@ -186,15 +211,39 @@ def _lines(what: str, anchor_of_step: int) -> Steps:
     )
 
 
-_CORRELATE = Steps(
-    "planes",
-    lambda n: 1,
-    inner=(
-        _STAGE_HALOS,
-        _stage_tile("copy grad_output", lambda n: OWNED),
-        Steps("four planes", lambda n: 2, inner=(_lines("correlate", 16),)),
-    ),
-)
+def _stage_members(times: Callable[[Launch], float]) -> tuple[Steps, ...]:
+    """Value and grad_output, for so many of the steps around."""
+    halos = _stage_halos("copy halos", _members)
+    grads = _stage_tile("copy grad_output", _members)
+    return tuple(
+        dataclasses.replace(s, trips=lambda n, s=s: times(n) * s.trips(n))
+        for s in (halos, grads)
+    )
+
+
+def _correlate(times: Callable[[Launch], float]) -> Steps:
+    """make_gradients, whose channels are at hand before."""
+    return Steps(
+        "planes",
+        times,
+        inner=(
+            *_stage_members(lambda n: 0),
+            Steps("four planes", lambda n: 2, inner=(_lines("correlate", 16),)),
+        ),
+    )
+
+
+def _grouped(*inner: Steps) -> Steps:
+    return Steps("weight channels", lambda n: 1 << n.group, inner=inner)
+
+
+def _in_group(i: int) -> Callable[[Launch], int]:
+    """Whether a group has a weight channel i: its loop is unrolled."""
+    return lambda n: int(i < 1 << n.group)
+
+
+def _only(times: Callable[[Launch], float], steps: Steps) -> Steps:
+    return dataclasses.replace(steps, trips=lambda n: times(n) * steps.trips(n))
 
 
 def _jobs(*inner: Steps) -> tuple[Steps, ...]:
@@ -212,29 +261,26 @@ def _of_tiles(*inner: Steps) -> Steps:
 # ---- The kernels.
 
 HIDDEN_FORWARD = _jobs(
-    Steps("centre", lambda n: n.spread(n.layer.R * QUADS), "ffma", 36),
+    Steps(
+        "channels of phi",
+        lambda n: math.ceil(n.layer.R / _CENTRE),
+        inner=(
+            _stage_tile("copy phi", lambda n: min(n.layer.R, _CENTRE)),
+            Steps(
+                "centre",
+                lambda n: n.spread(min(n.layer.R, _CENTRE) * QUADS),
+                "ffma",
+                36,
+            ),
+        ),
+    ),
     _slabs(
         *_find(),
         Steps(
             "channels",
             lambda n: n.layer.R / n.channels,
             inner=(
-                Steps(
-                    "copy halos",
-                    _halo_rows,
-                    inner=(
-                        Steps(
-                            "copy halos",
-                            _halo_columns,
-                            inner=(
-                                _copy(
-                                    "copy halos",
-                                    lambda n: n.copies(n.channels, 1),
-                                ),
-                            ),
-                        ),
-                    ),
-                ),
+                _stage_halos("copy halos", lambda n: n.channels),
                 _copy(
                     "copy weights",
                     lambda n: n.copies(
@@ -262,21 +308,26 @@ HIDDEN_FORWARD = _jobs(
 CORE_FORWARD = _jobs(
     _slabs(
         *_find(),
-        _STAGE_HALOS,
-        _mixed(lambda n: n.rows, transposed=True),
-        _lines("aggregate", 32),
+        _stage_halos("copy halos", _members),
+        _grouped(
+            _mixed(lambda n: n.rows, transposed=True),
+            _lines("aggregate", 32),
+            _add_parts(
+                lambda n: min(n.slots, n.layer.k), lambda n: 1, "shared store"
+            ),
+        ),
     ),
-    _add_parts(lambda n: min(n.slots, n.layer.k), lambda n: 1),
+    _store_tile("write output", _members),
 )
 
 TAP_GRADIENTS = _jobs(
     _slabs(
         _of_tiles(
             *_find(),
-            _STAGE_HALO,
+            _stage_halo(),
             _mixed(lambda n: n.rows, transposed=False),
             _gather(1, "float"),
-            *_spread(1),
+            *_spread(lambda n: 1),
         ),
         _AFFINE,
     ),
@@ -286,7 +337,7 @@ HIDDEN_WEIGHT_GRADIENTS = _jobs(
     _of_tiles(
         *_find(),
         _stage_tile("copy grad_hidden", lambda n: n.columns),
-        _STAGE_HALO,
+        _stage_halo(),
         Steps(
             "make taps",
             lambda n: n.spread(n.layer.K * QUADS),
@@ -305,11 +356,12 @@ HIDDEN_GRADIENTS = _jobs(
             "weight channels",
             lambda n: n.layer.G,
             inner=(
+                *_stage_members(lambda n: 1 / (1 << n.group)),
                 _copy(
                     "copy weights",
                     lambda n: n.copies(n.layer.K * n.groups * OWNED, n.threads),
                 ),
-                _CORRELATE,
+                _correlate(lambda n: 1),
                 Steps(
                     "gradient of hidden",
                     lambda n: n.layer.K * n.groups / n.slots,
@@ -326,20 +378,29 @@ CORE_WEIGHT_GRADIENTS = _jobs(
     _of_tiles(
         *_find(),
         _stage_tile("copy hidden", lambda n: n.columns),
-        _CORRELATE,
-        _PRODUCT,
+        *_stage_members(lambda n: 1),
+        *(
+            step
+            for i in range(4)
+            for step in (
+                _correlate(_in_group(i)),
+                _only(_in_group(i), _PRODUCT),
+            )
+        ),
     ),
-    _FINISH,
+    *(_only(_in_group(i), _FINISH) for i in range(4)),
 )
 
 VALUE_GRADIENTS = _jobs(
     _slabs(
         _of_tiles(
             *_find(),
-            _stage_tile("copy grad_output", lambda n: OWNED),
-            _mixed(lambda n: n.rows, transposed=True),
-            _gather(8, "ffma"),
-            *_spread(OWNED),
+            _stage_tile("copy grad_output", _members),
+            _grouped(
+                _mixed(lambda n: n.rows, transposed=True),
+                _gather(8, "ffma"),
+            ),
+            *_spread(_members),
         ),
     ),
 )
