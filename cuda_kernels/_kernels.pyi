@@ -170,6 +170,8 @@ def patchwise_hidden_forward(
     hidden: Tensor,
     *,
     kernel_size: int,
+    tensor_cores: bool = False,
+    workspace: Tensor | None = None,
     stream: int = 0,
 ) -> None: ...
 def patchwise_hidden_backward(
@@ -186,6 +188,7 @@ def patchwise_hidden_backward(
     grad_weight: Tensor,
     *,
     kernel_size: int,
+    tensor_cores: bool = False,
     workspace: Tensor | None = None,
     stream: int = 0,
 ) -> None: ...
@@ -196,6 +199,8 @@ def patchwise_core_forward(
     bias: Tensor,
     output: Tensor,
     *,
+    tensor_cores: bool = False,
+    workspace: Tensor | None = None,
     stream: int = 0,
 ) -> None: ...
 def patchwise_core_backward(
@@ -209,6 +214,7 @@ def patchwise_core_backward(
     grad_weight: Tensor,
     grad_bias: Tensor,
     *,
+    tensor_cores: bool = False,
     workspace: Tensor | None = None,
     stream: int = 0,
 ) -> None: ...
@@ -294,6 +300,13 @@ def patchwise_core_workspace(
     weight_channels: int,
     kernel_size: int,
 ) -> int: ...
+def patchwise_tensor_workspace(
+    kernel: str,
+    image: Tensor,
+    *,
+    weight_channels: int,
+    kernel_size: int,
+) -> int | None: ...
 def pointwise_forward(
     x: Tensor,
     scale: Tensor | None,

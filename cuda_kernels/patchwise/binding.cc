@@ -4,61 +4,12 @@
 #include <string>
 #include <vector>
 
-#include "cuda_kernels/binding/dispatch.h"
-#include "cuda_kernels/patchwise/tasks.h"
+#include "cuda_kernels/patchwise/arguments.h"
 
 namespace py = pybind11;
 
 namespace san {
 namespace {
-
-// Keeps every position far inside 64 bits.
-using patchwise::kLargestFootprint;
-using patchwise::PatchwiseCoreBackward;
-using patchwise::PatchwiseCoreForward;
-using patchwise::PatchwiseHiddenBackward;
-using patchwise::PatchwiseHiddenForward;
-using patchwise::Pixels;
-using patchwise::WritablePixels;
-
-constexpr int64_t kLargestSide = int64_t{1} << 30;
-
-Tensor pixels(const char* op, const char* name, py::handle object,
-              Access access) {
-  return Tensor(op, name, object, access, Accepts::kPixels);
-}
-
-Pixels readable(const Tensor& image) { return {image.data(), image.pitch()}; }
-
-WritablePixels writable(const Tensor& image) {
-  return {image.data(), image.pitch()};
-}
-
-// What the tensors of an op have in common with `image`, one of them: others of
-// its type, and hidden and parameters, of its accumulator's.
-void check_kind(const char* op, const Tensor& image,
-                const std::vector<const Tensor*>& images,
-                const std::vector<const Tensor*>& others) {
-  const bool is_half = image.type() == ScalarType::kFloat16 ||
-                       image.type() == ScalarType::kBfloat16;
-  if (is_half && image.on_cuda())
-    fail(op, "tensors", "be float32 or float64 on CUDA", "a half type");
-  for (const Tensor* other : images) other->require_same_kind(image);
-  for (const Tensor* other : others)
-    is_half ? other->require_kind(ScalarType::kFloat32, image)
-            : other->require_same_kind(image);
-}
-
-// What a backward pass needs on CUDA; nothing where there are no kernels.
-template <typename Task>
-int64_t workspace_size(const Task& task) {
-#ifdef SAN_NO_CUDA
-  (void)task;
-  return 0;
-#else
-  return patchwise::workspace_elements(task);
-#endif
-}
 
 void check_outputs(const std::vector<const Tensor*>& outputs,
                    std::vector<const Tensor*> others) {
@@ -68,35 +19,11 @@ void check_outputs(const std::vector<const Tensor*>& outputs,
   }
 }
 
-Window same_window(const char* op, const char* name, int64_t height,
-                   int64_t width, int64_t kernel_size) {
-  if (height < 1 || width < 1 || height > kLargestSide || width > kLargestSide)
-    fail(op, name, "have a height and width from 1 to 2^30",
-         std::to_string(height) + " x " + std::to_string(width));
-  if (kernel_size < 1 || kernel_size % 2 == 0 ||
-      kernel_size > kLargestFootprint)
-    fail(op, "kernel_size",
-         "be odd, from 1 to " + std::to_string(kLargestFootprint),
-         std::to_string(kernel_size));
-  const auto axis = [&](int64_t size) {
-    return Axis{
-        size, size, kernel_size, 1, kernel_size / 2, 1, PaddingMode::kReflect};
-  };
-  return {axis(height), axis(width)};
-}
-
-void require_least(const char* op, const char* name, int64_t value,
-                   int64_t least) {
-  if (value < least)
-    fail(op, name, "be at least " + std::to_string(least),
-         std::to_string(value));
-}
-
 PatchwiseHiddenForward hidden_task(const char* op, const Tensor& phi,
                                    const Tensor& psi, const Tensor& scale,
                                    const Tensor& shift, const Tensor& weight,
                                    const Tensor& hidden, int64_t kernel_size) {
-  check_kind(op, psi, {&phi}, {&scale, &shift, &weight, &hidden});
+  check_kind(psi, {&phi}, {&scale, &shift, &weight, &hidden});
   phi.require_shape_of(psi);
   const int64_t R = psi.size(3), G = weight.size(0);
   const Window window =
@@ -126,7 +53,8 @@ PatchwiseHiddenForward hidden_task(const char* op, const Tensor& phi,
 void hidden_forward(py::handle phi_object, py::handle psi_object,
                     py::handle scale_object, py::handle shift_object,
                     py::handle weight_object, py::handle hidden_object,
-                    int64_t kernel_size, uintptr_t stream) {
+                    int64_t kernel_size, bool tensor_cores,
+                    py::handle workspace, uintptr_t stream) {
   const char* op = "patchwise_hidden_forward";
   const Tensor phi = pixels(op, "phi", phi_object, Access::kRead);
   const Tensor psi = pixels(op, "psi", psi_object, Access::kRead);
@@ -134,10 +62,12 @@ void hidden_forward(py::handle phi_object, py::handle psi_object,
   const Tensor shift(op, "shift", shift_object, Access::kRead);
   const Tensor weight(op, "weight", weight_object, Access::kRead);
   const Tensor hidden(op, "hidden", hidden_object, Access::kWrite);
-  const PatchwiseHiddenForward task =
+  PatchwiseHiddenForward task =
       hidden_task(op, phi, psi, scale, shift, weight, hidden, kernel_size);
   check_outputs({&hidden}, {&phi, &psi, &scale, &shift, &weight});
   if (hidden.empty()) return;
+  settle(op, psi, tensor_cores, workspace,
+         {&phi, &psi, &scale, &shift, &weight, &hidden}, task);
   run_fused(op, hidden, task, stream_of(stream));
 }
 
@@ -147,7 +77,8 @@ void hidden_backward(py::handle grad_object, py::handle phi_object,
                      py::handle grad_phi_object, py::handle grad_psi_object,
                      py::handle grad_scale_object, py::handle grad_shift_object,
                      py::handle grad_weight_object, int64_t kernel_size,
-                     py::handle workspace, uintptr_t stream) {
+                     bool tensor_cores, py::handle workspace,
+                     uintptr_t stream) {
   const char* op = "patchwise_hidden_backward";
   const Tensor grad(op, "grad_hidden", grad_object, Access::kRead);
   const Tensor phi = pixels(op, "phi", phi_object, Access::kRead);
@@ -172,7 +103,7 @@ void hidden_backward(py::handle grad_object, py::handle phi_object,
       grad_shift.data(),
       grad_weight.data(),
       nullptr};
-  check_kind(op, psi, {&grad_phi, &grad_psi},
+  check_kind(psi, {&grad_phi, &grad_psi},
              {&grad_scale, &grad_shift, &grad_weight});
   grad_phi.require_shape_of(phi);
   grad_psi.require_shape_of(psi);
@@ -181,17 +112,17 @@ void hidden_backward(py::handle grad_object, py::handle phi_object,
   grad_weight.require_shape_of(weight);
   check_outputs({&grad_phi, &grad_psi, &grad_scale, &grad_shift, &grad_weight},
                 {&grad, &phi, &psi, &scale, &shift, &weight});
-  task.workspace = checked_workspace(
-      op, workspace, workspace_size(task.forward), psi.type(), psi,
-      {&grad, &phi, &psi, &scale, &shift, &weight, &grad_phi, &grad_psi,
-       &grad_scale, &grad_shift, &grad_weight});
+  settle(op, psi, tensor_cores, workspace,
+         {&grad, &phi, &psi, &scale, &shift, &weight, &grad_phi, &grad_psi,
+          &grad_scale, &grad_shift, &grad_weight},
+         task);
   run_fused(op, psi, task, stream_of(stream));
 }
 
 PatchwiseCoreForward core_task(const char* op, const Tensor& hidden,
                                const Tensor& value, const Tensor& weight,
                                const Tensor& bias, const Tensor& output) {
-  check_kind(op, value, {&output}, {&hidden, &weight, &bias});
+  check_kind(value, {&output}, {&hidden, &weight, &bias});
   const int64_t channels = value.size(3), groups = weight.size(0);
   const int64_t k = weight.size(1);
   const Window window =
@@ -213,17 +144,20 @@ PatchwiseCoreForward core_task(const char* op, const Tensor& hidden,
 
 void core_forward(py::handle hidden_object, py::handle value_object,
                   py::handle weight_object, py::handle bias_object,
-                  py::handle output_object, uintptr_t stream) {
+                  py::handle output_object, bool tensor_cores,
+                  py::handle workspace, uintptr_t stream) {
   const char* op = "patchwise_core_forward";
   const Tensor hidden(op, "hidden", hidden_object, Access::kRead);
   const Tensor value = pixels(op, "value", value_object, Access::kRead);
   const Tensor weight(op, "weight", weight_object, Access::kRead);
   const Tensor bias(op, "bias", bias_object, Access::kRead);
   const Tensor output = pixels(op, "output", output_object, Access::kWrite);
-  const PatchwiseCoreForward task =
+  PatchwiseCoreForward task =
       core_task(op, hidden, value, weight, bias, output);
   check_outputs({&output}, {&hidden, &value, &weight, &bias});
   if (output.empty()) return;
+  settle(op, value, tensor_cores, workspace,
+         {&hidden, &value, &weight, &bias, &output}, task);
   run_fused(op, output, task, stream_of(stream));
 }
 
@@ -231,8 +165,8 @@ void core_backward(py::handle grad_object, py::handle hidden_object,
                    py::handle value_object, py::handle weight_object,
                    py::handle bias_object, py::handle grad_hidden_object,
                    py::handle grad_value_object, py::handle grad_weight_object,
-                   py::handle grad_bias_object, py::handle workspace,
-                   uintptr_t stream) {
+                   py::handle grad_bias_object, bool tensor_cores,
+                   py::handle workspace, uintptr_t stream) {
   const char* op = "patchwise_core_backward";
   const Tensor grad = pixels(op, "grad_output", grad_object, Access::kRead);
   const Tensor hidden(op, "hidden", hidden_object, Access::kRead);
@@ -254,18 +188,17 @@ void core_backward(py::handle grad_object, py::handle hidden_object,
       grad_weight.data(),
       grad_bias.data(),
       nullptr};
-  check_kind(op, value, {&grad_value},
-             {&grad_hidden, &grad_weight, &grad_bias});
+  check_kind(value, {&grad_value}, {&grad_hidden, &grad_weight, &grad_bias});
   grad_hidden.require_shape_of(hidden);
   grad_value.require_shape_of(value);
   grad_weight.require_shape_of(weight);
   grad_bias.require_shape_of(bias);
   check_outputs({&grad_hidden, &grad_value, &grad_weight, &grad_bias},
                 {&grad, &hidden, &value, &weight, &bias});
-  task.workspace = checked_workspace(
-      op, workspace, workspace_size(task.forward), value.type(), value,
-      {&grad, &hidden, &value, &weight, &bias, &grad_hidden, &grad_value,
-       &grad_weight, &grad_bias});
+  settle(op, value, tensor_cores, workspace,
+         {&grad, &hidden, &value, &weight, &bias, &grad_hidden, &grad_value,
+          &grad_weight, &grad_bias},
+         task);
   run_fused(op, value, task, stream_of(stream));
 }
 
@@ -300,6 +233,45 @@ int64_t core_workspace(int64_t batch, int64_t channels, int64_t height,
   return workspace_size(task);
 }
 
+// What a kernel needs by tensor cores for an image like psi or value.
+py::object tensor_workspace(const std::string& kernel, py::handle object,
+                            int64_t weight_channels, int64_t kernel_size) {
+  const char* op = "patchwise_tensor_workspace";
+  const Tensor image = pixels(op, "image", object, Access::kRead);
+  require_least(op, "weight_channels", weight_channels, 1);
+  require_least(op, "image's channels", image.size(3), 1);
+  const Window window =
+      same_window(op, "image", image.size(1), image.size(2), kernel_size);
+  PatchwiseHiddenBackward hidden = {};
+  hidden.forward.type = image.type();
+  hidden.forward.batch = image.size(0);
+  hidden.forward.relation_channels = image.size(3);
+  hidden.forward.weight_channels = weight_channels;
+  hidden.forward.window = window;
+  PatchwiseCoreBackward core = {};
+  core.forward.type = image.type();
+  core.forward.batch = image.size(0);
+  core.forward.channels = image.size(3);
+  core.forward.weight_channels = weight_channels;
+  core.forward.window = window;
+  int64_t elements = -1;
+  if (kernel == "patchwise_hidden_forward")
+    elements = tensor_workspace_size(image, hidden.forward);
+  else if (kernel == "patchwise_hidden_backward")
+    elements = tensor_workspace_size(image, hidden);
+  else if (kernel == "patchwise_core_forward")
+    elements = tensor_workspace_size(image, core.forward);
+  else if (kernel == "patchwise_core_backward")
+    elements = tensor_workspace_size(image, core);
+  else
+    fail(op, "kernel",
+         "be patchwise_hidden_forward, patchwise_hidden_backward, "
+         "patchwise_core_forward or patchwise_core_backward",
+         kernel);
+  if (elements < 0 || !image.on_cuda()) return py::none();
+  return py::int_(elements);
+}
+
 }  // namespace
 
 void define_patchwise(py::module_& module) {
@@ -308,24 +280,26 @@ void define_patchwise(py::module_& module) {
   module.def("patchwise_hidden_forward", &hidden_forward, arg("phi"),
              arg("psi"), arg("scale"), arg("shift"), arg("weight"),
              arg("hidden"), py::kw_only(), arg("kernel_size"),
+             arg("tensor_cores") = false, arg("workspace") = py::none(),
              arg("stream") = 0,
              "Writes the hidden layer of the patchwise mapping.");
   module.def("patchwise_hidden_backward", &hidden_backward, arg("grad_hidden"),
              arg("phi"), arg("psi"), arg("scale"), arg("shift"), arg("weight"),
              arg("grad_phi"), arg("grad_psi"), arg("grad_scale"),
              arg("grad_shift"), arg("grad_weight"), py::kw_only(),
-             arg("kernel_size"), arg("workspace") = py::none(),
-             arg("stream") = 0,
+             arg("kernel_size"), arg("tensor_cores") = false,
+             arg("workspace") = py::none(), arg("stream") = 0,
              "Writes the gradients of patchwise_hidden_forward.");
   module.def("patchwise_core_forward", &core_forward, arg("hidden"),
              arg("value"), arg("weight"), arg("bias"), arg("output"),
-             py::kw_only(), arg("stream") = 0,
+             py::kw_only(), arg("tensor_cores") = false,
+             arg("workspace") = py::none(), arg("stream") = 0,
              "Writes the sum of value with the weights made from hidden.");
   module.def("patchwise_core_backward", &core_backward, arg("grad_output"),
              arg("hidden"), arg("value"), arg("weight"), arg("bias"),
              arg("grad_hidden"), arg("grad_value"), arg("grad_weight"),
-             arg("grad_bias"), py::kw_only(), arg("workspace") = py::none(),
-             arg("stream") = 0,
+             arg("grad_bias"), py::kw_only(), arg("tensor_cores") = false,
+             arg("workspace") = py::none(), arg("stream") = 0,
              "Writes the gradients of patchwise_core_forward.");
   module.def("patchwise_hidden_workspace", &hidden_workspace, arg("batch"),
              arg("relation_channels"), arg("height"), arg("width"),
@@ -337,6 +311,12 @@ void define_patchwise(py::module_& module) {
              arg("weight_channels"), arg("kernel_size"),
              "How many elements patchwise_core_backward needs as workspace, "
              "[1, 1, 1, n], on CUDA.");
+  module.def("patchwise_tensor_workspace", &tensor_workspace, arg("kernel"),
+             arg("image"), py::kw_only(), arg("weight_channels"),
+             arg("kernel_size"),
+             "How many elements of float32 `kernel` needs as workspace, "
+             "[1, 1, 1, n], with tensor_cores, for psi or value like `image`; "
+             "None where they do not take its type or sizes.");
 }
 
 }  // namespace san

@@ -18,6 +18,7 @@
 // weights and G / 8 elements of hidden are read, mostly from the second cache,
 // and 1 is written, in pieces of four channels.
 #include "cuda_kernels/patchwise/mix.h"
+#include "cuda_kernels/patchwise/tensor.h"
 
 namespace san::patchwise {
 namespace {
@@ -154,6 +155,7 @@ void run(const PatchwiseCoreForward& task, void* stream) {
 }  // namespace
 
 void run_on_cuda(const PatchwiseCoreForward& task, void* stream) {
+  if (task.tensor_cores) return run_on_tensor_cores(task, stream);
   task.type == ScalarType::kFloat64 ? run<double>(task, stream)
                                     : run<float>(task, stream);
 }

@@ -21,6 +21,7 @@
 // G / 16 and G / 32 times, in pieces of four channels, mostly from the second
 // cache.
 #include "cuda_kernels/patchwise/gradients.h"
+#include "cuda_kernels/patchwise/tensor.h"
 
 namespace san::patchwise {
 namespace {
@@ -345,6 +346,7 @@ int64_t workspace_elements(const PatchwiseCoreForward& task) {
 }
 
 void run_on_cuda(const PatchwiseCoreBackward& task, void* stream) {
+  if (task.forward.tensor_cores) return run_on_tensor_cores(task, stream);
   launch_value_gradients(task, stream);
   task.forward.type == ScalarType::kFloat64 ? run<double>(task, stream)
                                             : run<float>(task, stream);

@@ -16,6 +16,7 @@
 // float32, and at the end 32 KB for the parts. Per pixel, 3 R halo elements
 // are read for each 8 weight channels, mostly from the second cache, and G
 // written.
+#include "cuda_kernels/patchwise/tensor.h"
 #include "cuda_kernels/patchwise/tile.h"
 
 namespace san::patchwise {
@@ -208,6 +209,7 @@ void run(const PatchwiseHiddenForward& task, void* stream) {
 }  // namespace
 
 void run_on_cuda(const PatchwiseHiddenForward& task, void* stream) {
+  if (task.tensor_cores) return run_on_tensor_cores(task, stream);
   task.type == ScalarType::kFloat64 ? run<double>(task, stream)
                                     : run<float>(task, stream);
 }

@@ -16,6 +16,7 @@
 // for k = 7 in float32. For each relation channel grad_hidden is read once
 // per kernel, mostly from the second cache.
 #include "cuda_kernels/patchwise/gradients.h"
+#include "cuda_kernels/patchwise/tensor.h"
 
 namespace san::patchwise {
 namespace {
@@ -295,6 +296,7 @@ int64_t workspace_elements(const PatchwiseHiddenForward& task) {
 }
 
 void run_on_cuda(const PatchwiseHiddenBackward& task, void* stream) {
+  if (task.forward.tensor_cores) return run_on_tensor_cores(task, stream);
   task.forward.type == ScalarType::kFloat64 ? run<double>(task, stream)
                                             : run<float>(task, stream);
 }

@@ -41,11 +41,13 @@ struct PatchwiseHiddenForward {
   ScalarType type;  // of phi and psi
   int64_t batch, relation_channels, weight_channels;
   Window window;
-  Pixels phi, psi;     // [N, H, W, R]
-  const void* scale;   // [S]
-  const void* shift;   // [S]
-  const void* weight;  // [G, S]
-  void* hidden;        // [N, H, W, G]
+  Pixels phi, psi;            // [N, H, W, R]
+  const void* scale;          // [S]
+  const void* shift;          // [S]
+  const void* weight;         // [G, S]
+  void* hidden;               // [N, H, W, G]
+  bool tensor_cores = false;  // on CUDA; see tensor.h
+  void* workspace = nullptr;  // for those
 };
 
 struct PatchwiseHiddenBackward {
@@ -67,6 +69,8 @@ struct PatchwiseCoreForward {
   const void* weight;  // [G, K, G]
   const void* bias;    // [G, K]
   WritablePixels output;
+  bool tensor_cores = false;  // on CUDA; see tensor.h
+  void* workspace = nullptr;  // for those
 };
 
 struct PatchwiseCoreBackward {

@@ -22,7 +22,6 @@ from san.folding.layers import (
 )
 from san.folding.panels import Panels, takes_panels
 from san.ops.fused_call import compute_dtype
-from san.ops.patchwise_core import as_taken
 from san.ops.positions import offsets
 
 
@@ -215,7 +214,7 @@ class _Patchwise(_Attention):
     def forward(self, x: Tensor) -> Tensor:
         features = self.features(x)
         dtype = compute_dtype(features.dtype)
-        phi, psi, beta = as_taken(features).split(self.sizes, dim=1)
+        phi, psi, beta = features.split(self.sizes, dim=1)
         constants = self.scale, self.shift, self.w1, self.w2, self.bias
         scale, shift, w1, w2, bias = (t.to(dtype) for t in constants)
         hidden = torch.ops.san.patchwise_hidden(

@@ -17,7 +17,7 @@ from torch.nn import functional as F
 from san.norms import Moments, scale_and_shift
 from san.ops.fused_call import compute_dtype, without_autocast
 from san.ops.mapping import mapping_layers
-from san.ops.patchwise_core import LARGEST_FOOTPRINT, as_taken
+from san.ops.patchwise_core import LARGEST_FOOTPRINT
 from san.ops.window import check_alike, check_tensor, mirrored
 
 _OP = "patchwise_attention"
@@ -59,18 +59,16 @@ def patchwise_attention(
     (norm, hidden_norm), (squeeze, expand) = norms, matrices
     dtype = compute_dtype(value.dtype)
     with without_autocast(value):
-        hidden = _hidden(
-            as_taken(phi), as_taken(psi), norm, squeeze.weight, kernel_size
-        )
+        hidden = _hidden(phi, psi, norm, squeeze.weight, kernel_size)
         hidden = _normalised(hidden, hidden_norm)
         groups = hidden.shape[1]
         shape = (groups, kernel_size, kernel_size)
         return torch.ops.san.patchwise_core(
             hidden,
-            as_taken(value),
+            value,
             expand.weight.to(dtype).view(*shape, groups),
             expand.bias.to(dtype).view(1, *shape),
-        ).to(value.dtype)
+        )
 
 
 def _normalised(hidden: torch.Tensor, norm: Any) -> torch.Tensor:

@@ -9,7 +9,8 @@ derivative needs. How they become an attention block with batch norms is in
 
 Images are in channels-last, and may be some of the channels of one: others
 are copied. The hidden layer and the parameters are float32 where images are
-of a half type, which the kernels of the CPU read and write themselves.
+of a half type, which the kernels of the CPU and of tensor cores read and write
+themselves.
 
 Shape letters: N batch, R relation channels, G weight channels, C value
 channels, H W image, k footprint, K = k * k taps, P = H * W pixels.
@@ -21,6 +22,7 @@ import torch
 
 import cuda_kernels
 from san.ops.fused_call import (
+    allows_tf32,
     compute_dtype,
     like_image,
     pixels,
@@ -32,11 +34,47 @@ from san.ops.registration import define
 LARGEST_FOOTPRINT = cuda_kernels.LARGEST_PATCHWISE_FOOTPRINT
 
 
-def as_taken(image: torch.Tensor) -> torch.Tensor:
-    """An image in a dtype that the kernels of its device read."""
-    if image.device.type == "cpu":
-        return image
-    return image.to(compute_dtype(image.dtype))
+def _tensor_cores(
+    kernel: str, image: torch.Tensor, groups: int, kernel_size: int
+) -> dict[str, Any] | None:
+    """How run_fused has tensor cores run a kernel; None where it may not.
+
+    Half types are theirs wherever their sizes fit; float32, of which they read
+    the first 11 bits, where PyTorch's own products may use them so.
+
+    Args:
+      kernel: its name, without "patchwise_".
+      image: psi or value.
+      groups: G.
+      kernel_size: k.
+    """
+    if image.device.type == "cpu" or image.dtype == torch.float64:
+        return None
+    if image.dtype == torch.float32 and not allows_tf32():
+        return None
+    count = cuda_kernels.patchwise_tensor_workspace(
+        f"patchwise_{kernel}",
+        pixels(image),
+        weight_channels=groups,
+        kernel_size=kernel_size,
+    )
+    if count is None:
+        return None
+    return {
+        "tensor_cores": True,
+        "workspace": lambda: count,
+        "workspace_dtype": torch.float32,
+    }
+
+
+def _as_taken(*images: torch.Tensor) -> list[torch.Tensor]:
+    """Images in a dtype that kernels without tensor cores read."""
+    return [
+        image
+        if image.device.type == "cpu"
+        else image.to(compute_dtype(image.dtype))
+        for image in images
+    ]
 
 
 def _dense(*tensors: torch.Tensor) -> list[torch.Tensor]:
@@ -59,12 +97,17 @@ def _hidden_forward(
 ) -> torch.Tensor:
     *parameters, kernel_size = inputs
     hidden = _fake_hidden_forward(phi, psi, *inputs)
+    options = _tensor_cores("hidden_forward", psi, hidden.shape[1], kernel_size)
+    if options is None:
+        options = {}
+        phi, psi = _as_taken(phi, psi)
     run_fused(
         cuda_kernels.patchwise_hidden_forward,
         *_pixels(phi, psi),
         *_dense(*parameters),
         *_pixels(hidden),
         kernel_size=kernel_size,
+        **options,
     )
     return hidden
 
@@ -82,6 +125,11 @@ def _core_forward(
     weight: torch.Tensor,
     bias: torch.Tensor,
 ) -> torch.Tensor:
+    dtype = value.dtype
+    options = _tensor_cores("core_forward", value, *weight.shape[:2])
+    if options is None:
+        options = {}
+        [value] = _as_taken(value)
     output = like_image(value)
     run_fused(
         cuda_kernels.patchwise_core_forward,
@@ -89,8 +137,9 @@ def _core_forward(
         *_pixels(value),
         *_dense(weight, bias),
         *_pixels(output),
+        **options,
     )
-    return output
+    return output.to(dtype)
 
 
 def _fake_core_forward(
@@ -118,6 +167,18 @@ def _hidden_backward(
     grad: torch.Tensor, phi: torch.Tensor, psi: torch.Tensor, *inputs: Any
 ) -> tuple[torch.Tensor, ...]:
     *parameters, kernel_size = inputs
+    dtype = psi.dtype
+    options = _tensor_cores("hidden_backward", psi, grad.shape[1], kernel_size)
+    if options is None:
+        phi, psi = _as_taken(phi, psi)
+        options = {
+            "workspace": lambda: cuda_kernels.patchwise_hidden_workspace(
+                *phi.shape,
+                weight_channels=grad.shape[1],
+                kernel_size=kernel_size,
+            ),
+            "workspace_dtype": grad.dtype,
+        }
     grads = _fake_backward(grad, phi, psi, *parameters)
     run_fused(
         cuda_kernels.patchwise_hidden_backward,
@@ -126,15 +187,10 @@ def _hidden_backward(
         *_dense(*parameters),
         *_pixels(*grads[:2]),
         *grads[2:],
-        workspace=lambda: cuda_kernels.patchwise_hidden_workspace(
-            *phi.shape,
-            weight_channels=grad.shape[1],
-            kernel_size=kernel_size,
-        ),
-        workspace_dtype=grad.dtype,
         kernel_size=kernel_size,
+        **options,
     )
-    return grads
+    return (*(image.to(dtype) for image in grads[:2]), *grads[2:])
 
 
 def _core_backward(
@@ -144,6 +200,18 @@ def _core_backward(
     weight: torch.Tensor,
     bias: torch.Tensor,
 ) -> tuple[torch.Tensor, ...]:
+    dtype = value.dtype
+    options = _tensor_cores("core_backward", value, *weight.shape[:2])
+    if options is None:
+        grad, value = _as_taken(grad, value)
+        options = {
+            "workspace": lambda: cuda_kernels.patchwise_core_workspace(
+                *value.shape,
+                weight_channels=weight.shape[0],
+                kernel_size=weight.shape[1],
+            ),
+            "workspace_dtype": hidden.dtype,
+        }
     grads = _fake_backward(grad, hidden, value, weight, bias)
     run_fused(
         cuda_kernels.patchwise_core_backward,
@@ -153,14 +221,9 @@ def _core_backward(
         *_dense(weight, bias),
         *_pixels(*grads[:2]),
         *grads[2:],
-        workspace=lambda: cuda_kernels.patchwise_core_workspace(
-            *value.shape,
-            weight_channels=weight.shape[0],
-            kernel_size=weight.shape[1],
-        ),
-        workspace_dtype=grad.dtype,
+        **options,
     )
-    return grads
+    return (grads[0], grads[1].to(dtype), *grads[2:])
 
 
 def _save_inputs(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:

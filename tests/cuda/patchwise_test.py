@@ -118,16 +118,43 @@ def test_float32_agrees_with_float64(case):
             assert error.abs().max() <= _ROUNDED, name
 
 
-@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-def test_half_types_are_computed_in_float32(dtype):
-    block, x = make_block(_SMALL, torch.float32)
-    block.eval()
-    inputs = [c(x).to(dtype) for c in (block.conv1, block.conv2, block.conv3)]
-    got = patchwise_attention(*inputs, block.conv_w, block.kernel_size)
-    expected = patchwise_attention(
-        *(t.float() for t in inputs), block.conv_w, block.kernel_size
+# Of the largest value: what tensor cores multiply has 8 or 11 bits.
+_FACTORS = {
+    torch.bfloat16: 2**-6,
+    torch.float16: 2**-9,
+    torch.float32: 2**-9,  # as TF32
+}
+
+
+@pytest.mark.parametrize("case", _CASES, ids=str)
+@pytest.mark.parametrize("dtype", _FACTORS, ids=str)
+def test_tensor_cores_agree_with_float64(case, dtype, monkeypatch):
+    monkeypatch.setattr(torch.backends.cuda.matmul, "allow_tf32", True)
+    hidden, core = operands(case)
+    images = {"hidden": (1, 2), "core": (0, 2)}
+    for name, group in (("hidden", hidden), ("core", core)):
+        for index in images[name]:
+            group[index] = group[index].to(dtype)
+    got = both_operators(hidden, core, case[1])
+    again = both_operators(hidden, core, case[1])
+    assert all(map(torch.equal, got, again))
+    exact = both_operators(
+        *([t.double() for t in group] for group in (hidden, core)), case[1]
     )
-    assert torch.equal(got, expected.to(dtype))
+    for result, expected in zip(got, exact, strict=True):
+        error = (result.double() - expected).abs().max()
+        assert error <= _FACTORS[dtype] * (1 + expected.abs().max())
+
+
+def test_float32_is_no_tf32_unless_allowed():
+    hidden, core = operands(_CASES[1])
+    got = both_operators(hidden, core, 7)
+    exact = both_operators(
+        *([t.double() for t in group] for group in (hidden, core)), 7
+    )
+    for result, expected in zip(got, exact, strict=True):
+        error = (result.double() - expected).abs().max()
+        assert error <= _ROUNDED * (1 + expected.abs().max())
 
 
 def test_autocast():

@@ -33,6 +33,7 @@ FIRST_OUTPUT = {
     "patchwise_hidden_backward": "grad_phi",
     "patchwise_core_forward": "output",
     "patchwise_core_backward": "grad_hidden",
+    "patchwise_tensor_workspace": "",
     "channel_moments": "mean",
     "norm_relu_forward": "output",
     "norm_relu_sums": "sum",

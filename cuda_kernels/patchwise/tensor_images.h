@@ -1,0 +1,174 @@
+// Which pixels a tile's pixels are shown to, for the tensor-core kernels that
+// gather gradients. For .cu files only.
+//
+// A pixel and its mirror images are positions of the mirrored plane; tap t
+// shows position v to the pixel v - (offset of t). So a kernel goes through the
+// taps, and for each through the images that a tile's rows and columns have,
+// most often the pixels themselves alone, and finds the pixel that is shown
+// them in a halo of what it gathers. That halo has a row and a column of zeros
+// more, for the many that are shown nowhere.
+#ifndef CUDA_KERNELS_PATCHWISE_TENSOR_IMAGES_H_
+#define CUDA_KERNELS_PATCHWISE_TENSOR_IMAGES_H_
+
+#include "cuda_kernels/patchwise/tensor_tile.h"
+
+namespace san::patchwise {
+namespace {
+
+// Calls f(v) for each position that shows pixel `at` of an axis within the
+// reach of its pixels, the pixel itself first.
+template <typename F>
+SAN_HOST_DEVICE void for_each_image(const Axis& axis, int64_t at, F f) {
+  f(at);
+  const int64_t half = axis.taps / 2, end = axis.size + half;
+  if (at > half && at < axis.size - 1 - half) return;
+  const int64_t period = axis.period();
+  for (int sign = 1; sign >= -1; sign -= 2) {
+    int64_t v = sign * at;
+    while (v - period >= -half) v -= period;
+    for (; v < end; v += period)
+      if (v != at && v >= -half) f(v);
+    if (at == 0 || at == axis.size - 1) return;  // its own mirror image
+  }
+}
+
+// The most images that a pixel of an axis has.
+struct ImageCount {
+  int* count;
+  SAN_HOST_DEVICE void operator()(int64_t) const { ++*count; }
+};
+inline int most_images(const Axis& axis) {
+  int most = 1;
+  for (int64_t at = 0; at < std::min(axis.size, axis.taps); ++at) {
+    int count = 0;
+    for_each_image(axis, at, ImageCount{&count});
+    most = std::max(most, count);
+  }
+  return most;
+}
+
+// Of one axis of a tile: at[(image * k + tap) * kSide + i] is the row, or the
+// column, of the halo that image `image` of the tile's i-th is shown to by a
+// tap; that of zeros where there is none. used[tap] has a bit for each image
+// that any is shown.
+struct ImageAxis {
+  int *at, *used;
+  int k, images;
+
+  SAN_HOST_DEVICE ImageAxis(const Axis& axis, int images, Arena& arena)
+      : at(arena.take<int>(images * static_cast<int>(axis.taps) * kSide)),
+        used(arena.take<int>(axis.taps)),
+        k(static_cast<int>(axis.taps)),
+        images(images) {}
+
+  // `step` is between rows, or columns, of the halo; thread by thread from
+  // `thread` on. A barrier has to follow.
+  __device__ void find(const Axis& axis, int first, int count, int step,
+                       int thread) const {
+    if (thread < 0 || thread >= k) return;
+    const int none = kSide + k - 1;
+    int bits = 0;
+    for (int i = 0; i < kSide; ++i) {
+      int image = 0;
+      const auto add = [&](int shown_to) {
+        const bool any = shown_to >= 0 && shown_to < none;
+        at[(image * k + thread) * kSide + i] = (any ? shown_to : none) * step;
+        if (any) bits |= 1 << image;
+        ++image;
+      };
+      // Position v is that of the tap for pixel v + half - tap, and the halo
+      // begins `half` before the tile.
+      if (i < count)
+        for_each_image(axis, first + i, [&](int64_t v) {
+          const int64_t pixel = v + k / 2 - thread;
+          add(pixel < 0 || pixel >= axis.size
+                  ? none
+                  : static_cast<int>(pixel - first + k / 2));
+        });
+      while (image < images) add(none);
+    }
+    used[thread] = bits;
+  }
+};
+
+struct Images {
+  ImageAxis rows, columns;
+
+  SAN_HOST_DEVICE Images(const Window& window, int row_images,
+                         int column_images, Arena& arena)
+      : rows(window.rows, row_images, arena),
+        columns(window.columns, column_images, arena) {}
+
+  // Offsets in a halo whose pixels are `pitch` elements apart.
+  __device__ void find(const Layout& layout, const Tile& tile,
+                       int pitch) const {
+    const int thread = static_cast<int>(threadIdx.x);
+    const int side = layout.stride + 1;
+    rows.find(layout.window.rows, tile.y, tile.height, side * pitch, thread);
+    columns.find(layout.window.columns, tile.x, tile.width, pitch,
+                 static_cast<int>(blockDim.x) - 1 - thread);
+  }
+
+  // Calls f(rows, columns) with the offsets of the tile's rows and columns, for
+  // each combination of images that a tap may show; of the pixels `alone`.
+  template <typename F>
+  __device__ void for_each(int kh, int kw, bool alone, F f) const {
+    const int used_rows = alone ? 1 : rows.used[kh];
+    const int used_columns = alone ? 1 : columns.used[kw];
+#pragma unroll 1
+    for (int y = 0; y < rows.images; ++y) {
+      if (!(used_rows >> y & 1)) continue;
+#pragma unroll 1
+      for (int x = 0; x < columns.images; ++x)
+        if (used_columns >> x & 1)
+          f(rows.at + (y * rows.k + kh) * kSide,
+            columns.at + (x * columns.k + kw) * kSide);
+    }
+  }
+};
+
+// The pixel of the batch that is (row, column) from the tile's first; -1 where
+// there is none.
+__device__ inline int64_t reader_at(const Layout& layout, const Tile& tile,
+                                    int row, int column) {
+  const int64_t y = int64_t{tile.y} + row, x = int64_t{tile.x} + column;
+  const Window& window = layout.window;
+  if (y < 0 || x < 0 || y >= window.rows.size || x >= window.columns.size)
+    return -1;
+  return tile.image * window.pixels() + y * window.columns.size + x;
+}
+
+// Four elements as products take them.
+template <typename T>
+struct alignas(4 * sizeof(T)) FourOf {
+  T at[4];
+};
+
+// Copies `valid` channels of an image, whose pixels have `all`, around a tile,
+// as products have them; zeros up to `channels`, a multiple of four, outside of
+// the image, and in one row and one column more.
+template <typename T>
+__device__ void stage_around(const Layout& layout, const Tile& tile,
+                             const float* image, int all, int valid,
+                             int channels, T* to, int pitch) {
+  const int side = layout.stride + 1, half = layout.k() / 2;
+  const int fours = channels / 4;
+  for (int i = threadIdx.x; i < side * side * fours; i += blockDim.x) {
+    const int pixel = i / fours, first = i % fours * 4;
+    const int row = pixel / side, column = pixel % side;
+    const int64_t at = reader_at(layout, tile, row - half, column - half);
+    const bool inside = row < side - 1 && column < side - 1 && at >= 0;
+    const float* const from = image + (inside ? at * all : 0);
+    FourOf<T> four;
+#pragma unroll
+    for (int j = 0; j < 4; ++j)
+      four.at[j] =
+          as_factor<T>(inside && first + j < valid ? from[first + j] : 0);
+    *reinterpret_cast<FourOf<T>*>(to + pixel * pitch + first) = four;
+  }
+}
+
+}  // namespace
+}  // namespace san::patchwise
+
+#endif  // CUDA_KERNELS_PATCHWISE_TENSOR_IMAGES_H_
