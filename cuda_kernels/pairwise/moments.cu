@@ -16,6 +16,7 @@
 #include "cuda_kernels/pairwise/gradient.h"
 #include "cuda_kernels/pairwise/outer.h"
 #include "cuda_kernels/pairwise/sums.h"
+#include "cuda_kernels/pairwise/tensor.h"
 
 namespace san::pairwise {
 namespace {
@@ -201,6 +202,7 @@ void moments_backward(const PairwiseMomentsBackward& task, const Parts& parts,
 }  // namespace
 
 void run_on_cuda(const PairwiseMoments& task, void* workspace, void* stream) {
+  if (run_on_tensor_cores(task, workspace, stream)) return;
   const Parts parts(task, workspace);
   if (parts.count > 0)
     with_scalar_type(task.type, [&](auto zero) {
@@ -216,6 +218,7 @@ void run_on_cuda(const PairwiseMoments& task, void* workspace, void* stream) {
 
 void run_on_cuda(const PairwiseMomentsBackward& task, void* workspace,
                  void* stream) {
+  if (run_on_tensor_cores(task, workspace, stream)) return;
   const Parts parts(task, workspace);
   if (parts.count > 0)
     with_scalar_type(task.type, [&](auto zero) {

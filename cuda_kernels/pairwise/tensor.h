@@ -1,9 +1,10 @@
 // The fused pairwise attention on tensor cores: what run_on_cuda tries first.
 //
-// There are kernels for half types and, forward, where TF32 is allowed, for
-// float32; for R = 2 G, M = 8 G and G of 2, 8, 16, 32 or, forward, 64; for
-// images of more than half a footprint, addresses on boundaries of 16 bytes,
-// and blocks that may have the shared memory of a tile (tensor_tile.h).
+// There are kernels for half types and, of the forward, where TF32 is allowed,
+// for float32; for R = 2 G, M = 8 G and G of 2, 8, 16, 32 or, but for the
+// backward of the attention, 64; for images of more than half a footprint,
+// addresses on boundaries of 16 bytes, and blocks that may have the shared
+// memory of a tile (tensor_tile.h).
 #ifndef CUDA_KERNELS_PAIRWISE_TENSOR_H_
 #define CUDA_KERNELS_PAIRWISE_TENSOR_H_
 
@@ -14,6 +15,10 @@ namespace san::pairwise {
 // Launches the task if there is a kernel for it; returns whether there is.
 bool run_on_tensor_cores(const PairwiseForward& task, void* stream);
 bool run_on_tensor_cores(const PairwiseBackward& task, void* workspace,
+                         void* stream);
+bool run_on_tensor_cores(const PairwiseMoments& task, void* workspace,
+                         void* stream);
+bool run_on_tensor_cores(const PairwiseMomentsBackward& task, void* workspace,
                          void* stream);
 
 }  // namespace san::pairwise

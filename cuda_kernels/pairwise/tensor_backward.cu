@@ -62,69 +62,29 @@ struct MappingSums {
   // own gradient of the hidden layer.
   __device__ void add(const Lane<S>& lane, const Told<S>& told, float* table) {
     warp_sync();
-    const Left<T> grad = told.grad_hidden.transposed(lane, lane.warp);
-    const float one = lane.group == 0 ? 1 : 0;
-    const Right<T> ones = right_of<T>([&](int) { return one; });
-    float pixels[4] = {};
-    multiply<T>(pixels, grad, ones);
-#pragma unroll
-    for (int row = 0; row < 2; ++row) {
-      const int channel = kChannels * lane.warp + lane.group + 8 * row;
-      if (lane.member == 0 && lane.has(channel))
-        table[channel] += pixels[2 * row];
-    }
-    const Left<T> hidden = told.hidden.transposed(lane, lane.warp);
+    const Left<T> grad = told.grad_hidden.transposed(lane, 0, lane.warp);
+    add_to_table(lane, grad, table);
+    const Left<T> hidden = told.hidden.transposed(lane, 0, lane.warp);
 #pragma unroll
     for (int step = 0; step < S::kSteps; ++step) {
-      const Left<T> a = told.relation.transposed(lane, step);
+      const Left<T> a = told.relation.transposed(lane, 0, step);
 #pragma unroll
       for (int n = 0; n < 2; ++n)
         multiply<T>(w1[2 * step + n], grad, columns_of<T>(a, n));
     }
 #pragma unroll
     for (int step = 0; step < Told<S>::kHalves; ++step) {
-      const Left<T> logits = told.grad_logits.transposed(lane, step);
+      const Left<T> logits = told.grad_logits.transposed(lane, 0, step);
 #pragma unroll
       for (int n = 0; n < 2 && 2 * step + n < S::kWarps; ++n)
         multiply<T>(w2[2 * step + n], hidden, columns_of<T>(logits, n));
     }
   }
 
-  // Writes the block's part, the teams one after the other.
+  template <typename Add>
   __device__ void write(const Lane<S>& lane, const PairwisePart& at,
-                        double* part) {
-#pragma unroll
-    for (int n = 0; n < 2; ++n)
-#pragma unroll
-      for (int i = 0; i < 2; ++i)
-#pragma unroll
-        for (int bits = 4; bits < 32; bits *= 2) {
-          scale[n][i] += shuffle_xor(scale[n][i], bits);
-          shift[n][i] += shuffle_xor(shift[n][i], bits);
-        }
-    for (int team = 0; team < S::kTeams; ++team) {
-      if (team == lane.team) write_team(lane, at, part, team == 0);
-      __syncthreads();
-    }
-  }
-
-  float w1[2 * S::kSteps][4], w2[S::kWarps][4];  // that of w2 transposed
-  float scale[2][2], shift[2][2];
-
- private:
-  __device__ void write_team(const Lane<S>& lane, const PairwisePart& at,
-                             double* part, bool first) const {
-    const auto add = [&](int64_t to, float sum) {
-      part[to] = first ? sum : part[to] + sum;
-    };
-#pragma unroll
-    for (int n = 0; n < 2; ++n)
-#pragma unroll
-      for (int i = 0; i < 2; ++i)
-        if (lane.group == 0 && lane.has(lane.channel(n))) {
-          add(at.first + lane.channel(n) + i, scale[n][i]);
-          add(at.second + lane.channel(n) + i, shift[n][i]);
-        }
+                        Add add) const {
+    vectors.write(lane, at, add);
 #pragma unroll
     for (int i = 0; i < 4; ++i) {
       const int row = kChannels * lane.warp + lane.group + i / 2 * 8;
@@ -141,6 +101,9 @@ struct MappingSums {
       }
     }
   }
+
+  VectorSums<S> vectors;
+  float w1[2 * S::kSteps][4], w2[S::kWarps][4];  // that of w2 transposed
 };
 
 // The tile's pixels: the gradient of phi, and sums for the mapping's.
@@ -225,19 +188,7 @@ __device__ void visit_p(const BackwardProblem<S>& problem, const Lane<S>& lane,
       }
   }
   write_relation(lane, relation, pixels, total, problem.grad_features);
-#pragma unroll
-  for (int n = 0; n < 2; ++n)
-#pragma unroll
-    for (int row = 0; row < 2; ++row) {
-      Two<T> phi = {0, 0};
-      if (pixels[row] >= 0 && lane.has(lane.channel(n)))
-        phi = two<T>(problem.features + pixels[row] * S::F + lane.channel(n));
-      const int i = 2 * row;
-      sums.scale[n][0] += phi.first * total[n][i] - with_psi[n][i];
-      sums.scale[n][1] += phi.second * total[n][i + 1] - with_psi[n][i + 1];
-      sums.shift[n][0] += total[n][i];
-      sums.shift[n][1] += total[n][i + 1];
-    }
+  sums.vectors.add(lane, problem.features, pixels, total, with_psi);
 }
 
 template <typename S>
@@ -265,13 +216,9 @@ __global__ void __launch_bounds__(S::kThreads, 2)
   }
   const PairwisePart& at = problem.parts.at;
   double* part = problem.parts.part(blockIdx.x);
-  sums.write(lane, at, part);
-  for (int i = threadIdx.x; i < table; i += S::kThreads) {
-    float sum = 0;
-    for (int team = 0; team < S::kTeams; ++team)
-      sum += memory.table[team * table + i];
-    part[at.table + i] = sum;
-  }
+  sums.vectors.join();
+  write_in_turn(lane, part, [&](auto add) { sums.write(lane, at, add); });
+  write_table<S>(memory.table, table, part + at.table);
 }
 
 // ---- Blocks that own q.
@@ -415,8 +362,7 @@ bool backward(const PairwiseBackward& task, void* workspace, void* stream) {
     if (!on_boundary(data)) return false;
   if (!has_tiles<S, MemoryOfP<S>>(shape) || !has_tiles<S, MemoryOfQ<S>>(shape))
     return false;
-  const Tiling tiling(shape, S::kLines);
-  const int64_t tiles = shape.batch * tiling.across * tiling.down;
+  const int64_t tiles = tiles_of<S>(shape);
   Parts parts(TensorBackward{shape}, workspace);
   parts.count = std::min(parts.count, tiles);
   const BackwardProblem<S> problem = {
@@ -434,14 +380,14 @@ bool backward(const PairwiseBackward& task, void* workspace, void* stream) {
                                    parts.count, stream);
   launch_on_tiles<S, MemoryOfQ<S>>(&attend_backward_q<S>, problem, shape, 0,
                                    stream);
-  add_parts(
-      parts,
-      {{parts.at.first, 1, S::R, false, false, task.grad_scale},
-       {parts.at.second, 1, S::R, false, false, task.grad_shift},
-       {parts.at.table, tiling.taps(), S::R, false, false, task.grad_table},
-       {parts.at.w1, S::R, S::R, false, false, task.grad_w1},
-       {parts.at.w2, S::G, S::R, false, false, task.grad_w2}},
-      ScalarType::kFloat32, stream);
+  add_parts(parts,
+            {{parts.at.first, 1, S::R, false, false, task.grad_scale},
+             {parts.at.second, 1, S::R, false, false, task.grad_shift},
+             {parts.at.table, static_cast<int>(shape.taps()), S::R, false,
+              false, task.grad_table},
+             {parts.at.w1, S::R, S::R, false, false, task.grad_w1},
+             {parts.at.w2, S::G, S::R, false, false, task.grad_w2}},
+            ScalarType::kFloat32, stream);
   return true;
 }
 

@@ -16,20 +16,21 @@ namespace san::pairwise {
 namespace {
 
 // Tiles of 16 pairs by 16 channels, of half types, which the warps of a team
-// fill. A warp alone keeps its own in registers, too.
-template <typename S, int kTiles>
+// fill; kStages in turn. A warp alone keeps its own, the newest, in registers,
+// too.
+template <typename S, int kTiles, int kStages = 1>
 class Sheets {
  public:
   using T = typename S::T;
 
   SAN_HOST_DEVICE explicit Sheets(Carver& memory)
-      : shared_(memory.take<T>(S::kTeams * kTiles * kTile)) {}
+      : shared_(memory.take<T>(S::kTeams * kStages * kTiles * kTile)) {}
 
   // The warp's 16 channels.
-  __device__ void put(const Lane<S>& lane, int, const Left<T>& left) {
+  __device__ void put(const Lane<S>& lane, int stage, const Left<T>& left) {
 #pragma unroll
     for (int i = 0; i < 4; ++i)
-      store(lane, lane.warp, i % 2, i / 2, left.words[i]);
+      store(lane, stage * kTiles + lane.warp, i % 2, i / 2, left.words[i]);
     own_ = left;
   }
 
@@ -44,23 +45,24 @@ class Sheets {
     }
   }
 
-  // A tile as a left factor; the stage is the only one.
-  __device__ Left<T> get(const Lane<S>& lane, int, int tile) const {
+  // A tile as a left factor.
+  __device__ Left<T> get(const Lane<S>& lane, int stage, int tile) const {
     if constexpr (S::kWarps == 1) return own_;
     Left<T> left;
     const int row = 4 * lane.group + lane.member;
-    load_matrices(left.words,
-                  at(lane, tile) + row % 16 * kPitch + row / 16 * 8);
+    load_matrices(left.words, at(lane, stage * kTiles + tile) +
+                                  row % 16 * kPitch + row / 16 * 8);
     return left;
   }
 
   // Its transpose, likewise: 16 channels by 16 pairs.
-  __device__ Left<T> transposed(const Lane<S>& lane, int tile) const {
+  __device__ Left<T> transposed(const Lane<S>& lane, int stage,
+                                int tile) const {
     Left<T> left;
     const int row = 4 * lane.group + lane.member;
-    load_transposed(
-        left.words,
-        at(lane, tile) + (row % 8 + row / 16 * 8) * kPitch + row / 8 % 2 * 8);
+    load_transposed(left.words, at(lane, stage * kTiles + tile) +
+                                    (row % 8 + row / 16 * 8) * kPitch +
+                                    row / 8 % 2 * 8);
     return left;
   }
 
@@ -69,7 +71,7 @@ class Sheets {
   static constexpr int kPitch = 24, kTile = 16 * kPitch;
 
   __device__ T* at(const Lane<S>& lane, int tile) const {
-    return shared_ + (lane.team * kTiles + tile) * kTile;
+    return shared_ + (lane.team * kStages * kTiles + tile) * kTile;
   }
   __device__ void store(const Lane<S>& lane, int tile, int rows, int columns,
                         uint32_t word) const {
@@ -236,6 +238,115 @@ __device__ void write_relation(const Lane<S>& lane,
                       lane.channel(n),
                   -relation.factor[n][0] * sums[n][2 * row],
                   -relation.factor[n][1] * sums[n][2 * row + 1]);
+  }
+}
+
+// No gradient of the pixels' beta.
+template <typename S>
+__device__ void write_no_values(const Lane<S>& lane, const int64_t (&pixels)[2],
+                                typename S::T* to) {
+#pragma unroll
+  for (int row = 0; row < 2; ++row) {
+    if (pixels[row] < 0) continue;
+#pragma unroll
+    for (int j = 0; j < S::kOwn; ++j)
+      store_two(to + pixels[row] * S::F + 2 * S::R + lane.value(j), 0, 0);
+  }
+}
+
+// A lane's sums of the gradients of scale and shift, over all tiles.
+template <typename S>
+struct VectorSums {
+  using T = typename S::T;
+
+  // Adds those of two pixels p, from their sums of the gradient of the relation
+  // and of that times psi.
+  __device__ void add(const Lane<S>& lane, const T* features,
+                      const int64_t (&pixels)[2], const Share& sums,
+                      const Share& with_psi) {
+#pragma unroll
+    for (int n = 0; n < 2; ++n)
+#pragma unroll
+      for (int row = 0; row < 2; ++row) {
+        Two<T> phi = {0, 0};
+        if (pixels[row] >= 0 && lane.has(lane.channel(n)))
+          phi = two<T>(features + pixels[row] * S::F + lane.channel(n));
+        const int i = 2 * row;
+        scale[n][0] += phi.first * sums[n][i] - with_psi[n][i];
+        scale[n][1] += phi.second * sums[n][i + 1] - with_psi[n][i + 1];
+        shift[n][0] += sums[n][i];
+        shift[n][1] += sums[n][i + 1];
+      }
+  }
+
+  // Joins what the lanes have of a channel, in the first of them.
+  __device__ void join() {
+#pragma unroll
+    for (int n = 0; n < 2; ++n)
+#pragma unroll
+      for (int i = 0; i < 2; ++i)
+#pragma unroll
+        for (int bits = 4; bits < 32; bits *= 2) {
+          scale[n][i] += shuffle_xor(scale[n][i], bits);
+          shift[n][i] += shuffle_xor(shift[n][i], bits);
+        }
+  }
+
+  template <typename Add>
+  __device__ void write(const Lane<S>& lane, const PairwisePart& at,
+                        Add add) const {
+    if (lane.group > 0) return;
+#pragma unroll
+    for (int n = 0; n < 2; ++n)
+#pragma unroll
+      for (int i = 0; i < 2; ++i)
+        if (lane.has(lane.channel(n))) {
+          add(at.first + lane.channel(n) + i, scale[n][i]);
+          add(at.second + lane.channel(n) + i, shift[n][i]);
+        }
+  }
+
+  float scale[2][2], shift[2][2];
+};
+
+// table [R] += the sum over the pairs of a transposed tile, of the warp's own
+// channels.
+template <typename S>
+__device__ void add_to_table(const Lane<S>& lane,
+                             const Left<typename S::T>& transposed,
+                             float* table) {
+  using T = typename S::T;
+  const float one = lane.group == 0 ? 1 : 0;
+  float sums[4] = {};
+  multiply<T>(sums, transposed, right_of<T>([&](int) { return one; }));
+#pragma unroll
+  for (int row = 0; row < 2; ++row) {
+    const int channel = kChannels * lane.warp + lane.group + 8 * row;
+    if (lane.member == 0 && lane.has(channel)) table[channel] += sums[2 * row];
+  }
+}
+
+// Calls write(add) by one team after the other, where add(i, sum) adds to
+// element i of a part.
+template <typename S, typename Write>
+__device__ void write_in_turn(const Lane<S>& lane, double* part, Write write) {
+  for (int team = 0; team < S::kTeams; ++team) {
+    if (team == lane.team)
+      write([&](int64_t i, float sum) {
+        part[i] = team == 0 ? sum : part[i] + sum;
+      });
+    __syncthreads();
+  }
+}
+
+// part [K, R] = the sum of the teams' tables, after a barrier.
+template <typename S>
+__device__ void write_table(const float* tables, int elements, double* part) {
+  for (int i = threadIdx.x; i < elements; i += S::kThreads) {
+    float sum = 0;
+    for (int team = 0; team < S::kTeams; ++team)
+      sum += tables[team * elements + i];
+    part[i] = sum;
   }
 }
 

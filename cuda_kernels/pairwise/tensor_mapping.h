@@ -108,23 +108,30 @@ struct Weights {
   using T = typename S::T;
 
   __device__ void load(const Lane<S>& lane, const Mapping& mapping) {
+    load_w1(lane, mapping);
 #pragma unroll
     for (int step = 0; step < S::kSteps; ++step) {
+      const int row = (8 * lane.warp + lane.group) % S::G;
       const int from = kChannels * step;
+      w2[step] = right_of<T>([&](int i) {
+        return lane.has(from + i) ? mapping.w2[row * S::R + from + i] : 0.0f;
+      });
+    }
+  }
+
+  __device__ void load_w1(const Lane<S>& lane, const Mapping& mapping) {
+#pragma unroll
+    for (int step = 0; step < S::kSteps; ++step)
 #pragma unroll
       for (int n = 0; n < 2; ++n) {
         const int row = kChannels * lane.warp + 8 * n + lane.group;
+        const int from = kChannels * step;
         w1[step][n] = right_of<T>([&](int i) {
           return lane.has(row) && lane.has(from + i)
                      ? mapping.w1[row * S::R + from + i]
                      : 0.0f;
         });
       }
-      const int row = (8 * lane.warp + lane.group) % S::G;
-      w2[step] = right_of<T>([&](int i) {
-        return lane.has(from + i) ? mapping.w2[row * S::R + from + i] : 0.0f;
-      });
-    }
   }
 
   // hidden += w1 a, of the relation that the team has put.

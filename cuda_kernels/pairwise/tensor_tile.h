@@ -298,16 +298,21 @@ bool has_tiles(const PairwiseShape& s) {
          shared_bytes_of<Memory>(t) <= most_shared_bytes();
 }
 
+template <typename S>
+int64_t tiles_of(const PairwiseShape& s) {
+  const Tiling t(s, S::kLines);
+  return s.batch * t.across * t.down;
+}
+
 // Launches a kernel on the tiles of a shape: by a block for each of `parts`, or
 // else one for each tile.
 template <typename S, typename Memory, typename Problem>
 void launch_on_tiles(void (*kernel)(Problem), Problem problem,
                      const PairwiseShape& s, int64_t parts, void* stream) {
   problem.tiling = Tiling(s, S::kLines);
-  const int64_t tiles = s.batch * problem.tiling.across * problem.tiling.down;
   launch(kernel,
-         {static_cast<unsigned>(parts > 0 ? parts : tiles), S::kThreads,
-          shared_bytes_of<Memory>(problem.tiling)},
+         {static_cast<unsigned>(parts > 0 ? parts : tiles_of<S>(s)),
+          S::kThreads, shared_bytes_of<Memory>(problem.tiling)},
          stream, problem);
 }
 

@@ -87,6 +87,15 @@ inline PairwisePart part_of(const TensorBackward& task) {
   return {0, R, table, w1, w2, w2 + task.shape.weight_channels * R};
 }
 
+// The moments there, likewise.
+struct TensorMoments {
+  PairwiseShape shape;
+};
+inline PairwisePart part_of(const TensorMoments& task) {
+  const int64_t R = task.shape.relation_channels, w1 = task.shape.taps() * R;
+  return {0, 0, 0, w1, w1 + R * R, w1 + R * R};
+}
+
 // How many parts: as many as the multiprocessors of an H200, up to eight times,
 // so that all end together, in at most 64 MiB or so; and no more than there is
 // work for.
@@ -128,16 +137,25 @@ int64_t workspace_elements(const Task& task) {
   const PairwisePart part = part_of(task);
   return num_parts(task.shape, part) * part.elements;
 }
-template <>
-inline int64_t workspace_elements(const PairwiseBackward& task) {
-  const int64_t products = product_elements(task.shape);
+// Of the larger of two kinds of parts.
+template <typename Task, typename Other>
+int64_t most_part_elements(const Task& task, const Other& other) {
   const auto elements_of = [&](const PairwisePart& part) {
     return num_parts(task.shape, part) * part.elements;
   };
-  const int64_t parts = elements_of(part_of(task));
-  const int64_t tensor = elements_of(part_of(TensorBackward{task.shape}));
-  return (parts > tensor ? parts : tensor) +
+  const int64_t one = elements_of(part_of(task));
+  const int64_t another = elements_of(part_of(other));
+  return one > another ? one : another;
+}
+template <>
+inline int64_t workspace_elements(const PairwiseBackward& task) {
+  const int64_t products = product_elements(task.shape);
+  return most_part_elements(task, TensorBackward{task.shape}) +
          (task.type == ScalarType::kFloat64 ? products : (products + 1) / 2);
+}
+template <>
+inline int64_t workspace_elements(const PairwiseMoments& task) {
+  return most_part_elements(task, TensorMoments{task.shape});
 }
 
 }  // namespace san::pairwise

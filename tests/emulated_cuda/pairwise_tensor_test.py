@@ -326,3 +326,79 @@ def assert_gradients_close(inputs, image, tolerance):
         largest = wanted[name].abs().max().item()
         off = (found[name].double() - wanted[name]).abs().max().item()
         assert off <= tolerance * largest, (name, off, largest)
+
+
+# ---- The moments of the relation, and their gradient, of whole numbers.
+
+
+def memory_of(op, features, relation, image):
+    elements = kernels.pairwise_workspace(
+        f"pairwise_{op}", features, relation, 1, kernel_size=image[3]
+    )
+    return torch.full((1, 1, 1, elements), torch.nan).double()
+
+
+@pytest.mark.parametrize("dtype", GRADIENTS, ids=str)
+@pytest.mark.parametrize("image", IMAGES, ids=str)
+@of_groups
+def test_moments_of_whole_numbers_are_exact(groups, image, dtype):
+    features, scale, shift, table, w1, _ = whole_numbers(groups, image, dtype)
+    centre = shift.roll(1).contiguous()
+    found, wanted = (
+        [torch.full(x.shape, torch.nan).double() for x in (table, w1)]
+        for _ in range(2)
+    )
+    kernels.pairwise_moments(
+        *(features, scale, shift, centre, *found),
+        kernel_size=image[3],
+        workspace=memory_of("moments", features, 2 * groups, image),
+    )
+    inputs = (x.double() for x in (features, scale, shift, centre))
+    cuda_kernels.pairwise_moments(*inputs, *wanted, kernel_size=image[3])
+    assert all(map(torch.equal, found, wanted))
+
+
+@pytest.mark.parametrize("dtype", GRADIENTS, ids=str)
+@pytest.mark.parametrize("image", IMAGES, ids=str)
+@of_groups
+def test_gradients_of_moments_of_whole_numbers(groups, image, dtype):
+    features, scale, shift, table, w1, _ = whole_numbers(groups, image, dtype)
+    inputs = [table, w1 + w1.transpose(2, 3), features, scale, shift]
+    found = [torch.full_like(x, torch.nan) for x in inputs[2:]]
+    kernels.pairwise_moments_backward(
+        *(*inputs, *found),
+        kernel_size=image[3],
+        workspace=memory_of("moments_backward", features, 2 * groups, image),
+    )
+    exact = [x.double() for x in inputs]
+    wanted = [torch.full_like(x, torch.nan) for x in exact[2:]]
+    cuda_kernels.pairwise_moments_backward(
+        *exact, *wanted, kernel_size=image[3]
+    )
+    assert torch.equal(found[0], wanted[0].to(dtype))
+    for sums, value in zip(found[1:], wanted[1:], strict=True):
+        torch.testing.assert_close(sums.double(), value, rtol=1e-6, atol=0)
+
+
+@pytest.mark.parametrize("groups", [2, 8])
+def test_moments_are_those_of_the_cpu(groups):
+    """Of numbers that are rounded, and more tiles than blocks."""
+    image = (12, 2, 2, 3)
+    features, scale, shift, table, w1, _ = inputs_of(
+        groups, image, torch.float16
+    )
+    found, wanted = (
+        [torch.full(x.shape, torch.nan).double() for x in (table, w1)]
+        for _ in range(2)
+    )
+    kernels.pairwise_moments(
+        *(features, scale, shift, shift, *found),
+        kernel_size=image[3],
+        workspace=memory_of("moments", features, 2 * groups, image),
+    )
+    inputs = (x.double() for x in (features, scale, shift, shift))
+    cuda_kernels.pairwise_moments(*inputs, *wanted, kernel_size=image[3])
+    assert not torch.equal(found[1], wanted[1])
+    for sums, value in zip(found, wanted, strict=True):
+        atol = 2e-3 * value.abs().max().item()
+        torch.testing.assert_close(sums, value, rtol=0, atol=atol)
