@@ -94,9 +94,8 @@ inline void four_rows(const From* from, int64_t from_stride, To* to,
   Vector<Accumulator<From>, L> v[4];
   unrolled<4>([&](auto i) { v[i] = load<L>(from + i * from_stride); });
   transpose(v);
-  unrolled<4>([&](auto i) {
-    store_fours<L>(to + i * to_stride, 4 * to_stride, v[i]);
-  });
+  unrolled<4>(
+      [&](auto i) { store_fours<L>(to + i * to_stride, 4 * to_stride, v[i]); });
 }
 
 // to[c * to_stride + r] = from[r * from_stride + c], r < rows, c < columns, if
