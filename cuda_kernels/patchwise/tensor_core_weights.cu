@@ -7,7 +7,7 @@
 // shared memory of its own.
 //
 // Who owns what. A warp: of 8 weight channels 8, 4 or 2 taps, [16, G] products
-// of each pair of taps in registers, through a chunk of the tiles. A block:
+// of each two taps in registers, through a chunk of the tiles. A block:
 // eight such warps. Blocks leave partial sums, which a second kernel adds in a
 // fixed order.
 //
@@ -78,7 +78,8 @@ __device__ Left<T> turn_over(const float (&gradients)[2][4], T* piece) {
   return left;
 }
 
-// hidden of 16 pixels and 8 channels each, in the order of turn_over.
+// hidden of 16 pixels and 8 channels each, in the order of turn_over; of one
+// product or two.
 template <int kTiles, typename T>
 __device__ void load_hidden(const T* hidden, int pitch,
                             Right<T> (&right)[kTiles]) {
@@ -87,13 +88,11 @@ __device__ void load_hidden(const T* hidden, int pitch,
     if constexpr (kTiles == 1) {
       load_transposed(right[0].words, from);
     } else {
-#pragma unroll
-      for (int tile = 0; tile < kTiles; tile += 2) {
-        uint32_t words[4];
-        load_transposed(words, from + (tile + lane() / 16) * kWide);
-        right[tile] = {words[0], words[1]};
-        right[tile + 1] = {words[2], words[3]};
-      }
+      static_assert(kTiles == 2);
+      uint32_t words[4];
+      load_transposed(words, from + lane() / 16 * kWide);
+      right[0] = {words[0], words[1]};
+      right[1] = {words[2], words[3]};
     }
   } else {
 #pragma unroll
@@ -140,7 +139,7 @@ __device__ float add_groups(float sum) {
 }
 
 template <int kTiles, typename T>
-__global__ void __launch_bounds__(kThreads, 2)
+__global__ void __launch_bounds__(kThreads, kIsHalf<T> ? 2 : 1)
     tensor_core_weights(CoreWeights<T> a) {
   constexpr int kPairs = CoreWeightPlan::pairs_of(kTiles);
   const Layout& layout = a.layout;
@@ -187,12 +186,17 @@ __global__ void __launch_bounds__(kThreads, 2)
           for (int i = 0; i < 4; ++i)
             bias[j][i] += gradients[0][i] + gradients[1][i];
           const Left<T> left = turn_over(gradients, piece);
-          Right<T> right[kTiles];
-          load_hidden(memory.hidden + rows * kHigh * memory.hidden_pitch,
-                      memory.hidden_pitch, right);
+          constexpr int kAtOnce = kTiles < 2 ? kTiles : 2;
 #pragma unroll
-          for (int tile = 0; tile < kTiles; ++tile)
-            multiply(sums[j][tile], left, right[tile]);
+          for (int tile = 0; tile < kTiles; tile += kAtOnce) {
+            Right<T> right[kAtOnce];
+            load_hidden(memory.hidden + rows * kHigh * memory.hidden_pitch +
+                            tile * kWide,
+                        memory.hidden_pitch, right);
+#pragma unroll
+            for (int i = 0; i < kAtOnce; ++i)
+              multiply(sums[j][tile + i], left, right[i]);
+          }
         }
       }
     }

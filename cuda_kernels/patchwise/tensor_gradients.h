@@ -51,6 +51,7 @@ __device__ void make_gradients(const Layout& layout, const int* taps, int q,
                                const bool (&exists)[2], float (&to)[2][4]) {
   const int K = layout.taps(), step = layout.stride * kValuePitch;
   correlate(from + taps[2 * q] * kValuePitch, step, grads, to, 0);
+  warp_sync();  // what both taps see at once would fill the registers
   if (2 * q + 1 < K)
     correlate(from + taps[2 * q + 1] * kValuePitch, step, grads, to, 2);
   else
@@ -86,7 +87,7 @@ struct CoreWeightPlan {
 
   // Pairs of taps whose products fill the registers.
   static SAN_HOST_DEVICE constexpr int pairs_of(int tiles) {
-    return tiles == 1 ? 4 : 8 / tiles;
+    return tiles == 1 ? 4 : tiles == 2 ? 2 : 1;
   }
 
   explicit CoreWeightPlan(const PatchwiseCoreForward& task)
