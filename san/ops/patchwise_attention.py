@@ -33,7 +33,8 @@ def patchwise_attention(
     """y_i = sum over the footprint of gamma(phi_i, psi around i)_j * value_j.
 
     The footprint is mirrored at the edges. Half types are computed in
-    float32. In training the batch normalisations of the mapping
+    float32; on CUDA the factors of products are rounded to them, where tensor
+    cores take the sizes. In training the batch normalisations of the mapping
     use and track the statistics of the batch.
 
     Args:

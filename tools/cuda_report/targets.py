@@ -63,13 +63,14 @@ def _time(
     passed: str,
     limit: float | None,
 ) -> Verdict:
-    (total,) = [
+    found = [
         total
         for total in totals
         if (total.group, total.type_name, total.passed, total.layer)
         == (group, type_name, passed, None)
     ]
-    most = total.eager_seconds if limit is None else limit
+    total = found[0] if found else None
+    most = total.eager_seconds if total and limit is None else limit
     assert most is not None
     than = (
         f"eager's {most * 1e3:.1f} ms"
@@ -77,7 +78,7 @@ def _time(
         else (f"{most * 1e3:.1f} ms")
     )
     target = f"{group}s of SAN10, {type_name}, {passed}: at most {than}"
-    if total.seconds is None:
+    if total is None or total.seconds is None:
         return Verdict(target, "not modelled", None)
     return Verdict(
         target, f"{total.seconds * 1e3:.2f} ms", total.seconds <= most
