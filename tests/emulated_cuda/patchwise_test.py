@@ -8,7 +8,8 @@ from tests.emulated_cuda import kernels
 
 # Batch, relation, weight and value channels, height, width, footprint: partial
 # tiles and several, images smaller than the footprint, more channels than a
-# block owns and fewer, footprints of several slabs.
+# block owns and fewer, footprints of several slabs, weight channels by four, two
+# and one.
 SHAPES = [
     (2, 4, 2, 16, 9, 11, 3),
     (1, 1, 3, 6, 1, 1, 5),
@@ -24,6 +25,10 @@ SHAPES = [
     (1, 1, 1, 2, 41, 5, 11),
     (1, 66, 2, 0, 2, 2, 3),
     (1, 2, 3, 9, 18, 9, 21),
+    (2, 9, 4, 32, 9, 10, 7),
+    (1, 2, 12, 36, 8, 3, 5),
+    (1, 1, 4, 40, 3, 9, 3),
+    (1, 1, 4, 4, 6, 5, 13),
 ]
 TOLERANCE = {"float32": 1e-5, "float64": 1e-13}
 
@@ -109,6 +114,25 @@ def test_equals_the_cpu(op, shape):
 @pytest.mark.parametrize("op", OPS)
 def test_equals_the_cpu_in_float32(op):
     check(op, SHAPES[0], "float32")
+    check(op, SHAPES[-4], "float32")
+
+
+@pytest.mark.parametrize("shape", [SHAPES[0], SHAPES[-4], SHAPES[-1]])
+def test_images_may_be_channels_of_one(shape):
+    """With the same bits; the other channels are neither used nor written."""
+    for op, images in (("hidden", (1, 2)), ("core", (2,))):
+        make, run = OPS[op]
+        arrays = make(shape, "float64")
+        expected = run(kernels, shape, *arrays)
+        sizes = [arrays[i].shape[3] for i in images]
+        wide = (*arrays[1].shape[:3], sum(sizes) + 3)
+        for i, size in zip(images, sizes, strict=True):
+            whole = np.full(wide, np.nan)
+            whole[..., 1 : 1 + size] = arrays[i]
+            arrays[i] = whole[..., 1 : 1 + size]
+        got = run(kernels, shape, *arrays)
+        for result, wanted in zip(got, expected, strict=True):
+            assert result.tobytes() == wanted.tobytes()
 
 
 # Where all taps show it, and where only some do.

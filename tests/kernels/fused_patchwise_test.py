@@ -245,6 +245,19 @@ def test_images_may_be_channels_of_one(instruction_set, shape):
         assert np.isnan(whole[..., [0, -2, -1]]).all()
 
 
+@pytest.mark.parametrize("shape", SHAPES)
+def test_half_types_are_computed_in_float32(instruction_set, shape):
+    """Images are rounded, once; the hidden layer and parameters are float32."""
+    for op, halves in (("hidden", (1, 2)), ("core", (0, 2))):
+        arrays = OPS[op][0](shape, "float32")
+        for i in halves:
+            arrays[i] = arrays[i].astype("float16")
+        expected = run(op, shape[-1], *(a.astype("float32") for a in arrays))
+        results = run(op, shape[-1], *arrays)
+        for got, wanted in zip(results, expected, strict=True):
+            np.testing.assert_array_equal(got, wanted.astype(got.dtype))
+
+
 @pytest.mark.parametrize("op", OPS)
 def test_no_images(op):
     arrays = OPS[op][0]((0, 4, 2, 16, 5, 7, 3))

@@ -65,6 +65,37 @@ def test_one_gradient_alone(name, inputs):
         assert torch.equal(grad, expected)
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize(
+    ("name", "inputs", "images"),
+    [
+        ("patchwise_hidden", hidden_inputs, 2),
+        ("patchwise_core", core_inputs, 1),
+    ],
+)
+def test_half_types_are_computed_in_float32(name, inputs, images, dtype):
+    """Images and their gradients are rounded, once."""
+    op = getattr(torch.ops.san, name)
+    last = 1 if name == "patchwise_core" else 0
+    tensors = [
+        t if isinstance(t, int) else t.detach().float() for t in inputs((9, 7))
+    ]
+    for i in range(last, last + images):
+        tensors[i] = tensors[i].to(dtype)
+
+    def results(tensors):
+        leaves = [t.requires_grad_() for t in tensors if not isinstance(t, int)]
+        output = op(*tensors)
+        seeds = torch.linspace(-1, 1, output.numel()).view_as(output)
+        return output, *torch.autograd.grad(
+            output, leaves, seeds.to(dtype).to(output.dtype)
+        )
+
+    exact = results([t if isinstance(t, int) else t.float() for t in tensors])
+    for got, wanted in zip(results(tensors), exact, strict=True):
+        assert torch.equal(got, wanted.to(got.dtype))
+
+
 @pytest.mark.parametrize("size", [(19, 23), (7, 7), (60, 58)])
 def test_same_bits_for_every_number_of_threads(size):
     def tensor(*shape, seed=0):
