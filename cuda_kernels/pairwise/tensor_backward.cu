@@ -203,6 +203,7 @@ __global__ void __launch_bounds__(S::kThreads, 2)
   backward.load(lane, problem.mapping);
   MappingSums<S> sums = {};
   const int table = problem.tiling.taps() * S::R;
+#pragma unroll 1
   for (int i = threadIdx.x; i < S::kTeams * table; i += S::kThreads)
     memory.table[i] = 0;
   for (int64_t tile = blockIdx.x; tile < problem.tiles; tile += gridDim.x) {

@@ -342,8 +342,10 @@ __device__ void write_in_turn(const Lane<S>& lane, double* part, Write write) {
 // part [K, R] = the sum of the teams' tables, after a barrier.
 template <typename S>
 __device__ void write_table(const float* tables, int elements, double* part) {
+#pragma unroll 1
   for (int i = threadIdx.x; i < elements; i += S::kThreads) {
     float sum = 0;
+#pragma unroll
     for (int team = 0; team < S::kTeams; ++team)
       sum += tables[team * elements + i];
     part[i] = sum;

@@ -148,6 +148,7 @@ __global__ void __launch_bounds__(S::kThreads, S::kWarps > 4 ? 1 : 3)
           lane.has(lane.channel(n)) ? problem.centre[lane.channel(n) + i] : 0;
   SecondMoments<S> moments = {};
   const int table = problem.tiling.taps() * S::R;
+#pragma unroll 1
   for (int i = threadIdx.x; i < S::kTeams * table; i += S::kThreads)
     memory.table[i] = 0;
   for (int64_t tile = blockIdx.x; tile < problem.tiles; tile += gridDim.x) {

@@ -17,6 +17,7 @@ from tools.cuda_report.families.pairwise_loops import (
     attend_backward,
     spread_moments,
 )
+from tools.cuda_report.families.pairwise_tensor import has_backward
 from tools.cuda_report.families.pairwise_tile import (
     THREADS,
     Needs,
@@ -49,6 +50,7 @@ def _entries(
     part: Callable[[Layer], int] | None = None,
     sums: int = 0,
     passes: dict[str, int] | None = None,
+    on_tensor_cores: Callable[[Layer], bool] = lambda layer: True,
 ) -> tuple[Entry, Entry]:
     """A kernel that knows its layer's sizes, and the one that knows none.
 
@@ -63,6 +65,7 @@ def _entries(
       part: elements of a part, in float64, if the launch sums in parts.
       sums: of the softmax, [N H W, G] in float32, that are moved.
       passes: launches, if it is not one of training.
+      on_tensor_cores: layers that half types have another kernel for.
     """
 
     def tile_of(layer: Layer, data_type: DataType, device: Device) -> Tile:
@@ -78,6 +81,8 @@ def _entries(
     def work(
         of_fixed: bool, layer: Layer, data_type: DataType, device: Device
     ) -> Work | None:
+        if data_type.is_half and on_tensor_cores(layer):
+            return None
         tile = tile_of(layer, data_type, device)
         if isinstance(tile, FixedTile) != of_fixed:
             return None
@@ -125,7 +130,9 @@ def _mapping_part(layer: Layer) -> int:
 
 def _work_of_products(
     layer: Layer, data_type: DataType, device: Device
-) -> Work:
+) -> Work | None:
+    if data_type.is_half and has_backward(layer):
+        return None
     elements = layer.pixels * layer.G
     blocks = -(-elements // THREADS)
     moved = 2 * layer.pixels * layer.M * data_type.bytes + 4 * elements
@@ -136,8 +143,7 @@ _GROUP = "pairwise core"
 _P, _Q = "(Own)0", "(Own)1"
 
 ENTRIES = (
-    # Half types take tensor cores.
-    _entries(
+    *_entries(
         "pairwise.attend<{type}, {tile}>",
         "forward",
         (fixed_loops.ATTEND, ATTEND),
@@ -146,7 +152,7 @@ ENTRIES = (
         lambda a: _mapping_flops(a) + 2 * a.M,
         sums=1,
         passes={"forward": 1, "training": 1},
-    )[0],
+    ),
     Entry(
         "pairwise.sum_products<{type}>",
         "grad_output * output of each group",
@@ -173,6 +179,7 @@ ENTRIES = (
         lambda a: 3 * _mapping_flops(a) + 2 * a.M,
         _mapping_part,
         sums=2,
+        on_tensor_cores=has_backward,
     ),
     *_entries(
         f"pairwise.attend_backward<{{type}}, {_Q}, {{tile}}>",
@@ -182,6 +189,7 @@ ENTRIES = (
         lambda a: a.F + a.M + a.R + a.M,
         lambda a: 2 * _mapping_flops(a) + 4 * a.M,
         sums=2,
+        on_tensor_cores=has_backward,
     ),
     *_entries(
         f"pairwise.spread_moments<{{type}}, {_P}, {{tile}}>",

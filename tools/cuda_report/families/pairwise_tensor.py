@@ -9,6 +9,7 @@ import math
 from collections.abc import Callable
 
 from tools.cuda_report.entries import DataType, Entry, Work
+from tools.cuda_report.families.pairwise_tile import num_parts
 from tools.cuda_report.hardware import Device
 from tools.cuda_report.layers import BATCH, Layer
 from tools.cuda_report.trips import Steps
@@ -23,12 +24,16 @@ class Needs:
     Attributes:
       copies: elements of a pixel of the halo, of each tensor that it copies.
       floats: of these pixels, in float32.
-      exchanged: fragments of each warp.
+      exchanged: fragments of each warp, where a team has more than one.
+      sheets: tiles of 16 x 16 elements for each warp, and for each two.
+      table: whether it sums over the pairs of an offset.
     """
 
     copies: Callable[[Layer], tuple[int, ...]]
     floats: Callable[[Layer], tuple[int, ...]]
     exchanged: int
+    sheets: tuple[int, int] = (0, 0)
+    table: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,6 +43,7 @@ class Tile:
     layer: Layer
     needs: Needs
     bytes: int  # of an element
+    part_elements: int = 0
 
     @property
     def warps(self) -> int:
@@ -60,10 +66,21 @@ class Tile:
         return 2 * self.teams
 
     @property
-    def blocks(self) -> int:
-        """Of the grid."""
+    def tiles(self) -> int:
+        """Of the batch."""
         side = self.layer.side
         return BATCH * -(-side // self.lines) * -(-side // _COLUMNS)
+
+    @property
+    def blocks(self) -> int:
+        """Of the grid."""
+        if not self.part_elements:
+            return self.tiles
+        return min(self.tiles, num_parts(self.layer, self.part_elements))
+
+    def tiles_of_block(self) -> float:
+        """Tiles that a block goes through, the mean."""
+        return self.tiles / self.blocks
 
     def halo(self) -> tuple[float, float]:
         """Lines and columns of a halo, the mean."""
@@ -103,6 +120,9 @@ class Tile:
             4 * self.lines * layer.k,
             *[fragment * self.teams * self.warps * (self.warps > 1)]
             * self.needs.exchanged,
+            *[768 * self.teams * self.warps] * self.needs.sheets[0],
+            *[768 * self.teams * -(-self.warps // 2)] * self.needs.sheets[1],
+            4 * self.teams * layer.K * layer.R * self.needs.table,
         ]
         return sum(-(-piece // 16) * 16 for piece in pieces)
 
@@ -147,10 +167,11 @@ def _copy(which: int) -> tuple[Steps, Steps]:
     """Of one of the tensors that the halo has."""
 
     def pieces(t: Tile) -> float:
-        sizes = [t.bytes * n for n in t.needs.copies(t.layer)]
-        sizes += [4 * n for n in t.needs.floats(t.layer)]
-        size = sizes[which]
-        return t.halo()[1] * (size // (16 if size % 16 == 0 else 8))
+        copies = [t.bytes * n for n in t.needs.copies(t.layer)]
+        floats = [4 * n for n in t.needs.floats(t.layer)]
+        size, at = (copies + floats)[which], sum(copies[:which])
+        vectors = which < len(copies) and size % 16 == at % 16 == 0
+        return t.halo()[1] * (size // (16 if vectors else 8))
 
     return _lines("copy the halo", lambda t: t.halo()[0], pieces, "global load")
 
@@ -175,15 +196,30 @@ def _work(
     needs: Needs,
     elements: Callable[[Layer], float],
     flops: Callable[[Layer], float],
+    part: Callable[[Layer], int] | None = None,
+    sums: int = 0,
 ) -> Callable[[Layer, DataType, Device], Work]:
+    """Launches on tiles.
+
+    Args:
+      needs: what the kernel keeps.
+      elements: of features and the like that each pixel moves.
+      flops: of each pair.
+      part: elements of a part, in float64, if the launch sums in parts.
+      sums: of the softmax, [N H W, G] in float32, that are moved.
+    """
+
     def work(layer: Layer, data_type: DataType, _: Device) -> Work:
-        tile = Tile(layer, needs, data_type.bytes)
+        part_elements = part(layer) if part else 0
+        tile = Tile(layer, needs, data_type.bytes, part_elements)
+        moved = elements(layer) * data_type.bytes + 4 * sums * layer.G
+        parts = tile.blocks if part else 0
         return Work(
             tile.blocks,
             tile.threads,
             tile.shared_bytes(),
             tile,
-            layer.pixels * elements(layer) * data_type.bytes,
+            layer.pixels * moved + 8 * parts * part_elements,
             layer.pixels * layer.K * flops(layer),
         )
 
@@ -194,22 +230,147 @@ def _mapping_flops(layer: Layer) -> int:
     return 2 * layer.R * (layer.R + layer.G)
 
 
+def _moments_part(layer: Layer) -> int:
+    return layer.K * layer.R + layer.R * layer.R
+
+
+def _mapping_part(layer: Layer) -> int:
+    return 2 * layer.R + _moments_part(layer) + layer.G * layer.R
+
+
+_TAPS = Steps("taps", lambda t: t.taps(), "tensor", 0)
+_CLEAR_TABLE = Steps(
+    "clear table",
+    lambda t: t.teams * t.layer.K * t.layer.R / t.threads,
+    "shared store",
+)
+# The compiler may take the turns apart.
+_TURNS = Steps("teams", lambda t: t.teams, "global store", 0, optional=True)
+_WRITE_TABLE = Steps(
+    "write table", lambda t: t.layer.K * t.layer.R / t.threads, "global store"
+)
+
+
+def _tiles(*inner: Steps) -> Steps:
+    return Steps("tiles", lambda t: t.tiles_of_block(), inner=inner)
+
+
+def has_backward(layer: Layer) -> bool:
+    """Whether the attention's backward is computed on tensor cores."""
+    return layer.G <= 32
+
+
+def _backward(
+    work: Callable[[Layer, DataType, Device], Work],
+) -> Callable[[Layer, DataType, Device], Work | None]:
+    def chosen(
+        layer: Layer, data_type: DataType, device: Device
+    ) -> Work | None:
+        return work(layer, data_type, device) if has_backward(layer) else None
+
+    return chosen
+
+
+_RELATION = Needs(lambda a: (a.R,), lambda a: (), 2)
+_GROUP = "pairwise core"
+_TRAINING = {"training": 1}
+_HALF = ("bfloat16",)
+
 ENTRIES = (
     Entry(
         "pairwise.attend_tensor<Sizes<{type}, {G}>>",
         "forward",
-        "pairwise core",
+        _GROUP,
         {"forward": 1, "training": 1},
-        (
-            *_BEGIN,
-            *_copy(0),
-            Steps("taps", lambda t: t.taps(), "tensor", 0),
-        ),
+        (*_BEGIN, *_copy(0), _TAPS),
         _work(
             Needs(lambda a: (a.R + a.M,), lambda a: (), 4),
             lambda a: a.F + a.M,
             lambda a: _mapping_flops(a) + 2 * a.M,
+            sums=1,
         ),
-        types=("bfloat16",),
+        types=_HALF,
+    ),
+    Entry(
+        "pairwise.attend_backward_p<Sizes<{type}, {G}>>",
+        "gradients of phi and the mapping",
+        _GROUP,
+        _TRAINING,
+        (
+            _CLEAR_TABLE,
+            _tiles(*_BEGIN, *_copy(0), _TAPS),
+            _TURNS,
+            _WRITE_TABLE,
+        ),
+        _backward(
+            _work(
+                Needs(lambda a: (a.R + a.M,), lambda a: (), 0, (3, 1), True),
+                lambda a: a.F + 2 * a.M + a.R,
+                lambda a: 3 * _mapping_flops(a) + 2 * a.M,
+                _mapping_part,
+                sums=2,
+            )
+        ),
+        types=_HALF,
+    ),
+    Entry(
+        "pairwise.attend_backward_q<Sizes<{type}, {G}>>",
+        "gradients of psi and beta",
+        _GROUP,
+        _TRAINING,
+        (*_BEGIN, *_copy(0), *_copy(1), *_copy(2), *_copy(3), _TAPS),
+        _backward(
+            _work(
+                Needs(lambda a: (a.R, a.M), lambda a: (a.G, a.G), 0, (3, 1)),
+                lambda a: a.F + a.M + a.R + a.M,
+                lambda a: 2 * _mapping_flops(a) + 4 * a.M,
+                sums=2,
+            )
+        ),
+        types=_HALF,
+    ),
+    Entry(
+        "pairwise.sum_moments_tensor<Sizes<{type}, {G}>>",
+        "statistics of the second norm",
+        _GROUP,
+        _TRAINING,
+        (
+            _CLEAR_TABLE,
+            _tiles(*_BEGIN, *_copy(0), _TAPS),
+            _TURNS,
+            _WRITE_TABLE,
+        ),
+        _work(
+            dataclasses.replace(
+                _RELATION, exchanged=0, sheets=(4, 0), table=True
+            ),
+            lambda a: 2 * a.R,
+            lambda a: 2 * a.R * a.R,
+            _moments_part,
+        ),
+        types=_HALF,
+    ),
+    Entry(
+        "pairwise.spread_moments_tensor<Sizes<{type}, {G}>, (Own)0>",
+        "gradient of second norm's statistics, phi",
+        _GROUP,
+        _TRAINING,
+        (_tiles(*_BEGIN, *_copy(0), _TAPS), _TURNS),
+        _work(
+            _RELATION,
+            lambda a: 3 * a.R,
+            lambda a: 2 * a.R * a.R,
+            lambda a: 2 * a.R,
+        ),
+        types=_HALF,
+    ),
+    Entry(
+        "pairwise.spread_moments_tensor<Sizes<{type}, {G}>, (Own)1>",
+        "gradient of second norm's statistics, psi",
+        _GROUP,
+        _TRAINING,
+        (_tiles(*_BEGIN, *_copy(0), _TAPS),),
+        _work(_RELATION, lambda a: 3 * a.R + a.M, lambda a: 2 * a.R * a.R),
+        types=_HALF,
     ),
 )
