@@ -8,8 +8,8 @@ from tests.emulated_cuda import kernels
 
 # Batch, relation, weight and value channels, height, width, footprint: partial
 # tiles and several, images smaller than the footprint, more channels than a
-# block owns and fewer, footprints of several slabs, weight channels by four, two
-# and one.
+# block owns and fewer, footprints of several slabs, weight channels by four, by
+# two and by one.
 SHAPES = [
     (2, 4, 2, 16, 9, 11, 3),
     (1, 1, 3, 6, 1, 1, 5),
