@@ -72,7 +72,7 @@ def test_in_a_new_folder_it_makes_none(rehearse, tmp_path, monkeypatch):
     for part in (
         "Recipe.batch_size = 6\n",
         "Recipe.momentum = 0.9\n",  # Bound by nobody.
-        " parameters on cpu, attention backend 'fused'\n",
+        " parameters on cpu, attention backend 'fastest'\n",
         "for an image of 12 x 12\n",
         "images: 27 to train, 15 to validate, of 3 classes, in ",
         "//tools:data_doctor decodes all",

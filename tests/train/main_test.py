@@ -161,7 +161,7 @@ def test_trained_and_evaluated_to_the_same_figures(tmp_path, images):
     assert code == 0, stderr
     # Lines are for people: the network, two epochs, no flood.
     network, *epochs = stderr.splitlines()
-    assert "parameters on cpu, attention backend 'fused'" in network
+    assert "parameters on cpu, attention backend 'fastest'" in network
     assert len(epochs) == 2
     best = torch.load(folder / "checkpoints/best.pth", weights_only=True)
     assert f"{best['top1_val']:.2f}%" in stdout

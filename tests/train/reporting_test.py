@@ -34,7 +34,7 @@ def test_names_the_blocks_that_are_not_fused(capsys):
     messages.print_network(model, torch.device("cpu"))
     why = "the fused operator has no room for footprints above 127"
     assert (
-        f"attention backend 'fused'; not fused: layer0.0.sam: {why}; "
+        f"attention backend 'fastest'; not fused: layer0.0.sam: {why}; "
         f"layer0.1.sam: {why}\n" in capsys.readouterr().err
     )
     for block in (*model.layer0, *model.layer1):
