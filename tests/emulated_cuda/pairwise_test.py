@@ -34,6 +34,10 @@ CASES = [
     ((32, 16, 128), (1, 6, 9, 7)),
     ((64, 32, 256), (2, 5, 4, 7)),
     ((128, 64, 512), (1, 5, 4, 3)),
+    # Images that a footprint reaches over on both sides, and no smaller ones.
+    ((4, 2, 16), (3, 2, 2, 3)),
+    ((16, 8, 64), (3, 4, 4, 7)),
+    ((32, 16, 128), (2, 3, 5, 5)),
 ]
 # With 140 channels w1 and w2 fit shared memory in float32 only.
 TOLERANCES = {"float64": 1e-12, "float32": 2e-5}
