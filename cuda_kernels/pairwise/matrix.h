@@ -92,7 +92,7 @@ struct Product {
 
 template <typename A, int L>
 inline Vector<A, L> relu(Vector<A, L> v) {
-  return v < 0 ? v - v : v;  // keeps NaN
+  return v < 0 ? Vector<A, L>{} : v;  // keeps NaN, and -inf is none
 }
 
 template <typename P, int kRows, int kARow, typename A>
