@@ -131,8 +131,9 @@ def _inference(setup: Setup, quick: bool) -> Beside:
     beside = _beside(setup, quick)
     ours, others, skipped = [], [], {}
     for name in beside:
-        folded = san.fold_for_inference(twin_networks.make(name))
-        run = ways.eager(folded, images, setup.autocast)
+        model = twin_networks.make(name)
+        folded = san.fold_for_inference(model, setup.dtype)
+        run = ways.eager(folded, images.to(setup.dtype))
         ours.append(setup.contender(name, "folded", run))
     for name in _all(beside):
         for way, make in _ways(name, setup, images).items():
