@@ -252,24 +252,30 @@ __global__ void __launch_bounds__(kThreads)
         const A* weight =
             windows.weight + uint64_t{c + v} * windows.inputs + first;
 #pragma unroll
-        for (int q = 0; q < 4; ++q)
+        for (int i = 0; i < kTogether; ++i) {
+          const A term =
+              g * (kInputs > 0 ? filters.weight[v * kInputs + i] : weight[i]);
+          // No index, for which sums would lie in memory.
 #pragma unroll
-          for (int i = 0; i < kTogether; ++i)
-            if (top.number == q)
-              sums[q][i] += g * (kInputs > 0 ? filters.weight[v * kInputs + i]
-                                             : weight[i]);
+          for (int q = 0; q < 4; ++q)
+            sums[q][i] += top.number == q ? term : A(0);
+        }
       }
     }
+#pragma unroll 1
+    for (int bit = 1; bit < lanes; bit *= 2)
+#pragma unroll
+      for (int q = 0; q < 4; ++q)
+#pragma unroll
+        for (int i = 0; i < kTogether; ++i)
+          sums[q][i] += shuffle_xor(sums[q][i], bit);
+    if (threadIdx.x != 0) continue;
 #pragma unroll
     for (int q = 0; q < 4; ++q)
 #pragma unroll
-      for (int i = 0; i < kTogether; ++i) {
-#pragma unroll 1
-        for (int bit = 1; bit < lanes; bit *= 2)
-          sums[q][i] += shuffle_xor(sums[q][i], bit);
-        if (threadIdx.x == 0 && there >> q & 1)
+      for (int i = 0; i < kTogether; ++i)
+        if (there >> q & 1)
           grad_x[places.first(at) + places.step(q) + first + i] = sums[q][i];
-      }
   }
 }
 
