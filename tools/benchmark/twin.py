@@ -2,10 +2,10 @@
 
 SAN10, ours and folded, beside its convolutional twin ResNet26 and beside
 ResNet50 in every way that a CPU has for them: eager in both layouts, compiled
-and frozen, ONNX Runtime, OpenVINO; and beside SAN10 exported to these two. The
-larger networks and their twins take part in one work, so that all nine can be
-drawn over their published accuracy. Then training steps, and what they save for
-the backward pass.
+and frozen, ONNX Runtime, OpenVINO; a single image also beside SAN10 exported to
+these two. The larger networks and their twins take part in one work, so that
+all nine can be drawn over their published accuracy. Then training steps, and
+what they save for the backward pass.
 
 Works on one thread are timed by the process's time on the processor: what else
 runs on the machine is not in it, and a second thread, if a runtime took one,
@@ -119,10 +119,11 @@ def _beside(setup: Setup, quick: bool) -> Mapping[str, Sequence[str]]:
         return {ours: others[:1] for ours, others in _BESIDE.items()}
     if setup.mode == _TRAINED.mode:
         return _BESIDE
-    small = {
-        ours: (*others, ours + EXPORTED) for ours, others in _BESIDE.items()
-    }
-    return {**small, **_LARGER} if setup == _DRAWN else small
+    if setup.batch == 1:  # A batch of exported SANs takes gigabytes.
+        return {
+            ours: (*others, ours + EXPORTED) for ours, others in _BESIDE.items()
+        }
+    return {**_BESIDE, **_LARGER} if setup == _DRAWN else _BESIDE
 
 
 def _inference(setup: Setup, quick: bool) -> Beside:
