@@ -28,8 +28,10 @@ sphinx_site = rule(
             doc = "Sphinx's settings, in the folder of the pages.",
         ),
         "srcs": attr.label_list(allow_files = True, mandatory = True),
+        # Of this machine in either case; as "exec" the kernels, which the
+        # references are read from, would be compiled once more.
         "_build": attr.label(
-            cfg = "exec",
+            cfg = "target",
             default = "//tools/site:build",
             executable = True,
         ),
