@@ -18,9 +18,9 @@ CASES = [
 
 
 @pytest.fixture(autouse=True)
-def fused_again():
+def default_again():
     yield
-    san.set_attention_backend("fused")
+    san.set_attention_backend()
 
 
 @pytest.mark.parametrize(("attention", "channels", "size", "backend"), CASES)

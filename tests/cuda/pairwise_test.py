@@ -87,7 +87,7 @@ def definition(block, features, kernel_size):
     try:
         return plain(features)
     finally:
-        san.set_attention_backend("fused")
+        san.set_attention_backend()
 
 
 class _Constant(nn.Module):

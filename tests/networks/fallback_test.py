@@ -12,9 +12,9 @@ CUDA = torch.device("cuda")
 
 
 @pytest.fixture(autouse=True)
-def fused_again():
+def default_again():
     yield
-    san.set_attention_backend("fused")
+    san.set_attention_backend()
 
 
 @pytest.mark.parametrize(

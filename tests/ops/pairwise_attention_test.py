@@ -32,9 +32,9 @@ WITHOUT_EFFECT = ("conv_p.bias", "conv_w.5.bias")
 
 
 @pytest.fixture(autouse=True)
-def fused_again():
+def default_again():
     yield
-    san.set_attention_backend("fused")
+    san.set_attention_backend()
 
 
 def make_block(channels, kernel_size, dtype=torch.float64, seed=0):
