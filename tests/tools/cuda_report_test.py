@@ -333,7 +333,9 @@ def test_report_of_kernels_without_entries(report, compiled):
     assert out.splitlines()[0] == (
         "This is a model, made from machine code: nothing was measured."
     )
-    assert max(map(len, out.splitlines())) <= 100
+    missing = ": there is no such kernel"  # Behind names of any length.
+    lines = [line for line in out.splitlines() if not line.endswith(missing)]
+    assert max(map(len, lines)) <= 100
     assert "pairwise.attend<bfloat16, Tile>: there is no such kernel" in out
     assert "report_kernels.nested<T>, 2 of it" in out
     assert "unknown  pairwise cores of SAN10" in out
