@@ -13,6 +13,9 @@ from eval import loading
 from san import checkpoints
 from san.jobs import config
 
+# Flags whose files end as they are called.
+_TEXTS = ("json", "csv")
+
 # Of a binding: Data.image_size, scope/SAN.widths.
 _NAME = re.compile(r"(\w+/)*\w+(\.\w+)+")
 
@@ -151,11 +154,19 @@ def output_file(flag: str, path: str | None) -> pathlib.Path | None:
     """The file that a flag names, if any.
 
     Raises:
-      ValueError: if no file can be written there.
+      ValueError: if no file can be written there, or one of another kind
+        would be written over, as where a flag's value was forgotten.
     """
     if path is None:
         return None
+    if path.startswith("--"):
+        raise ValueError(f"eval: --{flag} must be a file, got {path}, a flag")
     file = user_path(path)
+    if flag in _TEXTS and file.is_file() and file.suffix != f".{flag}":
+        raise ValueError(
+            f"eval: --{flag} must not be another kind of file that is there,"
+            f" got {file}"
+        )
     if file.is_dir() or not file.parent.is_dir():
         raise ValueError(
             f"eval: --{flag} must be a file in an existing folder, got {file}"

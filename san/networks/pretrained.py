@@ -47,7 +47,7 @@ def load(
     if unlike := differences(checkpoint.get("architecture"), model):
         raise ValueError(
             "load: checkpoint must be of the same network, got"
-            f" {unlike}; in {path}"
+            f" {unlike}; in {path}. The config.gin of its run has its settings"
         )
     own = {n: t for n, t in model.state_dict().items() if n.startswith(_HEAD)}
     theirs = {n: t for n, t in state_dict.items() if n.startswith(_HEAD)}

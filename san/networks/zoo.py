@@ -142,7 +142,8 @@ def _load(
         if fitting and not advice:
             advice = f"; the weights fit {' or '.join(fitting)}"
         raise ValueError(f"create_model: {error}{advice}") from error
-    if left_out:
+    # Features have no head: that one is left out was asked for.
+    if left_out and not isinstance(model, FeaturePyramid):
         warnings.warn(f"create_model: {left_out}", stacklevel=4)
 
 

@@ -67,15 +67,15 @@ def test_it_starts_in_the_middle(seen):
     _, probe, _ = seen
     assert probe["blocks"] == 2
     assert probe["first"].startswith(
-        "layer0.0, 3 x 3 taps, group mean of all 1; row 6 of 12, column 10 of"
+        "layer0.0, 3 x 3 taps, group mean of all 1; row 7 of 12, column 11 of"
         " 20;"
     )
 
 
 def test_pointer_and_keys_move_the_pixel(seen):
     _, probe, _ = seen
-    assert "row 11 of 12, column 0 of 20;" in probe["corner"]
-    assert "row 10 of 12, column 2 of 20;" in probe["pressed"]
+    assert "row 12 of 12, column 1 of 20;" in probe["corner"]
+    assert "row 11 of 12, column 3 of 20;" in probe["pressed"]
 
 
 def test_the_weights_are_those_of_the_network(seen, footprints):
@@ -89,7 +89,7 @@ def test_the_weights_are_those_of_the_network(seen, footprints):
     ]
     # The same place in an image half as large; group 1 is the third choice.
     assert (
-        "layer1.0, 5 x 5 taps, group 1 of 4; row 5 of 6, column 1 of 10"
+        "layer1.0, 5 x 5 taps, group 1 of 4; row 6 of 6, column 2 of 10"
         in (probe["group"])
     )
     assert_taps(probe["groupTaps"], second.weights[2, :, :, 5, 1])

@@ -151,6 +151,14 @@ def test_without_names_classes_have_numbers(folder):
             ["--checkpoint=named.pth", "images", "--json=no/x.json"],
             "--json must be a file in an existing folder",
         ),
+        (
+            ["--checkpoint=named.pth", "--json", "images/a.JPEG", "images"],
+            "--json must not be another kind of file that is there",
+        ),
+        (
+            ["--checkpoint=named.pth", "images", "--json", "--top=2"],
+            "--json must be a file, got --top=2, a flag",
+        ),
     ],
 )
 def test_mistakes_are_one_line(folder, arguments, message):
