@@ -126,11 +126,16 @@ class Attention(nn.Module):
             return self._unfused(x)
         transform = Pointwise(self, *self.transformations)
         if not transform.why(x) and x.dim() == 4:
-            return self.attend(transform(x))
+            return self._attended(transform(x))
         beta, phi, psi = self._all_transformed(x)
         if fused.why_not_features(self, phi, psi, beta):
             return self._sum(beta, self._weigh(phi, psi))
-        return self.attend(torch.cat([phi, psi, beta], dim=1))
+        return self._attended(torch.cat([phi, psi, beta], dim=1))
+
+    def _attended(self, features: Tensor) -> Tensor:
+        """What a hook may change in place; the backward pass may need it."""
+        output = self.attend(features)
+        return output.clone() if self._forward_hooks else output
 
     def weights(self, x: Tensor) -> Tensor:
         """The weights [N, G, K, P] that the footprint is summed with."""
