@@ -254,6 +254,8 @@ py::object tensor_workspace(const std::string& kernel, py::handle object,
   core.forward.channels = image.size(3);
   core.forward.weight_channels = weight_channels;
   core.forward.window = window;
+  // No device may be asked where there is none.
+  if (!image.on_cuda()) return py::none();
   int64_t elements = -1;
   if (kernel == "patchwise_hidden_forward")
     elements = tensor_workspace_size(image, hidden.forward);
@@ -268,7 +270,7 @@ py::object tensor_workspace(const std::string& kernel, py::handle object,
          "be patchwise_hidden_forward, patchwise_hidden_backward, "
          "patchwise_core_forward or patchwise_core_backward",
          kernel);
-  if (elements < 0 || !image.on_cuda()) return py::none();
+  if (elements < 0) return py::none();
   return py::int_(elements);
 }
 
