@@ -62,7 +62,7 @@ def rows_of(content: dict[str, Any], name: str) -> dict[Key, Row]:
     """
     if str(content.get("kind", "")).startswith("cuda_report"):
         found = _modelled(content, name)
-    elif "rows" in content and "GPU" in content:
+    elif "rows" in content and content.get("GPU"):
         found = _measured(content, name)
     else:
         raise ValueError(
@@ -144,6 +144,15 @@ def write(path: pathlib.Path, rows: dict[Key, Row]) -> None:
     path.write_text(text)
 
 
+def _content(file: pathlib.Path) -> dict[str, Any]:
+    """What a JSON file says; nothing, if it is no JSON or of another kind."""
+    try:
+        content = json.loads(file.read_text())
+    except ValueError:
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
 def _order(item: tuple[Key, Row]) -> tuple[Any, ...]:
     kind, _, _, channels, type_name, passed = item[0]
     return kind, type_name != "float32", passed, channels
@@ -169,9 +178,7 @@ def update(path: pathlib.Path, files: Sequence[pathlib.Path]) -> list[str]:
     before = read(path)
     after = dict(before)
     for file in files:
-        after |= rows_of(
-            json.loads(file.read_text()), f"{file.parent.name}/{file.name}"
-        )
+        after |= rows_of(_content(file), f"{file.parent.name}/{file.name}")
     if after != before:
         write(path, after)
     return [

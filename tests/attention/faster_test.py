@@ -166,17 +166,20 @@ def test_the_model_is_read(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "content",
+    "text",
     [
-        {},
-        measured(peer="eager"),
-        measured(wrong=True),
-        measured(ours=None),
-        {name: v for name, v in measured().items() if name != "GPU"},
+        "{",
+        "[1, 2]",
+        "{}",
+        json.dumps(measured(peer="eager")),
+        json.dumps(measured(wrong=True)),
+        json.dumps(measured(ours=None)),
+        json.dumps(measured() | {"GPU": None}),
     ],
 )
-def test_what_is_of_no_use_changes_nothing(tmp_path, content):
-    table, file = copied(tmp_path, content)
+def test_what_is_of_no_use_changes_nothing(tmp_path, text):
+    table, file = copied(tmp_path, {})
+    file.write_text(text)
     before = table.read_bytes()
     with pytest.raises(ValueError, match="json must "):
         command.update(table, [file])
