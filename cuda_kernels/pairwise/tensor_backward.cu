@@ -114,43 +114,34 @@ __device__ void visit_p(const BackwardProblem<S>& problem, const Lane<S>& lane,
                         MemoryOfP<S>& memory, MappingSums<S>& sums) {
   using T = typename S::T;
   const auto& halo = memory.halo;
-  int64_t pixels[2];
-#pragma unroll
-  for (int row = 0; row < 2; ++row)
-    pixels[row] = halo.pixel(2 * lane.team + row, lane.group);
+  const Pixels<S> pixels(lane, halo);
   Relation<S, Own::kP> relation;
-  relation.begin(lane, problem.mapping, problem.features, pixels);
+  relation.begin(lane, problem.mapping, problem.features, pixels.of);
   Values<S> grad_output, output;
-  load_values(lane, problem.grad_output, S::M, pixels, grad_output);
-  load_values(lane, problem.output, S::M, pixels, output);
+  load_values(lane, problem.grad_output, S::M, pixels.of, grad_output);
+  load_values(lane, problem.output, S::M, pixels.of, output);
   float products[4] = {}, lowest[4];
 #pragma unroll
   for (int i = 0; i < 4; ++i) {
 #pragma unroll
     for (int j = 0; j < S::kOwn; ++j)
       products[i] += grad_output[i][j] * output[i][j];
-    const int64_t at = pixels[i / 2] * S::G + lane.weight() + i % 2;
-    lowest[i] = pixels[i / 2] < 0 ? 0 : problem.log_sum_exp[at] * kLog2OfE;
+    const int64_t at = pixels.of[i / 2] * S::G + lane.weight() + i % 2;
+    lowest[i] = pixels.of[i / 2] < 0 ? 0 : problem.log_sum_exp[at] * kLog2OfE;
   }
   join_groups<S>(products);
 #pragma unroll
   for (int i = 0; i < 4; ++i)
-    if (pixels[i / 2] >= 0 && lane.leads())
-      problem.products[pixels[i / 2] * S::G + lane.weight() + i % 2] =
+    if (pixels.of[i / 2] >= 0 && lane.leads())
+      problem.products[pixels.of[i / 2] * S::G + lane.weight() + i % 2] =
           products[i];
   Share total = {}, with_psi = {};
   const float* table = problem.mapping.table + lane.channel(0);
   for (Tap tap(halo.first_tap(), problem.tiling.kernel_size);
        tap.y < halo.end_tap(); ++tap) {
-    const unsigned char* others[2];
-    float times[2];
-#pragma unroll
-    for (int row = 0; row < 2; ++row) {
-      others[row] = halo.other(2 * lane.team + row, lane.group, tap);
-      times[row] = halo.times(2 * lane.team + row, lane.group, tap);
-    }
+    const Pairs<S> pairs(lane, halo, tap);
     Share a, psi, grad_a;
-    relation.of(lane, others, a, psi);
+    relation.of(lane, pairs.others, a, psi);
     go_back(
         lane, weights, backward, table + tap.index * S::R, memory.told, a,
         grad_a,
@@ -160,18 +151,18 @@ __device__ void visit_p(const BackwardProblem<S>& problem, const Lane<S>& lane,
           for (int row = 0; row < 2; ++row)
 #pragma unroll
             for (int j = 0; j < S::kOwn; ++j) {
-              const Two<T> beta =
-                  two<T>(others[row] + sizeof(T) * (S::R + lane.value(j)));
+              const Two<T> beta = two<T>(pairs.others[row] +
+                                         sizeof(T) * (S::R + lane.value(j)));
               grads[2 * row] += grad_output[2 * row][j] * beta.first;
               grads[2 * row + 1] += grad_output[2 * row + 1][j] * beta.second;
             }
           join_groups<S>(grads);
 #pragma unroll
           for (int i = 0; i < 4; ++i) {
-            const float weight =
-                times[i / 2] * power_of_two(logits[i] * kLog2OfE - lowest[i]);
+            const float weight = pairs.times[i / 2] *
+                                 power_of_two(logits[i] * kLog2OfE - lowest[i]);
             logits[i] =
-                times[i / 2] > 0 ? weight * (grads[i] - products[i]) : 0;
+                pairs.times[i / 2] > 0 ? weight * (grads[i] - products[i]) : 0;
           }
         },
         [&] {
@@ -187,8 +178,8 @@ __device__ void visit_p(const BackwardProblem<S>& problem, const Lane<S>& lane,
         with_psi[n][i] += grad_a[n][i] * psi[n][i];
       }
   }
-  write_relation(lane, relation, pixels, total, problem.grad_features);
-  sums.vectors.add(lane, problem.features, pixels, total, with_psi);
+  write_relation(lane, relation, pixels.of, total, problem.grad_features);
+  sums.vectors.add(lane, problem.features, pixels.of, total, with_psi);
 }
 
 template <typename S>
@@ -250,27 +241,18 @@ __device__ void visit_q(const BackwardProblem<S>& problem, const Lane<S>& lane,
   using T = typename S::T;
   using M = MemoryOfQ<S>;
   const auto& halo = memory.halo;
-  int64_t pixels[2];
-#pragma unroll
-  for (int row = 0; row < 2; ++row)
-    pixels[row] = halo.pixel(2 * lane.team + row, lane.group);
+  const Pixels<S> pixels(lane, halo);
   Relation<S, Own::kQ> relation;
-  relation.begin(lane, problem.mapping, problem.features, pixels);
+  relation.begin(lane, problem.mapping, problem.features, pixels.of);
   Values<S> beta, grad_beta = {};
-  load_values(lane, problem.features + 2 * S::R, S::F, pixels, beta);
+  load_values(lane, problem.features + 2 * S::R, S::F, pixels.of, beta);
   Share total = {};
   const float* table = problem.mapping.table + lane.channel(0);
   for (Tap tap(halo.first_tap(), problem.tiling.kernel_size);
        tap.y < halo.end_tap(); ++tap) {
-    const unsigned char* others[2];
-    float times[2];
-#pragma unroll
-    for (int row = 0; row < 2; ++row) {
-      others[row] = halo.other(2 * lane.team + row, lane.group, tap);
-      times[row] = halo.times(2 * lane.team + row, lane.group, tap);
-    }
+    const Pairs<S> pairs(lane, halo, tap);
     Share a, phi, grad_a;
-    relation.of(lane, others, a, phi);
+    relation.of(lane, pairs.others, a, phi);
     go_back(
         lane, weights, backward, table + tap.index * S::R, memory.told, a,
         grad_a,
@@ -278,19 +260,20 @@ __device__ void visit_q(const BackwardProblem<S>& problem, const Lane<S>& lane,
           float grads[4] = {}, weight[4];
 #pragma unroll
           for (int row = 0; row < 2; ++row) {
-            const Two<float> logarithms =
-                two<float>(others[row] + M::kLogarithms + 4 * lane.weight());
+            const Two<float> logarithms = two<float>(
+                pairs.others[row] + M::kLogarithms + 4 * lane.weight());
             const float x[2] = {logits[2 * row] - logarithms.first,
                                 logits[2 * row + 1] - logarithms.second};
 #pragma unroll
             for (int i = 0; i < 2; ++i)
               weight[2 * row + i] =
-                  times[row] > 0 ? times[row] * power_of_two(x[i] * kLog2OfE)
-                                 : 0;
+                  pairs.times[row] > 0
+                      ? pairs.times[row] * power_of_two(x[i] * kLog2OfE)
+                      : 0;
 #pragma unroll
             for (int j = 0; j < S::kOwn; ++j) {
-              const Two<T> grad =
-                  two<T>(others[row] + M::kGrads + sizeof(T) * lane.value(j));
+              const Two<T> grad = two<T>(pairs.others[row] + M::kGrads +
+                                         sizeof(T) * lane.value(j));
               const int i = 2 * row;
               grads[i] += beta[i][j] * grad.first;
               grads[i + 1] += beta[i + 1][j] * grad.second;
@@ -301,10 +284,10 @@ __device__ void visit_q(const BackwardProblem<S>& problem, const Lane<S>& lane,
           join_groups<S>(grads);
 #pragma unroll
           for (int row = 0; row < 2; ++row) {
-            const Two<float> products =
-                two<float>(others[row] + M::kProducts + 4 * lane.weight());
+            const Two<float> products = two<float>(
+                pairs.others[row] + M::kProducts + 4 * lane.weight());
             const int i = 2 * row;
-            const bool pair = times[row] > 0;
+            const bool pair = pairs.times[row] > 0;
             logits[i] = pair ? weight[i] * (grads[i] - products.first) : 0;
             logits[i + 1] =
                 pair ? weight[i + 1] * (grads[i + 1] - products.second) : 0;
@@ -316,15 +299,15 @@ __device__ void visit_q(const BackwardProblem<S>& problem, const Lane<S>& lane,
 #pragma unroll
       for (int i = 0; i < 4; ++i) total[n][i] += grad_a[n][i];
   }
-  write_relation(lane, relation, pixels, total, problem.grad_features);
+  write_relation(lane, relation, pixels.of, total, problem.grad_features);
 #pragma unroll
   for (int row = 0; row < 2; ++row) {
-    if (pixels[row] < 0) continue;
+    if (pixels.of[row] < 0) continue;
 #pragma unroll
     for (int j = 0; j < S::kOwn; ++j)
-      store_two(
-          problem.grad_features + pixels[row] * S::F + 2 * S::R + lane.value(j),
-          grad_beta[2 * row][j], grad_beta[2 * row + 1][j]);
+      store_two(problem.grad_features + pixels.of[row] * S::F + 2 * S::R +
+                    lane.value(j),
+                grad_beta[2 * row][j], grad_beta[2 * row + 1][j]);
   }
 }
 

@@ -140,12 +140,9 @@ __device__ void attend(const AttendProblem<S>& problem, const Lane<S>& lane,
   using T = typename S::T;
   auto& halo = memory.halo;
   const int k = problem.tiling.kernel_size;
-  int64_t pixels[2];
-#pragma unroll
-  for (int row = 0; row < 2; ++row)
-    pixels[row] = halo.pixel(2 * lane.team + row, lane.group);
+  const Pixels<S> pixels(lane, halo);
   Relation<S, Own::kP> relation;
-  relation.begin(lane, problem.mapping, problem.features, pixels);
+  relation.begin(lane, problem.mapping, problem.features, pixels.of);
   const float* table = problem.mapping.table + lane.channel(0);
   Softmax<S> softmax;
   const unsigned char* others[2];
@@ -179,7 +176,7 @@ __device__ void attend(const AttendProblem<S>& problem, const Lane<S>& lane,
     weights.add_logits(lane, memory.hidden, tap.index % 2, logits);
     softmax.add(lane, logits, times, values);
   }
-  softmax.write(lane, problem, pixels);
+  softmax.write(lane, problem, pixels.of);
 }
 
 template <typename S>

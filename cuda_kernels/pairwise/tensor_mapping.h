@@ -27,6 +27,36 @@ inline Mapping mapping_of(const PairwiseInputs& in) {
           read(in.w2)};
 }
 
+// The pixels of the batch in a lane's rows, lane / 4 and 8 more, or -1.
+template <typename S>
+struct Pixels {
+  template <typename Halo>
+  __device__ Pixels(const Lane<S>& lane, const Halo& halo) {
+#pragma unroll
+    for (int row = 0; row < 2; ++row)
+      of[row] = halo.pixel(2 * lane.team + row, lane.group);
+  }
+
+  int64_t of[2];
+};
+
+// Their pairs at an offset: the other pixels, in the halo, and how often each
+// pair counts.
+template <typename S>
+struct Pairs {
+  template <typename Halo>
+  __device__ Pairs(const Lane<S>& lane, const Halo& halo, const Tap& tap) {
+#pragma unroll
+    for (int row = 0; row < 2; ++row) {
+      others[row] = halo.other(2 * lane.team + row, lane.group, tap);
+      times[row] = halo.times(2 * lane.team + row, lane.group, tap);
+    }
+  }
+
+  const unsigned char* others[2];
+  float times[2];
+};
+
 // a = relu(own + factor * the other pixel's), of a lane's 16 channels.
 template <typename S, Own own_pixel>
 struct Relation {

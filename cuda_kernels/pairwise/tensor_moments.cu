@@ -24,17 +24,6 @@ template <typename S, Own own>
 using RelationHalo =
     Halo<S, own, pitch_of_bytes<typename S::T>(sizeof(typename S::T) * S::R)>;
 
-template <typename S>
-struct Pixels {
-  template <typename Halo>
-  __device__ Pixels(const Lane<S>& lane, const Halo& halo) {
-#pragma unroll
-    for (int row = 0; row < 2; ++row)
-      of[row] = halo.pixel(2 * lane.team + row, lane.group);
-  }
-  int64_t of[2];
-};
-
 // ---- Moments of c.
 
 template <typename S>
@@ -105,22 +94,16 @@ __device__ void visit(const MomentsProblem<S>& problem, const Lane<S>& lane,
   relation.begin(lane, problem.mapping, problem.features, pixels.of);
   for (Tap tap(halo.first_tap(), problem.tiling.kernel_size);
        tap.y < halo.end_tap(); ++tap) {
-    const unsigned char* others[2];
-    float times[2];
-#pragma unroll
-    for (int row = 0; row < 2; ++row) {
-      others[row] = halo.other(2 * lane.team + row, lane.group, tap);
-      times[row] = halo.times(2 * lane.team + row, lane.group, tap);
-    }
+    const Pairs<S> pairs(lane, halo, tap);
     Share a, psi, counted;
-    relation.of(lane, others, a, psi);
+    relation.of(lane, pairs.others, a, psi);
 #pragma unroll
     for (int n = 0; n < 2; ++n)
 #pragma unroll
       for (int i = 0; i < 4; ++i) {
-        const bool pair = times[i / 2] > 0 && lane.has(lane.channel(n));
+        const bool pair = pairs.times[i / 2] > 0 && lane.has(lane.channel(n));
         a[n][i] = pair ? relu(a[n][i]) - centre[n][i % 2] : 0;
-        counted[n][i] = times[i / 2] * a[n][i];
+        counted[n][i] = pairs.times[i / 2] * a[n][i];
       }
     const int stage = tap.index % 2;
     memory.about.put(lane, stage, left_of<T, false>(a));
@@ -228,15 +211,9 @@ __device__ void visit(const SpreadProblem<S>& problem, const Lane<S>& lane,
   const float* table = problem.mapping.table + lane.channel(0);
   for (Tap tap(halo.first_tap(), problem.tiling.kernel_size);
        tap.y < halo.end_tap(); ++tap) {
-    const unsigned char* others[2];
-    float times[2];
-#pragma unroll
-    for (int row = 0; row < 2; ++row) {
-      others[row] = halo.other(2 * lane.team + row, lane.group, tap);
-      times[row] = halo.times(2 * lane.team + row, lane.group, tap);
-    }
+    const Pairs<S> pairs(lane, halo, tap);
     Share a, other, grad;
-    relation.of(lane, others, a, other);
+    relation.of(lane, pairs.others, a, other);
     memory.relation.put(lane, tap.index % 2, left_of<T, true>(a));
     wait_for_team(lane);
     start_hidden(lane, table + tap.index * S::R, grad);
@@ -245,7 +222,7 @@ __device__ void visit(const SpreadProblem<S>& problem, const Lane<S>& lane,
     for (int n = 0; n < 2; ++n)
 #pragma unroll
       for (int i = 0; i < 4; ++i) {
-        const float count = times[i / 2];
+        const float count = pairs.times[i / 2];
         const float g =
             count > 0 ? relu_gradient(a[n][i], grad[n][i] * count) : 0;
         total[n][i] += g;
