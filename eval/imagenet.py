@@ -330,7 +330,7 @@ def _write(
 ) -> None:
     for name, file in outputs.items():
         if file:
-            files.write_atomically(file, makers[name]().encode())
+            files.write_output(file, makers[name]().encode())
 
 
 if __name__ == "__main__":

@@ -126,7 +126,7 @@ def _run(arguments: list[str]) -> None:
     with processes.process_group() as process:
         text = try_networks(selected, process)
     if json_file and process.is_first:
-        files.write_atomically(json_file, text.encode())
+        files.write_output(json_file, text.encode())
 
 
 def _command(arguments: list[str]) -> str:

@@ -203,7 +203,8 @@ class Recipe:
             )
         self._check(
             "warmup_epochs",
-            f"be below epochs ({self.epochs})",
+            f"be below epochs ({self.epochs}; where a file sets it, give"
+            " another by --gin_param=Recipe.warmup_epochs=N)",
             self.warmup_epochs < self.epochs,
         )
         self._check_step_epochs()

@@ -47,7 +47,9 @@ from san import data
 from san.jobs import entry, files, network
 from san.jobs.flags import define, define_checkpoint, define_path
 from san.jobs.processes import Process
+from san.recipe import Recipe
 from tools.predict import images
+from tools.predict.prediction import likeliest, probabilities_of
 
 _SHARED = define(
     example="Data.image_size=256",
@@ -67,8 +69,8 @@ _BLOCK = flags.DEFINE_string(
 _PIXEL = flags.DEFINE_list(
     "pixel",
     None,
-    "Row and column of the pixel of --block whose footprint is on the sheet."
-    " Default: the mean over all.",
+    "Row and column, from 0, of the pixel of --block whose footprint is on the"
+    " sheet; the page says them of each. Default: the mean over all.",
 )
 _GROUPS = flags.DEFINE_integer(
     "groups", 8, "Groups of channels to show, evenly from all.", lower_bound=1
@@ -95,19 +97,22 @@ def _show(arguments: list[str]) -> None:
     selected.configure(_SHARED.gin_file.value, _SHARED.gin_param.value)
     if not _IMAGE.value:
         assert picture is not None
-        _write(picture, _mean_sheet(selected))
+        files.write_output(picture, _mean_sheet(selected))
         return
     found = loading.read_network(selected.path, selected.workdir)
     network.try_network()
-    model = found.model.to(Process().device)
+    model = found.model.to(Process().device).eval()
     image = _image(_IMAGE.value)
     blocks = _blocks(model)
     if page:
         shown = collect.of_image(model, image, blocks, _GROUPS.value)
-        text = viewer.page(_pixels(image), shown, selected.label)
-        _write(page, text.encode())
+        title = _title(found, image, selected)
+        text = viewer.page(_pixels(image), shown, title)
+        files.write_output(page, text.encode())
     if picture:
-        _write(picture, _image_sheet(model, image, blocks, selected))
+        files.write_output(
+            picture, _image_sheet(model, image, blocks, selected)
+        )
 
 
 def _outputs() -> tuple[pathlib.Path | None, pathlib.Path | None]:
@@ -251,17 +256,20 @@ def _image(path: str) -> Tensor:
     return pixels
 
 
+def _title(asked: loading.Network, image: Tensor, selected: Selected) -> str:
+    """Says what the network takes the image for."""
+    probabilities = probabilities_of(asked.model, image, Recipe().precision)
+    ((guess,),) = likeliest(asked, probabilities, 1)
+    name = os.path.basename(_IMAGE.value or "")
+    return f"{selected.label}: {name}, seen as {guess.as_text()}"
+
+
 def _pixels(image: Tensor) -> np.ndarray:
     """Its grey levels: uint8 [image_size, image_size, 3]."""
     settings = data.Data()
     pixels = image[0].permute(1, 2, 0).cpu()
     levels = pixels * torch.tensor(settings.std) + torch.tensor(settings.mean)
     return (255 * levels).round().clamp(0, 255).to(torch.uint8).numpy()
-
-
-def _write(file: pathlib.Path, content: bytes) -> None:
-    files.write_atomically(file, content)
-    print(f"written: {file}")
 
 
 if __name__ == "__main__":

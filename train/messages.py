@@ -14,6 +14,7 @@ from san.backend import FUSING
 from san.jobs import config
 from san.jobs.processes import Process
 from san.recipe import Recipe
+from train import stages
 from train.checkpointing import State
 from train.work_folder import WorkFolder
 
@@ -104,7 +105,8 @@ def print_initial(
     count = sum(p.numel() for p in model.parameters() if not p.requires_grad)
     if recipe.frozen_stages:
         parts.append(
-            f"frozen: {recipe.frozen_stages} stages, {count:,} parameters"
+            f"frozen: {recipe.frozen_stages} of"
+            f" {len(stages.stages_of(model))} stages, {count:,} parameters"
         )
     print("; ".join(parts), file=sys.stderr)
 

@@ -50,10 +50,10 @@ def of_image(
     for block in blocks:
         (weights,) = san.attention_weights(model, image, block).float().cpu()
         count = len(weights)
-        kept = [
-            g * count // min(max_groups, count)
-            for g in range(min(max_groups, count))
-        ]
+        shown = min(max_groups, count)
+        kept = [g * count // shown for g in range(shown)]
+        if count == 1:  # It is the mean.
+            kept = []
         together = torch.cat([weights.mean(0, keepdim=True), weights[kept]])
         found.append(Footprints(block, kept, count, together))
     return found

@@ -81,7 +81,7 @@ def _draw_row(line: np.ndarray, block: str, weights: np.ndarray) -> None:
             vmin=-largest if is_signed else 0.0,
             vmax=largest,
         )
-        axes.set_title(f"{group}", fontsize=8, pad=2)
+        axes.set_title(f"{1 + group}", fontsize=8, pad=2)
     name = block.removesuffix(".sam")
     line[0].text(
         -0.15,

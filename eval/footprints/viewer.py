@@ -59,8 +59,10 @@ def _block(one: Footprints) -> dict[str, Any]:
         "width": weights.shape[4],
         "groups": [
             f"mean of all {one.num_groups}",
-            *(f"{group} of {one.num_groups}" for group in one.groups),
-        ],
+            *(f"{1 + group} of {one.num_groups}" for group in one.groups),
+        ]
+        if one.num_groups > 1
+        else ["1 of 1"],
         "scales": scales.tolist(),
         "levels": base64.b64encode(
             levels.astype(np.dtype("<i2")).tobytes()

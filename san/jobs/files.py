@@ -5,6 +5,7 @@ import errno
 import os
 import pathlib
 import shutil
+import sys
 from collections.abc import Iterator
 
 _TEMPORARY_END = ".tmp"
@@ -29,6 +30,16 @@ def write_atomically(path: pathlib.Path, data: bytes | memoryview) -> None:
     """
     with written(path, data):
         pass
+
+
+def write_output(path: pathlib.Path, data: bytes | memoryview) -> None:
+    """Writes a file that a flag named, whole, and says so on stderr.
+
+    Raises:
+      OSError: saying what could not be written and why.
+    """
+    write_atomically(path, data)
+    print(f"written: {path}", file=sys.stderr)
 
 
 @contextlib.contextmanager

@@ -66,7 +66,7 @@ def list_models() -> list[str]:
     module="san", denylist=["checkpoint", "features", "in_channels"]
 )
 def create_model(
-    name: str | NetworkFactory = gin.REQUIRED,
+    name: str | NetworkFactory | None = None,
     num_classes: int | None = None,
     checkpoint: str | os.PathLike[str] | None = None,
     features: bool = False,
@@ -80,7 +80,8 @@ def create_model(
         san.paper_rows(), such as "table4/pair/hadamard", which says
         everything but the size: RowSize makes those of tables 4 to 8
         smaller. Or a constructor that takes num_classes, so that a gin file
-        can describe a network of its own: `create_model.name = @SAN`.
+        can describe a network of its own: `create_model.name = @SAN`. It
+        must be given beside a checkpoint too, whose weights may fit several.
       num_classes: length of the network's output; None for that of the
         checkpoint, or 1000 without one.
       checkpoint: a file to take the weights from instead of fresh ones:
@@ -97,9 +98,10 @@ def create_model(
       [N, num_classes], or to maps by name.
 
     Raises:
-      ValueError: if the name is unknown, gin binds what the name says or a
-        RowSize that it does not read, a number is no positive integer, or
-        the checkpoint is no good or of another network; says of which.
+      ValueError: if the name is missing or unknown, gin binds what the name
+        says or a RowSize that it does not read, a number is no positive
+        integer, or the checkpoint is no good or of another network; says of
+        which.
       FileNotFoundError: if there is no such checkpoint.
     """
     # A pyramid has no head, however many classes it had.
@@ -113,6 +115,8 @@ def create_model(
     arguments = {}
     if (in_channels := _count("in_channels", in_channels)) != 3:
         arguments["in_channels"] = in_channels
+    if name is None:
+        raise ValueError(_no_name(checkpoint))
     factory = _factory(name)
     read: dict[str, Any] = {}
     if checkpoint is not None:
@@ -129,6 +133,22 @@ def create_model(
     return model
 
 
+def _no_name(path: str | os.PathLike[str] | None) -> str:
+    message = (
+        "create_model: name must be given, in Python or by a --gin_file such"
+        " as san10_pair.gin, got none"
+    )
+    if path is None:
+        return message
+    read = checkpoints.read_checkpoint(path)
+    weights = checkpoints.state_dict_of(read, path)
+    return message + _fitting(names_of(weights, read.get("architecture")))
+
+
+def _fitting(names: list[str]) -> str:
+    return f"; the weights fit {' or '.join(names)}" if names else ""
+
+
 def _load(
     model: nn.Module, read: dict[str, Any], path: str | os.PathLike[str]
 ) -> None:
@@ -138,9 +158,8 @@ def _load(
     except ValueError as error:
         state_dict = checkpoints.state_dict_of(read, path)
         advice = _other_channels(model, state_dict)
-        fitting = names_of(state_dict, read.get("architecture"))
-        if fitting and not advice:
-            advice = f"; the weights fit {' or '.join(fitting)}"
+        if not advice:
+            advice = _fitting(names_of(state_dict, read.get("architecture")))
         raise ValueError(f"create_model: {error}{advice}") from error
     # Features have no head: that one is left out was asked for.
     if left_out and not isinstance(model, FeaturePyramid):

@@ -62,7 +62,11 @@ def test_a_variant_with_every_report(folder, tmp_path):
         f"--report={tmp_path / 'v2.html'}",
         "--against=net.pth",
     )
-    assert (code, stderr) == (0, "")
+    assert code == 0
+    assert stderr.splitlines() == [
+        f"written: {tmp_path / name}"
+        for name in ("v2.json", "v2.csv", "v2.html")
+    ]
     assert "\ntop-1    85.71%\n" in stdout
     assert stdout.splitlines()[1].startswith("ImageNetV2 (Recht et al.")
     figures = json.loads((tmp_path / "v2.json").read_text())
@@ -81,7 +85,7 @@ def test_a_set_of_ones_own_at_two_sizes(folder, tmp_path):
         "--image_size=12,8",
         f"--json={tmp_path / 'own.json'}",
     )
-    assert (code, stderr) == (0, "")
+    assert (code, stderr) == (0, f"written: {tmp_path / 'own.json'}\n")
     head, about, _, *lines = stdout.splitlines()
     assert head.endswith("net.pth")
     assert about == (

@@ -21,7 +21,7 @@ const move = (x, y) => image.dispatchEvent(new PointerEvent("pointermove",
 move(0.01, 0.99); seen.corner = words(); seen.cornerTaps = footprint();
 const press = (key) => image.dispatchEvent(new KeyboardEvent("keydown", {key}));
 for (const key of ["ArrowUp", "ArrowRight", "ArrowRight", "x"]) press(key);
-seen.pressed = words();
+seen.pressed = words(); seen.flags = byId("flags").textContent;
 const pick = (id, value) => {
   byId(id).value = value; byId(id).dispatchEvent(new Event("change"));
 };
@@ -67,8 +67,7 @@ def test_it_starts_in_the_middle(seen):
     _, probe, _ = seen
     assert probe["blocks"] == 2
     assert probe["first"].startswith(
-        "layer0.0, 3 x 3 taps, group mean of all 1; row 7 of 12, column 11 of"
-        " 20;"
+        "layer0.0, 3 x 3 taps, group 1 of 1; row 7 of 12, column 11 of 20;"
     )
 
 
@@ -76,6 +75,7 @@ def test_pointer_and_keys_move_the_pixel(seen):
     _, probe, _ = seen
     assert "row 12 of 12, column 1 of 20;" in probe["corner"]
     assert "row 11 of 12, column 3 of 20;" in probe["pressed"]
+    assert probe["flags"] == "--block=layer0.0 --pixel=10,2"
 
 
 def test_the_weights_are_those_of_the_network(seen, footprints):
@@ -89,7 +89,7 @@ def test_the_weights_are_those_of_the_network(seen, footprints):
     ]
     # The same place in an image half as large; group 1 is the third choice.
     assert (
-        "layer1.0, 5 x 5 taps, group 1 of 4; row 6 of 6, column 2 of 10"
+        "layer1.0, 5 x 5 taps, group 2 of 4; row 6 of 6, column 2 of 10"
         in (probe["group"])
     )
     assert_taps(probe["groupTaps"], second.weights[2, :, :, 5, 1])

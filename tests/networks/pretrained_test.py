@@ -120,6 +120,15 @@ def test_published_networks_are_told_apart(tmp_path):
             san.create_model(asked, checkpoint=tmp_path / "m.pth")
 
 
+def test_a_name_is_missing(tmp_path):
+    path = saved(trained("table7/patch/5"), tmp_path / "m.safetensors")
+    with pytest.raises(ValueError, match="fit table7/patch/5\n") as error:
+        san.create_model(checkpoint=path)
+    assert str(error.value).startswith("create_model: name must be given, in")
+    with pytest.raises(ValueError, match="got none\n"):
+        san.create_model()
+
+
 @pytest.mark.parametrize(
     ("asked", "message"),
     [

@@ -128,9 +128,9 @@ def test_a_picture(compare, runs):
     with (runs / "one" / "metrics.jsonl").open("a") as file:
         for line in ("nonsense", '{"kind": "train", "loss": null}', "{}"):
             file.write(f"{line}\n")
-    code, said, aside = compare("runs/one", "runs/other", "--output=c.png")
+    code, _, aside = compare("runs/one", "runs/other", "--output=c.png")
     assert code == 0, aside
-    assert said.endswith(f"curves: {runs.parent / 'c.png'}\n")
+    assert aside.endswith(f"written: {runs.parent / 'c.png'}\n")
     content = (runs.parent / "c.png").read_bytes()
     assert Image.open(io.BytesIO(content)).size == (880, 770)
 

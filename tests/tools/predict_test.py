@@ -192,7 +192,7 @@ def test_the_figures_are_written_though_nobody_reads_the_lines(folder):
         BUILD_WORKING_DIRECTORY=str(folder),
     )
     process.stdout.close()
-    assert process.stderr.read() == ""
+    assert process.stderr.read() == f"written: {folder / 'unread.json'}\n"
     assert process.wait() == 0
     found = json.loads((folder / "unread.json").read_text())
     assert len(found["images"]) == 2

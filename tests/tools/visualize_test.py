@@ -1,3 +1,5 @@
+import re
+
 import pytest
 from PIL import Image
 
@@ -24,7 +26,7 @@ def visualize(folder, *arguments):
 
 def test_a_page_and_a_sheet_of_an_image(tmp_path, run, images):
     Image.open(images / "val" / "a" / "0.jpg").save(tmp_path / "photo.png")
-    code, stdout, stderr = visualize(
+    code, _, stderr = visualize(
         tmp_path,
         f"--workdir={run.path}",
         "--image=photo.png",
@@ -32,13 +34,15 @@ def test_a_page_and_a_sheet_of_an_image(tmp_path, run, images):
         "--sheet=sheet.png",
     )
     assert code == 0, stderr
-    assert stdout.splitlines() == [
+    assert stderr.splitlines() == [
         f"written: {tmp_path / 'page.html'}",
         f"written: {tmp_path / 'sheet.png'}",
     ]
     page = (tmp_path / "page.html").read_text()
     # 12 pixels a side: 6, and 3 after another stage.
     assert '"name": "layer0.0", "side": 3, "height": 6, "width": 6' in page
+    # One of two classes is the likelier.
+    assert re.search(r"<h1>.*: photo\.png, seen as [ab] \d\d+\.\d%</h1>", page)
     assert '"name": "layer1.0", "side": 3, "height": 3, "width": 3' in page
     whole = Image.open(tmp_path / "sheet.png").size
     code, _, stderr = visualize(
@@ -131,7 +135,8 @@ def test_names_are_no_formulas(tmp_path, run, images):
         f"--image={name}",
         "--sheet=sheet.png",
     )
-    assert (code, stderr) == (0, "")
+    assert code == 0
+    assert stderr == f"written: {tmp_path / 'sheet.png'}\n"
 
 
 def test_an_empty_name_is_no_missing_flag(tmp_path, run):

@@ -140,7 +140,7 @@ def test_two_processes_freeze_the_same(small, tmp_path):
         "--epochs=1",
     )
     assert code == 0, stderr
-    assert "frozen: 1 stages, " in stderr
+    assert "frozen: 1 of 2 stages, " in stderr
     jobs.train_with(
         tmp_path / "one",
         images,

@@ -178,7 +178,7 @@ def summary(
     buffers = ("running_mean", "running_var", "num_batches_tracked")
     return {
         "network": facts.get("network"),
-        "weights_fit": " or ".join(fitting) or None,
+        "weights_fit": " or ".join(fitting) or "no network of a name",
         "architecture": facts.get("architecture"),
         "parameters": sum(
             tensor.numel()

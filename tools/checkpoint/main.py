@@ -166,7 +166,7 @@ def _inspect(selected: command_line.Selected) -> None:
         "left_out_by_export": facts.left_out(checkpoint),
     }
     if json_file:
-        files.write_atomically(json_file, valid_json.text_of(found).encode())
+        files.write_output(json_file, valid_json.text_of(found).encode())
     print(writing.lines_of(found))
 
 

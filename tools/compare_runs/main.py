@@ -44,8 +44,7 @@ def _compare(arguments: Sequence[str]) -> None:
     print(report.table(found))
     if output:
         picture = plot.draw(found, output.suffix[1:])
-        files.write_atomically(output, picture)
-        print(f"curves: {output}")
+        files.write_output(output, picture)
 
 
 def _output() -> pathlib.Path | None:

@@ -100,12 +100,10 @@ def _report(arguments: Sequence[str]) -> None:
         print(record.changes(before, found))
     if output:
         text = json.dumps(found, indent=1) + "\n"
-        files.write_atomically(output, text.encode())
-        print(f"json: {output}")
+        files.write_output(output, text.encode())
     if picture:
         drawn = plot.draw(passes, device, picture.suffix[1:])
-        files.write_atomically(picture, drawn)
-        print(f"plot: {picture}")
+        files.write_output(picture, drawn)
 
 
 def _pattern() -> re.Pattern[str]:

@@ -82,7 +82,7 @@ def _examine(arguments: Sequence[str]) -> list[Finding]:
     print(report.as_text(root, num_files, findings))
     if json_file:
         text = report.as_json(root, num_files, findings)
-        files.write_atomically(json_file, text.encode())
+        files.write_output(json_file, text.encode())
     if exclude_file:
         _write_list(exclude_file, findings)
     return [found for found in findings if found.is_problem]

@@ -68,7 +68,7 @@ def _print_tables(arguments: Sequence[str]) -> None:
             "left_open": left_open.POINTS,
         }
         text = valid_json.text_of(content)
-        files.write_atomically(json_file, text.encode())
+        files.write_output(json_file, text.encode())
 
 
 def _tables(

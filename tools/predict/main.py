@@ -89,7 +89,7 @@ def _predict(paths: Sequence[str]) -> list[Unreadable]:
             predictions.append(answer)
     if json_file:
         text = as_json(asked, predictions, unreadable)
-        files.write_atomically(json_file, text.encode())
+        files.write_output(json_file, text.encode())
     return unreadable
 
 

@@ -21,6 +21,10 @@ class Guess(NamedTuple):
     label: int
     probability: float
 
+    def as_text(self) -> str:
+        """For people."""
+        return f"{self.name} {100 * self.probability:.1f}%"
+
 
 class Prediction(NamedTuple):
     """The most likely classes of an image, the likeliest first."""
@@ -30,10 +34,7 @@ class Prediction(NamedTuple):
 
     def as_text(self) -> str:
         """A line for people."""
-        classes = ", ".join(
-            f"{guess.name} {100 * guess.probability:.1f}%"
-            for guess in self.guesses
-        )
+        classes = ", ".join(guess.as_text() for guess in self.guesses)
         return f"{self.path}: {classes}"
 
     def as_json(self) -> dict[str, Any]:
@@ -72,23 +73,53 @@ def predict(
       FloatingPointError: if it says what is no number.
     """
     model = network.model.to(device).eval()
-    names = network.classes or [*map(str, range(network.num_classes))]
     for batch, pixels in images.batches(found, data, batch_size, device):
         if pixels is None:
             (image,) = batch
             yield Unreadable(image.path, "cannot be decoded: it is damaged")
             continue
-        probabilities = _probabilities(model, pixels, precision)
+        probabilities = probabilities_of(model, pixels, precision)
         _check_finite(batch, probabilities)
-        best = probabilities.topk(min(top, len(names)), dim=1)
-        for image, values, labels in zip(
-            batch, best.values.tolist(), best.indices.tolist(), strict=True
-        ):
-            guesses = [
-                Guess(names[label], label, value)
-                for label, value in zip(labels, values, strict=True)
-            ]
-            yield Prediction(image.path, guesses)
+        guesses = likeliest(network, probabilities, top)
+        for image, best in zip(batch, guesses, strict=True):
+            yield Prediction(image.path, best)
+
+
+def probabilities_of(
+    model: nn.Module, pixels: Tensor, precision: str
+) -> Tensor:
+    """Probabilities of the classes, float32 [N, num_classes].
+
+    Args:
+      model: in evaluation mode.
+      pixels: [N, 3, H, W] on its device.
+      precision: of Recipe.
+    """
+    with torch.inference_mode(), autocast(pixels.device, precision):
+        return model(pixels).float().softmax(dim=1)
+
+
+def likeliest(
+    network: Network, probabilities: Tensor, top: int
+) -> list[list[Guess]]:
+    """The most likely classes of each image, the likeliest first.
+
+    Args:
+      network: which knows what its classes are called.
+      probabilities: [N, num_classes].
+      top: how many, at most.
+    """
+    names = network.classes or [*map(str, range(network.num_classes))]
+    best = probabilities.topk(min(top, len(names)), dim=1)
+    return [
+        [
+            Guess(names[label], label, value)
+            for label, value in zip(labels, values, strict=True)
+        ]
+        for labels, values in zip(
+            best.indices.tolist(), best.values.tolist(), strict=True
+        )
+    ]
 
 
 def as_json(
@@ -121,8 +152,3 @@ def _check_finite(batch: Sequence[Image], probabilities: Tensor) -> None:
             f" {batch[int(bad.int().argmax())].path}; Recipe.precision ="
             " 'float32' has the largest range"
         )
-
-
-def _probabilities(model: nn.Module, pixels: Tensor, precision: str) -> Tensor:
-    with torch.inference_mode(), autocast(pixels.device, precision):
-        return model(pixels).float().softmax(dim=1)
