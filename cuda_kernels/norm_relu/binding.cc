@@ -1,13 +1,8 @@
-// Checks the arguments of the layers around attention and runs them. Tensors
-// have four dimensions as everywhere; of vectors and matrices the first are 1.
+// Runs the layers around attention on checked arguments. Tensors have four
+// dimensions as everywhere; of vectors and matrices the first are 1.
 #include "cuda_kernels/norm_relu/binding.h"
 
-#include <initializer_list>
-#include <optional>
-#include <string>
-#include <vector>
-
-#include "cuda_kernels/binding/dispatch.h"
+#include "cuda_kernels/binding/call.h"
 #include "cuda_kernels/norm_relu/tasks.h"
 
 namespace py = pybind11;
@@ -15,45 +10,61 @@ namespace py = pybind11;
 namespace san {
 namespace {
 
-using norm_relu::ImageShape;
-
-// The input image [N, H, W, C].
-class Image : public Tensor {
+// A call on the input image [N, H, W, C].
+class ImageCall : public Call {
  public:
-  Image(const char* op, py::handle object)
-      : Tensor(op, "x", object, Access::kRead) {}
+  ImageCall(const char* op, py::handle x_object, uintptr_t stream)
+      : Call(op, stream_of(stream)), x(read("x", x_object)) {}
 
-  ImageShape shape() const { return {size(0), size(1), size(2), size(3)}; }
-  ScalarType accumulator() const {
-    return type() == ScalarType::kFloat64 ? type() : ScalarType::kFloat32;
+  // A vector or matrix that is read, of the type given.
+  const Tensor& matrix(const char* name, py::handle object, ScalarType type,
+                       int64_t rows, int64_t columns) {
+    return checked(read(name, object), name, type, rows, columns);
   }
-  void require_windows(const Tensor& windows, int64_t pool,
-                       int64_t channels) const {
-    windows.require_same_kind(*this);
-    windows.require_shape("[N, H / pool, W / pool, C]",
-                          {size(0), size(1) / pool, size(2) / pool, channels});
+  const Tensor& vector(const char* name, py::handle object) {
+    const bool is_double = x.type() == ScalarType::kFloat64;
+    return matrix(name, object, is_double ? x.type() : ScalarType::kFloat32, 1,
+                  x.size(3));
+  }
+  // Sums, written in float64.
+  double* sums(const char* name, py::handle object, int64_t rows,
+               int64_t columns) {
+    return static_cast<double*>(
+        checked(write(name, object), name, ScalarType::kFloat64, rows, columns)
+            .data());
+  }
+  // What windows of pool x pool pixels give, or its gradient.
+  const Tensor& require_windows(const Tensor& windows, int64_t pool,
+                                int64_t channels) const {
+    windows.require_same_kind(x);
+    windows.require_shape(
+        "[N, H / pool, W / pool, C]",
+        {x.size(0), x.size(1) / pool, x.size(2) / pool, channels});
+    return windows;
+  }
+  // The workspace of a task that sums `vectors` values per channel.
+  double* partial_sums(py::handle object, int64_t vectors, int64_t channels) {
+    return static_cast<double*>(
+        workspace(object, norm_relu::workspace_elements(vectors, channels),
+                  ScalarType::kFloat64, x));
+  }
+
+  norm_relu::ImageShape shape() const {
+    return {x.size(0), x.size(1), x.size(2), x.size(3)};
+  }
+
+  const Tensor& x;
+
+ private:
+  const Tensor& checked(const Tensor& tensor, const char* name, ScalarType type,
+                        int64_t rows, int64_t columns) const {
+    tensor.require_shape("[1, 1, rows, columns]", {1, 1, rows, columns});
+    if (tensor.type() != type)
+      refuse(name, "be a vector of the accumulator of x or, as a sum, float64",
+             "another type");
+    return tensor;
   }
 };
-
-// A vector or matrix, of the type given.
-Tensor matrix(const char* op, const char* name, py::handle object,
-              Access access, ScalarType type, int64_t rows, int64_t columns) {
-  const Tensor tensor(op, name, object, access);
-  tensor.require_shape("[1, 1, rows, columns]", {1, 1, rows, columns});
-  if (tensor.type() != type)
-    fail(op, name, "be a vector of the accumulator of x or, as a sum, float64",
-         "another type");
-  return tensor;
-}
-
-void require_apart(std::initializer_list<const Tensor*> outputs,
-                   std::initializer_list<const Tensor*> others) {
-  for (const Tensor* output : outputs) {
-    for (const Tensor* other : others) output->require_apart_from(*other);
-    for (const Tensor* other : outputs)
-      if (other != output) output->require_apart_from(*other);
-  }
-}
 
 int64_t checked_pool(const char* op, py::handle pool) {
   if (!py::isinstance<py::int_>(pool) ||
@@ -62,77 +73,47 @@ int64_t checked_pool(const char* op, py::handle pool) {
   return pool.cast<int64_t>();
 }
 
-constexpr ScalarType kSum = ScalarType::kFloat64;
-
-double* sums(const Tensor& tensor) {
-  return static_cast<double*>(tensor.data());
-}
-
-// The workspace of a task that sums `vectors` values per channel.
-double* partial_sums(const char* op, py::handle workspace, int64_t vectors,
-                     const Tensor& like, int64_t channels,
-                     const std::vector<const Tensor*>& others) {
-  return static_cast<double*>(checked_workspace(
-      op, workspace, norm_relu::workspace_elements(vectors, channels), kSum,
-      like, others));
-}
-
-void channel_moments(py::handle x_object, py::handle mean_object,
+void channel_moments(py::handle x, py::handle mean_object,
                      py::handle variance_object, py::handle workspace,
                      uintptr_t stream) {
-  const char* op = "channel_moments";
-  const Image x(op, x_object);
-  const int64_t C = x.size(3);
-  if (x.empty()) fail(op, "x", "have at least one element", "a size of 0");
-  const Tensor mean =
-      matrix(op, "mean", mean_object, Access::kWrite, kSum, 1, C);
-  const Tensor variance =
-      matrix(op, "variance", variance_object, Access::kWrite, kSum, 1, C);
-  require_apart({&mean, &variance}, {&x});
-  run_fused(op, x,
-            norm_relu::ChannelMoments{
-                x.type(), x.shape(), x.data(), sums(mean), sums(variance),
-                partial_sums(op, workspace, 2, x, C, {&x, &mean, &variance})},
-            stream_of(stream));
+  ImageCall call("channel_moments", x, stream);
+  if (call.x.empty())
+    call.refuse("x", "have at least one element", "a size of 0");
+  const int64_t C = call.x.size(3);
+  double* mean = call.sums("mean", mean_object, 1, C);
+  double* variance = call.sums("variance", variance_object, 1, C);
+  call.run(call.x, norm_relu::ChannelMoments{
+                       call.x.type(), call.shape(), call.x.data(), mean,
+                       variance, call.partial_sums(workspace, 2, C)});
 }
 
 // x, scale, shift and pool, which all directions share.
-struct Norm {
-  Norm(const char* op, py::handle x_object, py::handle scale_object,
-       py::handle shift_object, py::handle pool_object)
-      : op(op),
-        x(op, x_object),
-        C(x.size(3)),
+class NormCall : public ImageCall {
+ public:
+  NormCall(const char* op, py::handle x, py::handle scale_object,
+           py::handle shift_object, py::handle pool_object, uintptr_t stream)
+      : ImageCall(op, x, stream),
         pool(checked_pool(op, pool_object)),
         scale(vector("scale", scale_object)),
         shift(vector("shift", shift_object)) {}
 
-  Tensor vector(const char* name, py::handle object) const {
-    return matrix(op, name, object, Access::kRead, x.accumulator(), 1, C);
-  }
-  Tensor windows(const char* name, py::handle object, Access access) const {
-    const Tensor tensor(op, name, object, access);
-    x.require_windows(tensor, pool, C);
-    return tensor;
+  const Tensor& windows(const Tensor& tensor) const {
+    return require_windows(tensor, pool, x.size(3));
   }
   norm_relu::NormRelu task() const {
-    return {x.type(), x.shape(), pool, x.data(), scale.data(), shift.data()};
+    return {x.type(), shape(), pool, x.data(), scale.data(), shift.data()};
   }
 
-  const char* op;
-  Image x;
-  int64_t C, pool;
-  Tensor scale, shift;
+  int64_t pool;
+  const Tensor &scale, &shift;
 };
 
 void forward(py::handle x, py::handle scale, py::handle shift,
-             py::handle output_object, py::handle pool, uintptr_t stream) {
-  const Norm norm("norm_relu_forward", x, scale, shift, pool);
-  const Tensor output = norm.windows("output", output_object, Access::kWrite);
-  require_apart({&output}, {&norm.x, &norm.scale, &norm.shift});
-  run_fused(norm.op, norm.x,
-            norm_relu::NormReluForward{norm.task(), output.data()},
-            stream_of(stream));
+             py::handle output, py::handle pool, uintptr_t stream) {
+  NormCall call("norm_relu_forward", x, scale, shift, pool, stream);
+  call.run(call.x,
+           norm_relu::NormReluForward{
+               call.task(), call.windows(call.write("output", output)).data()});
 }
 
 void backward_sums(py::handle grad_object, py::handle x, py::handle scale,
@@ -140,123 +121,84 @@ void backward_sums(py::handle grad_object, py::handle x, py::handle scale,
                    py::handle sum_object, py::handle moment_object,
                    py::handle output_object, py::handle pool,
                    py::handle workspace, uintptr_t stream) {
-  const char* op = "norm_relu_sums";
-  const Norm norm(op, x, scale, shift, pool);
-  const Tensor grad = norm.windows("grad_output", grad_object, Access::kRead);
-  const Tensor mean = norm.vector("mean", mean_object);
-  const Tensor sum =
-      matrix(op, "sum", sum_object, Access::kWrite, kSum, 1, norm.C);
-  const Tensor moment =
-      matrix(op, "moment", moment_object, Access::kWrite, kSum, 1, norm.C);
-  require_apart({&sum, &moment},
-                {&grad, &norm.x, &norm.scale, &norm.shift, &mean});
-  std::optional<Tensor> output;
-  if (!output_object.is_none()) {
-    output = norm.windows("output", output_object, Access::kWrite);
-    require_apart({&*output}, {&grad, &norm.x, &norm.scale, &norm.shift, &mean,
-                               &sum, &moment});
-  }
-  std::vector<const Tensor*> others = {&grad, &norm.x, &mean, &sum, &moment};
-  if (output) others.push_back(&*output);
-  run_fused(op, norm.x,
-            norm_relu::NormReluSums{
-                norm.task(), grad.data(), mean.data(), sums(sum), sums(moment),
-                output ? output->data() : nullptr,
-                partial_sums(op, workspace, 2, norm.x, norm.C, others)},
-            stream_of(stream));
+  NormCall call("norm_relu_sums", x, scale, shift, pool, stream);
+  const int64_t C = call.x.size(3);
+  const Tensor& grad = call.windows(call.read("grad_output", grad_object));
+  const Tensor& mean = call.vector("mean", mean_object);
+  double* sum = call.sums("sum", sum_object, 1, C);
+  double* moment = call.sums("moment", moment_object, 1, C);
+  const Tensor* output = call.write_unless_none("output", output_object);
+  if (output) call.windows(*output);
+  call.run(call.x, norm_relu::NormReluSums{
+                       call.task(), grad.data(), mean.data(), sum, moment,
+                       data_of(output), call.partial_sums(workspace, 2, C)});
 }
 
 void backward(py::handle grad_object, py::handle x, py::handle scale,
               py::handle shift, py::handle constant_object,
               py::handle slope_object, py::handle grad_x_object,
               py::handle pool, uintptr_t stream) {
-  const Norm norm("norm_relu_backward", x, scale, shift, pool);
-  const Tensor grad = norm.windows("grad_output", grad_object, Access::kRead);
-  const Tensor constant = norm.vector("constant", constant_object);
-  const Tensor slope = norm.vector("slope", slope_object);
-  const Tensor grad_x(norm.op, "grad_x", grad_x_object, Access::kWrite);
-  grad_x.require_same_kind(norm.x);
-  grad_x.require_shape_of(norm.x);
-  require_apart({&grad_x},
-                {&norm.x, &norm.scale, &norm.shift, &constant, &slope});
+  NormCall call("norm_relu_backward", x, scale, shift, pool, stream);
+  const Tensor& grad = call.windows(call.read("grad_output", grad_object));
+  const Tensor& constant = call.vector("constant", constant_object);
+  const Tensor& slope = call.vector("slope", slope_object);
+  const Tensor& grad_x = call.gradient("grad_x", grad_x_object, call.x);
   // Without pooling an element's gradient is read before its own is written.
-  if (norm.pool != 1 || grad_x.data() != grad.data())
-    grad_x.require_apart_from(grad);
-  run_fused(
-      norm.op, norm.x,
-      norm_relu::NormReluBackward{norm.task(), grad.data(), constant.data(),
-                                  slope.data(), grad_x.data()},
-      stream_of(stream));
+  if (call.pool == 1) call.may_be(grad_x, grad);
+  call.run(call.x, norm_relu::NormReluBackward{call.task(), grad.data(),
+                                               constant.data(), slope.data(),
+                                               grad_x.data()});
 }
 
 // Images, weight and shift of the stem.
-struct StemInputs {
-  StemInputs(const char* op, py::handle x_object, py::handle weight_object,
-             py::handle shift_object)
-      : op(op),
-        x(op, x_object),
-        weight(op, "weight", weight_object, Access::kRead),
+class StemCall : public ImageCall {
+ public:
+  StemCall(const char* op, py::handle x_object, py::handle weight_object,
+           py::handle shift_object, uintptr_t stream)
+      : ImageCall(op, x_object, stream),
+        weight(read("weight", weight_object)),
         C(weight.size(2)),
         I(x.size(3)),
-        shift(
-            matrix(op, "shift", shift_object, Access::kRead, x.type(), 1, C)) {
+        shift(matrix("shift", shift_object, x.type(), 1, C)) {
     if (x.type() != ScalarType::kFloat32 && x.type() != ScalarType::kFloat64)
-      fail(op, "x", "be float32 or float64", "a half type");
+      refuse("x", "be float32 or float64", "a half type");
     weight.require_same_kind(x);
     weight.require_shape("[1, 1, C, I]", {1, 1, C, I});
   }
 
   norm_relu::Stem task() const {
-    return {x.type(), x.shape(), C, x.data(), weight.data(), shift.data()};
+    return {x.type(), shape(), C, x.data(), weight.data(), shift.data()};
   }
 
-  const char* op;
-  Image x;
-  Tensor weight;
+  const Tensor& weight;
   int64_t C, I;
-  Tensor shift;
+  const Tensor& shift;
 };
 
 void stem_forward(py::handle x, py::handle weight, py::handle shift,
                   py::handle output_object, uintptr_t stream) {
-  const StemInputs in("stem_forward", x, weight, shift);
-  const Tensor output(in.op, "output", output_object, Access::kWrite);
-  in.x.require_windows(output, 2, in.C);
-  require_apart({&output}, {&in.x, &in.weight, &in.shift});
-  run_fused(in.op, in.x, norm_relu::StemForward{in.task(), output.data()},
-            stream_of(stream));
+  StemCall call("stem_forward", x, weight, shift, stream);
+  const Tensor& output = call.write("output", output_object);
+  call.require_windows(output, 2, call.C);
+  call.run(call.x, norm_relu::StemForward{call.task(), output.data()});
 }
 
 void stem_backward(py::handle grad_object, py::handle x, py::handle weight,
                    py::handle shift, py::handle grad_x_object,
                    py::handle grad_weight_object, py::handle grad_shift_object,
                    py::handle workspace, uintptr_t stream) {
-  const char* op = "stem_backward";
-  const StemInputs in(op, x, weight, shift);
-  const Tensor grad(op, "grad_output", grad_object, Access::kRead);
-  in.x.require_windows(grad, 2, in.C);
-  const Tensor grad_weight = matrix(op, "grad_weight", grad_weight_object,
-                                    Access::kWrite, kSum, in.C, in.I);
-  const Tensor grad_shift = matrix(op, "grad_shift", grad_shift_object,
-                                   Access::kWrite, kSum, 1, in.C);
-  require_apart({&grad_weight, &grad_shift},
-                {&grad, &in.x, &in.weight, &in.shift});
-  std::optional<Tensor> grad_x;
-  if (!grad_x_object.is_none()) {
-    grad_x.emplace(op, "grad_x", grad_x_object, Access::kWrite);
-    grad_x->require_same_kind(in.x);
-    grad_x->require_shape_of(in.x);
-    require_apart({&*grad_x}, {&grad, &in.x, &in.weight, &in.shift,
-                               &grad_weight, &grad_shift});
-  }
-  std::vector<const Tensor*> others = {&grad, &in.x, &grad_weight, &grad_shift};
-  if (grad_x) others.push_back(&*grad_x);
-  run_fused(op, in.x,
-            norm_relu::StemBackward{
-                in.task(), grad.data(), grad_x ? grad_x->data() : nullptr,
-                sums(grad_weight), sums(grad_shift),
-                partial_sums(op, workspace, in.I + 1, in.x, in.C, others)},
-            stream_of(stream));
+  StemCall call("stem_backward", x, weight, shift, stream);
+  const int64_t C = call.C, I = call.I;
+  const Tensor& grad = call.read("grad_output", grad_object);
+  call.require_windows(grad, 2, C);
+  double* grad_weight = call.sums("grad_weight", grad_weight_object, C, I);
+  double* grad_shift = call.sums("grad_shift", grad_shift_object, 1, C);
+  void* grad_x = grad_x_object.is_none()
+                     ? nullptr
+                     : call.gradient("grad_x", grad_x_object, call.x).data();
+  call.run(call.x, norm_relu::StemBackward{
+                       call.task(), grad.data(), grad_x, grad_weight,
+                       grad_shift, call.partial_sums(workspace, I + 1, C)});
 }
 
 }  // namespace

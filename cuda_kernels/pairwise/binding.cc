@@ -1,14 +1,9 @@
-// Checks the arguments of the fused pairwise attention against each other and
-// runs it, on the CPU or on CUDA.
+// Runs the fused pairwise attention on checked arguments, on the CPU or on
+// CUDA.
 #include "cuda_kernels/pairwise/binding.h"
 
-#include <initializer_list>
-#include <optional>
 #include <string>
-#include <utility>
-#include <vector>
 
-#include "cuda_kernels/binding/dispatch.h"
 #include "cuda_kernels/pairwise/arguments.h"
 #include "cuda_kernels/pairwise/workspace.h"
 
@@ -19,270 +14,157 @@ namespace {
 
 using pairwise::PairwiseShape;
 
-// The workspace of a task: as many elements of float64 as it needs, at
-// `workspace`; null on the CPU, which needs none.
+// Runs a task that needs a workspace of float64 on CUDA.
 template <typename Task>
-void* workspace_of(const PairwiseCall& call, const Features& features,
-                   py::handle object, const Task& task,
-                   const std::vector<const Tensor*>& others) {
-  return checked_workspace(call.op, object, pairwise::workspace_elements(task),
-                           ScalarType::kFloat64, features, others);
-}
-
-template <typename Task, typename... More>
-void run(const PairwiseCall& call, const Features& features, const Task& task,
-         More... workspace) {
-  run_fused(call.op, features, task, call.stream, workspace...);
+void run_with(py::handle workspace, PairwiseCall& call, const Task& task) {
+  const int64_t elements = pairwise::workspace_elements(task);
+  call.run(
+      call.features, task,
+      call.workspace(workspace, elements, ScalarType::kFloat64, call.features));
 }
 
 void forward(py::handle features, py::handle scale, py::handle shift,
              py::handle table, py::handle w1, py::handle w2,
              py::handle output_object, py::handle log_sum_exp_object,
              py::handle kernel_size, bool allow_tf32, py::handle stream) {
-  const PairwiseCall call("pairwise_forward", kernel_size, stream);
-  const PairwiseArguments inputs(call, features, scale, shift, table, w1, w2);
-  const Tensor output(call.op, "output", output_object, Access::kWrite);
-  inputs.require_output(output);
-  inputs.require_apart_from(output);
-  std::optional<Tensor> log_sum_exp;
-  if (!log_sum_exp_object.is_none()) {
-    log_sum_exp.emplace(call.op, "log_sum_exp", log_sum_exp_object,
-                        Access::kWrite);
-    inputs.require_log_sum_exp(*log_sum_exp);
-    inputs.require_apart_from(*log_sum_exp);
-    log_sum_exp->require_apart_from(output);
-  }
-  if (inputs.features.empty()) return;
-  run(call, inputs.features,
-      pairwise::PairwiseForward{
-          output.type(), inputs.shape, inputs.data(), output.data(),
-          log_sum_exp ? log_sum_exp->data() : nullptr, allow_tf32});
+  const char* op = "pairwise_forward";
+  AttentionCall call(op, features, scale, shift, table, w1, w2,
+                     PairwiseOptions(op, kernel_size, stream));
+  const Tensor& output =
+      call.require_output(call.write("output", output_object));
+  const Tensor* log_sum_exp =
+      call.write_unless_none("log_sum_exp", log_sum_exp_object);
+  if (log_sum_exp) call.require_log_sum_exp(*log_sum_exp);
+  if (call.features.empty()) return call.check_memory();
+  call.run(call.features, pairwise::PairwiseForward{
+                              output.type(), call.shape, call.inputs(),
+                              output.data(), data_of(log_sum_exp), allow_tf32});
 }
 
 void backward(py::handle grad_output_object, py::handle output_object,
-              py::handle log_sum_exp_object, py::handle features,
-              py::handle scale, py::handle shift, py::handle table,
-              py::handle w1, py::handle w2, py::handle grad_features_object,
-              py::handle grad_scale_object, py::handle grad_shift_object,
-              py::handle grad_table_object, py::handle grad_w1_object,
-              py::handle grad_w2_object, py::handle kernel_size,
-              py::handle workspace, py::handle stream) {
-  const PairwiseCall call("pairwise_backward", kernel_size, stream);
-  const PairwiseArguments inputs(call, features, scale, shift, table, w1, w2);
-  const Tensor grad_output(call.op, "grad_output", grad_output_object,
-                           Access::kRead);
-  inputs.require_output(grad_output);
-  const Tensor output(call.op, "output", output_object, Access::kRead);
-  inputs.require_output(output);
-  const Tensor log_sum_exp(call.op, "log_sum_exp", log_sum_exp_object,
-                           Access::kRead);
-  inputs.require_log_sum_exp(log_sum_exp);
-  const Tensor grad_features(call.op, "grad_features", grad_features_object,
-                             Access::kWrite);
-  const Tensor grad_scale(call.op, "grad_scale", grad_scale_object,
-                          Access::kWrite);
-  const Tensor grad_shift(call.op, "grad_shift", grad_shift_object,
-                          Access::kWrite);
-  const Tensor grad_table(call.op, "grad_table", grad_table_object,
-                          Access::kWrite);
-  const Tensor grad_w1(call.op, "grad_w1", grad_w1_object, Access::kWrite);
-  const Tensor grad_w2(call.op, "grad_w2", grad_w2_object, Access::kWrite);
-  const std::pair<const Tensor*, const Tensor*> pairs[] = {
-      {&grad_features, &inputs.features},
-      {&grad_scale, &inputs.scale},
-      {&grad_shift, &inputs.shift},
-      {&grad_table, &inputs.table},
-      {&grad_w1, &inputs.w1},
-      {&grad_w2, &inputs.w2}};
-  for (const auto& [grad, of] : pairs) {
-    grad->require_same_kind(*of);
-    grad->require_shape_of(*of);
-    require_apart(*grad, {&grad_output, &output, &log_sum_exp});
-    inputs.require_apart_from(*grad);
-    for (const auto& [other, _] : pairs)
-      if (other != grad) grad->require_apart_from(*other);
-  }
-  const pairwise::PairwiseBackward task = {
-      grad_output.type(),   inputs.shape,      inputs.data(),
-      grad_output.data(),   output.data(),     log_sum_exp.data(),
-      grad_features.data(), grad_scale.data(), grad_shift.data(),
-      grad_table.data(),    grad_w1.data(),    grad_w2.data()};
-  run(call, inputs.features, task,
-      workspace_of(
-          call, inputs.features, workspace, task,
-          {&grad_output, &output, &log_sum_exp, &inputs.features, &inputs.scale,
-           &inputs.shift, &inputs.table, &inputs.w1, &inputs.w2, &grad_features,
-           &grad_scale, &grad_shift, &grad_table, &grad_w1, &grad_w2}));
+              py::handle log_sum_exp, py::handle features, py::handle scale,
+              py::handle shift, py::handle table, py::handle w1, py::handle w2,
+              py::handle grad_features, py::handle grad_scale,
+              py::handle grad_shift, py::handle grad_table, py::handle grad_w1,
+              py::handle grad_w2, py::handle kernel_size, py::handle workspace,
+              py::handle stream) {
+  const char* op = "pairwise_backward";
+  AttentionCall call(op, features, scale, shift, table, w1, w2,
+                     PairwiseOptions(op, kernel_size, stream));
+  const auto output_like = [&](const char* name, py::handle object) {
+    return call.require_output(call.read(name, object)).data();
+  };
+  const auto gradient = [&](const char* name, py::handle object,
+                            const Tensor& of) {
+    return call.gradient(name, object, of).data();
+  };
+  run_with(workspace, call,
+           pairwise::PairwiseBackward{
+               call.features.type(), call.shape, call.inputs(),
+               output_like("grad_output", grad_output_object),
+               output_like("output", output_object),
+               call.require_log_sum_exp(call.read("log_sum_exp", log_sum_exp)),
+               gradient("grad_features", grad_features, call.features),
+               gradient("grad_scale", grad_scale, call.scale),
+               gradient("grad_shift", grad_shift, call.shift),
+               gradient("grad_table", grad_table, call.table),
+               gradient("grad_w1", grad_w1, call.w1),
+               gradient("grad_w2", grad_w2, call.w2)});
 }
 
-// The shape of a task on features and some vectors of R channels.
-PairwiseShape relation_shape(const PairwiseCall& call, const Features& features,
-                             std::initializer_list<const Tensor*> vectors) {
-  const int64_t R = (*vectors.begin())->size(3);
-  for (const Tensor* vector : vectors) {
-    features.require_mapping(*vector);
-    require_matrix(*vector, "[1, 1, 1, R]", 1, R);
-  }
-  return features.shape(call, R, 1);
+void difference(py::handle features, py::handle centre_object,
+                py::handle level_object, py::handle first, py::handle second,
+                py::handle kernel_size, py::handle workspace,
+                py::handle stream) {
+  const char* op = "pairwise_difference";
+  PairwiseCall call(op, features, PairwiseOptions(op, kernel_size, stream));
+  const Tensor& centre = call.vector("centre", centre_object);
+  const Tensor& level = call.vector("level", level_object);
+  const PairwiseShape shape = call.shape();
+  const auto sums = [&](const char* name, py::handle object) {
+    return call.sums(name, object, "[1, 1, 1, R]", 1, call.relation());
+  };
+  run_with(workspace, call,
+           pairwise::PairwiseDifference{
+               call.features.type(), shape, call.features.data(), centre.data(),
+               level.data(), sums("first", first), sums("second", second)});
 }
 
-void check_grad_features(const Tensor& grad, const Features& features,
-                         std::initializer_list<const Tensor*> others) {
-  grad.require_same_kind(features);
-  grad.require_shape_of(features);
-  grad.require_apart_from(features);
-  require_apart(grad, others);
-}
-
-void difference(py::handle features_object, py::handle centre_object,
-                py::handle level_object, py::handle first_object,
-                py::handle second_object, py::handle kernel_size,
-                py::handle workspace, py::handle stream) {
-  const PairwiseCall call("pairwise_difference", kernel_size, stream);
-  const Features features(call, features_object);
-  const Tensor centre(call.op, "centre", centre_object, Access::kRead);
-  const Tensor level(call.op, "level", level_object, Access::kRead);
-  const Tensor first(call.op, "first", first_object, Access::kWrite);
-  const Tensor second(call.op, "second", second_object, Access::kWrite);
-  const PairwiseShape shape = relation_shape(call, features, {&centre, &level});
-  first.require_kind(ScalarType::kFloat64, features);
-  second.require_same_kind(first);
-  first.require_apart_from(second);
-  for (const Tensor* output : {&first, &second}) {
-    require_matrix(*output, "[1, 1, 1, R]", 1, shape.relation_channels);
-    require_apart(*output, {&features, &centre, &level});
-  }
-  const pairwise::PairwiseDifference task = {
-      features.type(),
-      shape,
-      features.data(),
-      centre.data(),
-      level.data(),
-      static_cast<double*>(first.data()),
-      static_cast<double*>(second.data())};
-  run(call, features, task,
-      workspace_of(call, features, workspace, task,
-                   {&features, &centre, &level, &first, &second}));
-}
-
-void difference_backward(py::handle features_object, py::handle constant_object,
-                         py::handle slope_object,
-                         py::handle grad_features_object,
+void difference_backward(py::handle features, py::handle constant_object,
+                         py::handle slope_object, py::handle grad_features,
                          py::handle kernel_size, py::handle stream) {
-  const PairwiseCall call("pairwise_difference_backward", kernel_size, stream);
-  const Features features(call, features_object);
-  const Tensor constant(call.op, "constant", constant_object, Access::kRead);
-  const Tensor slope(call.op, "slope", slope_object, Access::kRead);
-  const Tensor grad_features(call.op, "grad_features", grad_features_object,
-                             Access::kWrite);
-  const PairwiseShape shape =
-      relation_shape(call, features, {&constant, &slope});
-  check_grad_features(grad_features, features, {&constant, &slope});
-  run(call, features,
-      pairwise::PairwiseDifferenceBackward{features.type(), shape,
-                                           features.data(), constant.data(),
-                                           slope.data(), grad_features.data()});
+  const char* op = "pairwise_difference_backward";
+  PairwiseCall call(op, features, PairwiseOptions(op, kernel_size, stream));
+  const Tensor& constant = call.vector("constant", constant_object);
+  const Tensor& slope = call.vector("slope", slope_object);
+  call.run(
+      call.features,
+      pairwise::PairwiseDifferenceBackward{
+          call.features.type(), call.shape(), call.features.data(),
+          constant.data(), slope.data(),
+          call.gradient("grad_features", grad_features, call.features).data()});
 }
 
-void check_moments(const Tensor& first, const Tensor& second,
-                   const PairwiseShape& shape) {
-  require_matrix(first, "[1, 1, K, R]",
-                 static_cast<__int128>(shape.kernel_size) * shape.kernel_size,
-                 shape.relation_channels);
-  require_matrix(second, "[1, 1, R, R]", shape.relation_channels,
-                 shape.relation_channels);
-  second.require_same_kind(first);
-}
-
-void moments(py::handle features_object, py::handle scale_object,
+void moments(py::handle features, py::handle scale_object,
              py::handle shift_object, py::handle centre_object,
-             py::handle first_object, py::handle second_object,
-             py::handle kernel_size, py::handle workspace, py::handle stream) {
-  const PairwiseCall call("pairwise_moments", kernel_size, stream);
-  const Features features(call, features_object);
-  const Tensor scale(call.op, "scale", scale_object, Access::kRead);
-  const Tensor shift(call.op, "shift", shift_object, Access::kRead);
-  const Tensor centre(call.op, "centre", centre_object, Access::kRead);
-  const Tensor first(call.op, "first", first_object, Access::kWrite);
-  const Tensor second(call.op, "second", second_object, Access::kWrite);
-  const PairwiseShape shape =
-      relation_shape(call, features, {&scale, &shift, &centre});
-  check_moments(first, second, shape);
-  first.require_kind(ScalarType::kFloat64, features);
-  first.require_apart_from(second);
-  for (const Tensor* output : {&first, &second})
-    require_apart(*output, {&features, &scale, &shift, &centre});
-  const pairwise::PairwiseMoments task = {features.type(),
-                                          shape,
-                                          features.data(),
-                                          scale.data(),
-                                          shift.data(),
-                                          centre.data(),
-                                          static_cast<double*>(first.data()),
-                                          static_cast<double*>(second.data())};
-  run(call, features, task,
-      workspace_of(call, features, workspace, task,
-                   {&features, &scale, &shift, &centre, &first, &second}));
+             py::handle first, py::handle second, py::handle kernel_size,
+             py::handle workspace, py::handle stream) {
+  const char* op = "pairwise_moments";
+  PairwiseCall call(op, features, PairwiseOptions(op, kernel_size, stream));
+  const Tensor& scale = call.vector("scale", scale_object);
+  const Tensor& shift = call.vector("shift", shift_object);
+  const Tensor& centre = call.vector("centre", centre_object);
+  const PairwiseShape shape = call.shape();
+  const int64_t R = call.relation();
+  run_with(workspace, call,
+           pairwise::PairwiseMoments{
+               call.features.type(), shape, call.features.data(), scale.data(),
+               shift.data(), centre.data(),
+               call.sums("first", first, "[1, 1, K, R]", call.taps(), R),
+               call.sums("second", second, "[1, 1, R, R]", R, R)});
 }
 
 void moments_backward(py::handle grad_first_object,
-                      py::handle grad_second_object, py::handle features_object,
+                      py::handle grad_second_object, py::handle features,
                       py::handle scale_object, py::handle shift_object,
-                      py::handle grad_features_object,
-                      py::handle grad_scale_object,
-                      py::handle grad_shift_object, py::handle kernel_size,
+                      py::handle grad_features, py::handle grad_scale,
+                      py::handle grad_shift, py::handle kernel_size,
                       py::handle workspace, py::handle stream) {
-  const PairwiseCall call("pairwise_moments_backward", kernel_size, stream);
-  const Tensor grad_first(call.op, "grad_first", grad_first_object,
-                          Access::kRead);
-  const Tensor grad_second(call.op, "grad_second", grad_second_object,
-                           Access::kRead);
-  const Features features(call, features_object);
-  const Tensor scale(call.op, "scale", scale_object, Access::kRead);
-  const Tensor shift(call.op, "shift", shift_object, Access::kRead);
-  const Tensor grad_features(call.op, "grad_features", grad_features_object,
-                             Access::kWrite);
-  const PairwiseShape shape = relation_shape(call, features, {&scale, &shift});
-  check_moments(grad_first, grad_second, shape);
-  features.require_mapping(grad_first);
-  check_grad_features(grad_features, features,
-                      {&grad_first, &grad_second, &scale, &shift});
-  const Tensor grad_scale(call.op, "grad_scale", grad_scale_object,
-                          Access::kWrite);
-  const Tensor grad_shift(call.op, "grad_shift", grad_shift_object,
-                          Access::kWrite);
-  grad_scale.require_apart_from(grad_shift);
-  for (const Tensor* grad : {&grad_scale, &grad_shift}) {
-    grad->require_same_kind(scale);
-    grad->require_shape_of(scale);
-    require_apart(*grad, {&grad_first, &grad_second, &features, &scale, &shift,
-                          &grad_features});
-  }
-  const pairwise::PairwiseMomentsBackward task = {
-      features.type(),    shape,
-      features.data(),    scale.data(),
-      shift.data(),       grad_first.data(),
-      grad_second.data(), grad_features.data(),
-      grad_scale.data(),  grad_shift.data()};
-  run(call, features, task,
-      workspace_of(call, features, workspace, task,
-                   {&grad_first, &grad_second, &features, &scale, &shift,
-                    &grad_features, &grad_scale, &grad_shift}));
+  const char* op = "pairwise_moments_backward";
+  PairwiseCall call(op, features, PairwiseOptions(op, kernel_size, stream));
+  const Tensor& scale = call.vector("scale", scale_object);
+  const Tensor& shift = call.vector("shift", shift_object);
+  const PairwiseShape shape = call.shape();
+  const int64_t R = call.relation();
+  const Tensor& grad_first = call.matrix("grad_first", grad_first_object,
+                                         "[1, 1, K, R]", call.taps(), R);
+  const Tensor& grad_second =
+      call.matrix("grad_second", grad_second_object, "[1, 1, R, R]", R, R);
+  const auto gradient = [&](const char* name, py::handle object,
+                            const Tensor& of) {
+    return call.gradient(name, object, of).data();
+  };
+  run_with(workspace, call,
+           pairwise::PairwiseMomentsBackward{
+               call.features.type(), shape, call.features.data(), scale.data(),
+               shift.data(), grad_first.data(), grad_second.data(),
+               gradient("grad_features", grad_features, call.features),
+               gradient("grad_scale", grad_scale, scale),
+               gradient("grad_shift", grad_shift, shift)});
 }
 
 int64_t workspace_elements(const std::string& name, py::handle object,
                            int64_t relation_channels, int64_t weight_channels,
                            py::handle kernel_size) {
-  const PairwiseCall call("pairwise_workspace", kernel_size, py::int_(0));
-  const Features features(call, object);
-  const PairwiseShape shape =
-      features.shape(call, relation_channels, weight_channels);
+  const char* op = "pairwise_workspace";
+  PairwiseCall call(op, object, PairwiseOptions(op, kernel_size, py::int_(0)));
+  const PairwiseShape shape = call.shape_of(relation_channels, weight_channels);
   const auto elements = [&](auto task) {
-    task.type = features.type();
+    task.type = call.features.type();
     task.shape = shape;
     return pairwise::workspace_elements(task);
   };
-  switch (checked_choice(call.op, "name", py::str(name),
+  switch (checked_choice(op, "name", py::str(name),
                          {"pairwise_backward", "pairwise_difference",
                           "pairwise_moments", "pairwise_moments_backward"})) {
     case 0:

@@ -6,7 +6,7 @@
 #include <string>
 #include <vector>
 
-#include "cuda_kernels/binding/dispatch.h"
+#include "cuda_kernels/binding/call.h"
 #include "cuda_kernels/patchwise/tasks.h"
 #include "cuda_kernels/patchwise/tensor.h"
 
@@ -25,11 +25,6 @@ using patchwise::Pixels;
 using patchwise::WritablePixels;
 
 constexpr int64_t kLargestSide = int64_t{1} << 30;
-
-inline Tensor pixels(const char* op, const char* name, py::handle object,
-                     Access access) {
-  return Tensor(op, name, object, access, Accepts::kPixels);
-}
 
 inline Pixels readable(const Tensor& image) {
   return {image.data(), image.pitch()};
@@ -98,29 +93,42 @@ int64_t plain_workspace_size(const Task& task) {
   return workspace_size(task.forward);
 }
 
-// Which kernels a task is run by, and their workspace. Tensor cores are what
-// the caller asks for: not all types and sizes are theirs.
-template <typename Task>
-void settle(const char* op, const Tensor& image, bool tensor_cores,
-            py::handle workspace, const std::vector<const Tensor*>& others,
-            Task& task) {
-  tensor_cores_of(task) = tensor_cores;
-  if (tensor_cores && !image.on_cuda())
-    fail(op, "tensor_cores", "be False on the CPU", "True");
-  if (!tensor_cores && image.on_cuda() && is_half_type(image.type()))
-    fail(op, "tensors", "be float32 or float64 on CUDA without tensor_cores",
-         "a half type");
-  const int64_t elements = tensor_cores ? tensor_workspace_size(image, task)
-                                        : plain_workspace_size(task);
-  if (elements < 0)
-    fail(op, "tensor_cores",
-         "be False for a type or sizes without a patchwise_tensor_workspace",
-         "True");
-  if (elements > 0 || tensor_cores)
-    task.workspace = checked_workspace(
-        op, workspace, elements,
-        tensor_cores ? ScalarType::kFloat32 : image.type(), image, others);
-}
+class PatchwiseCall : public Call {
+ public:
+  PatchwiseCall(const char* op, uintptr_t stream)
+      : Call(op, stream_of(stream)) {}
+
+  // The gradient of an image [N, H, W, C] of adjacent channels.
+  WritablePixels pixel_gradient(const char* name, py::handle object,
+                                const Tensor& of) {
+    return writable(gradient(name, object, of, Accepts::kPixels));
+  }
+
+  // Runs a task by kernels for tensor cores, which are what the caller asks
+  // for, or by the others. Not all types and sizes are theirs.
+  template <typename Task>
+  void run_by_kernels(const Tensor& image, bool tensor_cores, py::handle memory,
+                      Task& task) {
+    tensor_cores_of(task) = tensor_cores;
+    if (tensor_cores && !image.on_cuda())
+      refuse("tensor_cores", "be False on the CPU", "True");
+    if (!tensor_cores && image.on_cuda() && is_half_type(image.type()))
+      refuse("tensors", "be float32 or float64 on CUDA without tensor_cores",
+             "a half type");
+    const int64_t elements = tensor_cores ? tensor_workspace_size(image, task)
+                                          : plain_workspace_size(task);
+    if (elements < 0)
+      refuse(
+          "tensor_cores",
+          "be False for a type or sizes without a patchwise_tensor_workspace",
+          "True");
+    if (elements > 0 || tensor_cores)
+      task.workspace =
+          workspace(memory, elements,
+                    tensor_cores ? ScalarType::kFloat32 : image.type(), image);
+    run(image, task);
+  }
+};
 
 inline Window same_window(const char* op, const char* name, int64_t height,
                           int64_t width, int64_t kernel_size) {

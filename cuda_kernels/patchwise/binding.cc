@@ -1,8 +1,8 @@
+// Runs the fused patchwise attention on checked arguments, on the CPU or on
+// CUDA.
 #include "cuda_kernels/patchwise/binding.h"
 
-#include <algorithm>
 #include <string>
-#include <vector>
 
 #include "cuda_kernels/patchwise/arguments.h"
 
@@ -11,195 +11,148 @@ namespace py = pybind11;
 namespace san {
 namespace {
 
-void check_outputs(const std::vector<const Tensor*>& outputs,
-                   std::vector<const Tensor*> others) {
-  for (const Tensor* output : outputs) {
-    for (const Tensor* other : others) output->require_apart_from(*other);
-    others.push_back(output);
+// phi, psi and the parameters of the hidden layer.
+struct HiddenInputs {
+  HiddenInputs(PatchwiseCall& call, py::handle phi_object,
+               py::handle psi_object, py::handle scale_object,
+               py::handle shift_object, py::handle weight_object)
+      : phi(call.read("phi", phi_object, Accepts::kPixels)),
+        psi(call.read("psi", psi_object, Accepts::kPixels)),
+        scale(call.read("scale", scale_object)),
+        shift(call.read("shift", shift_object)),
+        weight(call.read("weight", weight_object)) {}
+
+  // The task, whose hidden layer or its gradient is `hidden`.
+  PatchwiseHiddenForward task(const PatchwiseCall& call, const Tensor& hidden,
+                              int64_t kernel_size) const {
+    check_kind(psi, {&phi}, {&scale, &shift, &weight, &hidden});
+    phi.require_shape_of(psi);
+    const int64_t R = psi.size(3), G = weight.size(0);
+    const Window window =
+        same_window(call.op(), "psi", psi.size(1), psi.size(2), kernel_size);
+    if (R < 1 || G < 1)
+      call.refuse("weight", "have at least one channel of each kind",
+                  std::to_string(G) + " from " + std::to_string(R));
+    const __int128 S = __int128{R} * (window.taps() + 1);
+    weight.require_shape("[G, R * (k * k + 1), 1, 1]", {G, S, 1, 1});
+    scale.require_shape("[1, R * (k * k + 1), 1, 1]", {1, S, 1, 1});
+    shift.require_shape_of(scale);
+    hidden.require_shape("[N, H, W, G]",
+                         {psi.size(0), psi.size(1), psi.size(2), G});
+    return {psi.type(),
+            psi.size(0),
+            R,
+            G,
+            window,
+            readable(phi),
+            readable(psi),
+            scale.data(),
+            shift.data(),
+            weight.data(),
+            hidden.data()};
   }
+
+  const Tensor &phi, &psi, &scale, &shift, &weight;
+};
+
+void hidden_forward(py::handle phi, py::handle psi, py::handle scale,
+                    py::handle shift, py::handle weight,
+                    py::handle hidden_object, int64_t kernel_size,
+                    bool tensor_cores, py::handle workspace, uintptr_t stream) {
+  PatchwiseCall call("patchwise_hidden_forward", stream);
+  const HiddenInputs in(call, phi, psi, scale, shift, weight);
+  const Tensor& hidden = call.write("hidden", hidden_object);
+  PatchwiseHiddenForward task = in.task(call, hidden, kernel_size);
+  if (hidden.empty()) return call.check_memory();
+  call.run_by_kernels(in.psi, tensor_cores, workspace, task);
 }
 
-PatchwiseHiddenForward hidden_task(const char* op, const Tensor& phi,
-                                   const Tensor& psi, const Tensor& scale,
-                                   const Tensor& shift, const Tensor& weight,
-                                   const Tensor& hidden, int64_t kernel_size) {
-  check_kind(psi, {&phi}, {&scale, &shift, &weight, &hidden});
-  phi.require_shape_of(psi);
-  const int64_t R = psi.size(3), G = weight.size(0);
-  const Window window =
-      same_window(op, "psi", psi.size(1), psi.size(2), kernel_size);
-  if (R < 1 || G < 1)
-    fail(op, "weight", "have at least one channel of each kind",
-         std::to_string(G) + " from " + std::to_string(R));
-  const __int128 S = __int128{R} * (window.taps() + 1);
-  weight.require_shape("[G, R * (k * k + 1), 1, 1]", {G, S, 1, 1});
-  scale.require_shape("[1, R * (k * k + 1), 1, 1]", {1, S, 1, 1});
-  shift.require_shape_of(scale);
-  hidden.require_shape("[N, H, W, G]",
-                       {psi.size(0), psi.size(1), psi.size(2), G});
-  return {psi.type(),
-          psi.size(0),
-          R,
-          G,
-          window,
-          readable(phi),
-          readable(psi),
-          scale.data(),
-          shift.data(),
-          weight.data(),
-          hidden.data()};
-}
-
-void hidden_forward(py::handle phi_object, py::handle psi_object,
-                    py::handle scale_object, py::handle shift_object,
-                    py::handle weight_object, py::handle hidden_object,
-                    int64_t kernel_size, bool tensor_cores,
-                    py::handle workspace, uintptr_t stream) {
-  const char* op = "patchwise_hidden_forward";
-  const Tensor phi = pixels(op, "phi", phi_object, Access::kRead);
-  const Tensor psi = pixels(op, "psi", psi_object, Access::kRead);
-  const Tensor scale(op, "scale", scale_object, Access::kRead);
-  const Tensor shift(op, "shift", shift_object, Access::kRead);
-  const Tensor weight(op, "weight", weight_object, Access::kRead);
-  const Tensor hidden(op, "hidden", hidden_object, Access::kWrite);
-  PatchwiseHiddenForward task =
-      hidden_task(op, phi, psi, scale, shift, weight, hidden, kernel_size);
-  check_outputs({&hidden}, {&phi, &psi, &scale, &shift, &weight});
-  if (hidden.empty()) return;
-  settle(op, psi, tensor_cores, workspace,
-         {&phi, &psi, &scale, &shift, &weight, &hidden}, task);
-  run_fused(op, hidden, task, stream_of(stream));
-}
-
-void hidden_backward(py::handle grad_object, py::handle phi_object,
-                     py::handle psi_object, py::handle scale_object,
-                     py::handle shift_object, py::handle weight_object,
-                     py::handle grad_phi_object, py::handle grad_psi_object,
-                     py::handle grad_scale_object, py::handle grad_shift_object,
-                     py::handle grad_weight_object, int64_t kernel_size,
+void hidden_backward(py::handle grad_object, py::handle phi, py::handle psi,
+                     py::handle scale, py::handle shift, py::handle weight,
+                     py::handle grad_phi, py::handle grad_psi,
+                     py::handle grad_scale, py::handle grad_shift,
+                     py::handle grad_weight, int64_t kernel_size,
                      bool tensor_cores, py::handle workspace,
                      uintptr_t stream) {
-  const char* op = "patchwise_hidden_backward";
-  const Tensor grad(op, "grad_hidden", grad_object, Access::kRead);
-  const Tensor phi = pixels(op, "phi", phi_object, Access::kRead);
-  const Tensor psi = pixels(op, "psi", psi_object, Access::kRead);
-  const Tensor scale(op, "scale", scale_object, Access::kRead);
-  const Tensor shift(op, "shift", shift_object, Access::kRead);
-  const Tensor weight(op, "weight", weight_object, Access::kRead);
-  const Tensor grad_phi =
-      pixels(op, "grad_phi", grad_phi_object, Access::kWrite);
-  const Tensor grad_psi =
-      pixels(op, "grad_psi", grad_psi_object, Access::kWrite);
-  const Tensor grad_scale(op, "grad_scale", grad_scale_object, Access::kWrite);
-  const Tensor grad_shift(op, "grad_shift", grad_shift_object, Access::kWrite);
-  const Tensor grad_weight(op, "grad_weight", grad_weight_object,
-                           Access::kWrite);
+  PatchwiseCall call("patchwise_hidden_backward", stream);
+  const Tensor& grad = call.read("grad_hidden", grad_object);
+  const HiddenInputs in(call, phi, psi, scale, shift, weight);
   PatchwiseHiddenBackward task = {
-      hidden_task(op, phi, psi, scale, shift, weight, grad, kernel_size),
+      in.task(call, grad, kernel_size),
       grad.data(),
-      writable(grad_phi),
-      writable(grad_psi),
-      grad_scale.data(),
-      grad_shift.data(),
-      grad_weight.data(),
+      call.pixel_gradient("grad_phi", grad_phi, in.phi),
+      call.pixel_gradient("grad_psi", grad_psi, in.psi),
+      call.gradient("grad_scale", grad_scale, in.scale).data(),
+      call.gradient("grad_shift", grad_shift, in.shift).data(),
+      call.gradient("grad_weight", grad_weight, in.weight).data(),
       nullptr};
-  check_kind(psi, {&grad_phi, &grad_psi},
-             {&grad_scale, &grad_shift, &grad_weight});
-  grad_phi.require_shape_of(phi);
-  grad_psi.require_shape_of(psi);
-  grad_scale.require_shape_of(scale);
-  grad_shift.require_shape_of(shift);
-  grad_weight.require_shape_of(weight);
-  check_outputs({&grad_phi, &grad_psi, &grad_scale, &grad_shift, &grad_weight},
-                {&grad, &phi, &psi, &scale, &shift, &weight});
-  settle(op, psi, tensor_cores, workspace,
-         {&grad, &phi, &psi, &scale, &shift, &weight, &grad_phi, &grad_psi,
-          &grad_scale, &grad_shift, &grad_weight},
-         task);
-  run_fused(op, psi, task, stream_of(stream));
+  call.run_by_kernels(in.psi, tensor_cores, workspace, task);
 }
 
-PatchwiseCoreForward core_task(const char* op, const Tensor& hidden,
-                               const Tensor& value, const Tensor& weight,
-                               const Tensor& bias, const Tensor& output) {
-  check_kind(value, {&output}, {&hidden, &weight, &bias});
-  const int64_t channels = value.size(3), groups = weight.size(0);
-  const int64_t k = weight.size(1);
-  const Window window =
-      same_window(op, "value", value.size(1), value.size(2), k);
-  if (groups < 1 || channels % groups != 0)
-    fail(op, "weight",
-         "have a number of channels that divides value's, " +
-             std::to_string(channels),
-         std::to_string(groups));
-  hidden.require_shape("[N, H, W, G]",
-                       {value.size(0), value.size(1), value.size(2), groups});
-  weight.require_shape("[G, k, k, G]", {groups, k, k, groups});
-  bias.require_shape("[1, G, k, k]", {1, groups, k, k});
-  output.require_shape_of(value);
-  return {value.type(), value.size(0),   channels,        groups,
-          window,       hidden.data(),   readable(value), weight.data(),
-          bias.data(),  writable(output)};
-}
+// hidden, value and the parameters of the mapping's last layer.
+struct CoreInputs {
+  CoreInputs(PatchwiseCall& call, py::handle hidden_object,
+             py::handle value_object, py::handle weight_object,
+             py::handle bias_object)
+      : hidden(call.read("hidden", hidden_object)),
+        value(call.read("value", value_object, Accepts::kPixels)),
+        weight(call.read("weight", weight_object)),
+        bias(call.read("bias", bias_object)) {}
 
-void core_forward(py::handle hidden_object, py::handle value_object,
-                  py::handle weight_object, py::handle bias_object,
-                  py::handle output_object, bool tensor_cores,
+  // The task, whose output or its gradient is `output`.
+  PatchwiseCoreForward task(const PatchwiseCall& call,
+                            const Tensor& output) const {
+    check_kind(value, {&output}, {&hidden, &weight, &bias});
+    const int64_t channels = value.size(3), groups = weight.size(0);
+    const int64_t k = weight.size(1);
+    const Window window =
+        same_window(call.op(), "value", value.size(1), value.size(2), k);
+    if (groups < 1 || channels % groups != 0)
+      call.refuse("weight",
+                  "have a number of channels that divides value's, " +
+                      std::to_string(channels),
+                  std::to_string(groups));
+    hidden.require_shape("[N, H, W, G]",
+                         {value.size(0), value.size(1), value.size(2), groups});
+    weight.require_shape("[G, k, k, G]", {groups, k, k, groups});
+    bias.require_shape("[1, G, k, k]", {1, groups, k, k});
+    output.require_shape_of(value);
+    return {value.type(), value.size(0),   channels,        groups,
+            window,       hidden.data(),   readable(value), weight.data(),
+            bias.data(),  writable(output)};
+  }
+
+  const Tensor &hidden, &value, &weight, &bias;
+};
+
+void core_forward(py::handle hidden, py::handle value, py::handle weight,
+                  py::handle bias, py::handle output_object, bool tensor_cores,
                   py::handle workspace, uintptr_t stream) {
-  const char* op = "patchwise_core_forward";
-  const Tensor hidden(op, "hidden", hidden_object, Access::kRead);
-  const Tensor value = pixels(op, "value", value_object, Access::kRead);
-  const Tensor weight(op, "weight", weight_object, Access::kRead);
-  const Tensor bias(op, "bias", bias_object, Access::kRead);
-  const Tensor output = pixels(op, "output", output_object, Access::kWrite);
-  PatchwiseCoreForward task =
-      core_task(op, hidden, value, weight, bias, output);
-  check_outputs({&output}, {&hidden, &value, &weight, &bias});
-  if (output.empty()) return;
-  settle(op, value, tensor_cores, workspace,
-         {&hidden, &value, &weight, &bias, &output}, task);
-  run_fused(op, output, task, stream_of(stream));
+  PatchwiseCall call("patchwise_core_forward", stream);
+  const CoreInputs in(call, hidden, value, weight, bias);
+  const Tensor& output = call.write("output", output_object, Accepts::kPixels);
+  PatchwiseCoreForward task = in.task(call, output);
+  if (output.empty()) return call.check_memory();
+  call.run_by_kernels(in.value, tensor_cores, workspace, task);
 }
 
-void core_backward(py::handle grad_object, py::handle hidden_object,
-                   py::handle value_object, py::handle weight_object,
-                   py::handle bias_object, py::handle grad_hidden_object,
-                   py::handle grad_value_object, py::handle grad_weight_object,
-                   py::handle grad_bias_object, bool tensor_cores,
+void core_backward(py::handle grad_object, py::handle hidden, py::handle value,
+                   py::handle weight, py::handle bias, py::handle grad_hidden,
+                   py::handle grad_value, py::handle grad_weight,
+                   py::handle grad_bias, bool tensor_cores,
                    py::handle workspace, uintptr_t stream) {
-  const char* op = "patchwise_core_backward";
-  const Tensor grad = pixels(op, "grad_output", grad_object, Access::kRead);
-  const Tensor hidden(op, "hidden", hidden_object, Access::kRead);
-  const Tensor value = pixels(op, "value", value_object, Access::kRead);
-  const Tensor weight(op, "weight", weight_object, Access::kRead);
-  const Tensor bias(op, "bias", bias_object, Access::kRead);
-  const Tensor grad_hidden(op, "grad_hidden", grad_hidden_object,
-                           Access::kWrite);
-  const Tensor grad_value =
-      pixels(op, "grad_value", grad_value_object, Access::kWrite);
-  const Tensor grad_weight(op, "grad_weight", grad_weight_object,
-                           Access::kWrite);
-  const Tensor grad_bias(op, "grad_bias", grad_bias_object, Access::kWrite);
+  PatchwiseCall call("patchwise_core_backward", stream);
+  const Tensor& grad = call.read("grad_output", grad_object, Accepts::kPixels);
+  const CoreInputs in(call, hidden, value, weight, bias);
   PatchwiseCoreBackward task = {
-      core_task(op, hidden, value, weight, bias, grad),
+      in.task(call, grad),
       readable(grad),
-      grad_hidden.data(),
-      writable(grad_value),
-      grad_weight.data(),
-      grad_bias.data(),
+      call.gradient("grad_hidden", grad_hidden, in.hidden).data(),
+      call.pixel_gradient("grad_value", grad_value, in.value),
+      call.gradient("grad_weight", grad_weight, in.weight).data(),
+      call.gradient("grad_bias", grad_bias, in.bias).data(),
       nullptr};
-  check_kind(value, {&grad_value}, {&grad_hidden, &grad_weight, &grad_bias});
-  grad_hidden.require_shape_of(hidden);
-  grad_value.require_shape_of(value);
-  grad_weight.require_shape_of(weight);
-  grad_bias.require_shape_of(bias);
-  check_outputs({&grad_hidden, &grad_value, &grad_weight, &grad_bias},
-                {&grad, &hidden, &value, &weight, &bias});
-  settle(op, value, tensor_cores, workspace,
-         {&grad, &hidden, &value, &weight, &bias, &grad_hidden, &grad_value,
-          &grad_weight, &grad_bias},
-         task);
-  run_fused(op, value, task, stream_of(stream));
+  call.run_by_kernels(in.value, tensor_cores, workspace, task);
 }
 
 // The workspaces of the backward passes, in elements.
@@ -237,7 +190,7 @@ int64_t core_workspace(int64_t batch, int64_t channels, int64_t height,
 py::object tensor_workspace(const std::string& kernel, py::handle object,
                             int64_t weight_channels, int64_t kernel_size) {
   const char* op = "patchwise_tensor_workspace";
-  const Tensor image = pixels(op, "image", object, Access::kRead);
+  const Tensor image(op, "image", object, Access::kRead, Accepts::kPixels);
   require_least(op, "weight_channels", weight_channels, 1);
   require_least(op, "image's channels", image.size(3), 1);
   const Window window =

@@ -2,11 +2,9 @@
 // Tensors have four dimensions as everywhere; of vectors the first three are 1.
 #include "cuda_kernels/pointwise/binding.h"
 
-#include <optional>
 #include <string>
 
-#include "cuda_kernels/binding/errors.h"
-#include "cuda_kernels/binding/tensor.h"
+#include "cuda_kernels/binding/call.h"
 #include "cuda_kernels/pointwise/tasks.h"
 
 namespace py = pybind11;
@@ -36,34 +34,32 @@ constexpr char kTakesBfloat16Doc[] =
     "which\n"
     "PyTorch uses.";
 
-std::optional<Tensor> vector(const char* name, py::handle object,
-                             const Tensor& like, int64_t length) {
-  if (object.is_none()) return std::nullopt;
-  std::optional<Tensor> tensor(Tensor(kOp, name, object, Access::kRead));
-  tensor->require_kind(like.type() == ScalarType::kFloat64
-                           ? ScalarType::kFloat64
-                           : ScalarType::kFloat32,
-                       like);
-  tensor->require_shape("[1, 1, 1, channels]", {1, 1, 1, length});
-  return tensor;
-}
-
-const void* data_of(const std::optional<Tensor>& tensor) {
-  return tensor ? tensor->data() : nullptr;
+const Tensor* vector_unless_none(Call& call, const char* name,
+                                 py::handle object, const Tensor& like,
+                                 int64_t length) {
+  if (object.is_none()) return nullptr;
+  const Tensor& tensor = call.read(name, object);
+  tensor.require_kind(like.type() == ScalarType::kFloat64
+                          ? ScalarType::kFloat64
+                          : ScalarType::kFloat32,
+                      like);
+  tensor.require_shape("[1, 1, 1, channels]", {1, 1, 1, length});
+  return &tensor;
 }
 
 void forward(py::handle x_object, py::handle scale_object,
              py::handle shift_object, py::handle panels_object,
              py::handle bias_object, py::handle y_object, bool relu, bool add) {
-  const Tensor x(kOp, "x", x_object, Access::kRead);
+  Call call(kOp);
+  const Tensor& x = call.read("x", x_object);
   const bool pairs = x.type() == ScalarType::kBfloat16;
   if (x.type() == ScalarType::kFloat16)
     fail(kOp, "x", "be float32, float64 or bfloat16", "float16");
   if (pairs && !pointwise::takes_bfloat16())
     fail(kOp, "x", "be float32 or float64 on this processor", "bfloat16");
   if (x.on_cuda()) fail(kOp, "x", "be on the CPU", "a tensor on CUDA");
-  const Tensor y(kOp, "y", y_object, Access::kWrite);
-  const Tensor panels(kOp, "panels", panels_object, Access::kRead);
+  const Tensor& panels = call.read("panels", panels_object);
+  const Tensor& y = call.write("y", y_object);
   const int64_t C = x.size(3), O = y.size(3);
   y.require_same_kind(x);
   y.require_shape("[N, H, W, O]", {x.size(0), x.size(1), x.size(2), O});
@@ -74,17 +70,14 @@ void forward(py::handle x_object, py::handle scale_object,
   panels.require_shape(
       pairs ? "[1, ceil(O / 32), ceil(C / 2), 64]" : "[1, ceil(O / 32), C, 32]",
       {1, pointwise::panels_of(O), steps, pointwise::kPanel * (1 + pairs)});
-  const auto scale = vector("scale", scale_object, x, C);
-  const auto shift = vector("shift", shift_object, x, C);
-  const auto bias = vector("bias", bias_object, x, O);
-  if (scale.has_value() != shift.has_value())
+  const Tensor* scale = vector_unless_none(call, "scale", scale_object, x, C);
+  const Tensor* shift = vector_unless_none(call, "shift", shift_object, x, C);
+  const Tensor* bias = vector_unless_none(call, "bias", bias_object, x, O);
+  if (!scale != !shift)
     fail(kOp, "shift", "be given if and only if scale is",
          shift ? "a tensor" : "None");
   if (scale && !relu) fail(kOp, "relu", "be True with scale", "False");
-  y.require_apart_from(x);
-  y.require_apart_from(panels);
-  for (const auto* other : {&scale, &shift, &bias})
-    if (*other) y.require_apart_from(**other);
+  call.check_memory();
   const pointwise::Pointwise task = {x.type(),
                                      x.size(0) * x.size(1) * x.size(2),
                                      C,
