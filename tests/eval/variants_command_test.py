@@ -6,7 +6,7 @@ import pytest
 
 from eval.variants import corruptions
 from tests.eval import nearest_colour
-from tests.train import jobs
+from tests.train import command_server, jobs
 
 WNIDS = nearest_colour.synsets(6)
 
@@ -43,7 +43,7 @@ def folder(tmp_path_factory):
 
 
 def run(folder, *arguments):
-    return jobs.run(
+    return command_server.run(
         "eval.imagenet",
         "--gin_file=nearest.gin",
         "--checkpoint=net.pth",

@@ -14,7 +14,7 @@ import san
 from eval import command_line, loading
 from san import checkpoints, safetensors_file
 from san.jobs import config
-from tests.train import jobs
+from tests.train import command_server, jobs
 from tools.checkpoint import facts
 
 
@@ -41,7 +41,9 @@ def folder(tmp_path_factory):
 
 
 def run(folder, *arguments, module="tools.checkpoint.main"):
-    return jobs.run(module, *arguments, BUILD_WORKING_DIRECTORY=str(folder))
+    return command_server.run(
+        module, *arguments, BUILD_WORKING_DIRECTORY=str(folder)
+    )
 
 
 def network_of(path, *gin_files):

@@ -16,7 +16,7 @@ import san
 from eval.loading import Network
 from san.data import Data, ValidationLoader, load_split
 from tests.data.sample_images import picture
-from tests.train import jobs
+from tests.train import command_server, jobs
 from tools.export import comparison, formats, onnx_file, pt2_file, tracing
 from tools.export.deployable import deployable
 
@@ -248,7 +248,7 @@ def folder(tmp_path_factory):
 
 
 def export(folder, *arguments):
-    return jobs.run(
+    return command_server.run(
         "tools.export.main",
         f"--gin_file={folder}/small.gin",
         *arguments,

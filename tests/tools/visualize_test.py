@@ -3,7 +3,7 @@ import re
 import pytest
 from PIL import Image
 
-from tests.train import jobs
+from tests.train import command_server, jobs
 
 
 @pytest.fixture(scope="module")
@@ -19,7 +19,7 @@ def run(tmp_path_factory, images):
 
 
 def visualize(folder, *arguments):
-    return jobs.run(
+    return command_server.run(
         "tools.visualize", *arguments, BUILD_WORKING_DIRECTORY=str(folder)
     )
 
