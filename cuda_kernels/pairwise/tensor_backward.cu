@@ -43,7 +43,7 @@ struct MemoryOfP {
   using T = typename S::T;
   static constexpr int kPitch = pitch_of_bytes<T>(sizeof(T) * (S::R + S::M));
 
-  SAN_HOST_DEVICE MemoryOfP(const Tiling& tiling, Carver& memory)
+  SAN_HOST_DEVICE MemoryOfP(const Tiling& tiling, Arena& memory)
       : halo(tiling, memory),
         told(memory),
         table(memory.take<float>(S::kTeams * tiling.taps() * S::R)) {}
@@ -185,8 +185,8 @@ __device__ void visit_p(const BackwardProblem<S>& problem, const Lane<S>& lane,
 template <typename S>
 __global__ void __launch_bounds__(S::kThreads, 2)
     attend_backward_p(BackwardProblem<S> problem) {
-  Carver carver(shared_memory());
-  MemoryOfP<S> memory(problem.tiling, carver);
+  Arena arena(shared_memory());
+  MemoryOfP<S> memory(problem.tiling, arena);
   const Lane<S> lane;
   Weights<S> weights;
   weights.load(lane, problem.mapping);
@@ -225,7 +225,7 @@ struct MemoryOfQ {
                        kProducts = kLogarithms + 4 * S::G,
                        kPitch = pitch_of_bytes<T>(kProducts + 4 * S::G);
 
-  SAN_HOST_DEVICE MemoryOfQ(const Tiling& tiling, Carver& memory)
+  SAN_HOST_DEVICE MemoryOfQ(const Tiling& tiling, Arena& memory)
       : halo(tiling, memory), told(memory) {}
 
   Halo<S, Own::kQ, kPitch> halo;
@@ -315,8 +315,8 @@ template <typename S>
 __global__ void __launch_bounds__(S::kThreads, 2)
     attend_backward_q(BackwardProblem<S> problem) {
   using M = MemoryOfQ<S>;
-  Carver carver(shared_memory());
-  M memory(problem.tiling, carver);
+  Arena arena(shared_memory());
+  M memory(problem.tiling, arena);
   const auto& halo = memory.halo;
   memory.halo.begin(blockIdx.x);
   halo.template copy<0, S::F, S::R>(problem.features);

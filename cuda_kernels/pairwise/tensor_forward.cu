@@ -41,7 +41,7 @@ struct Memory {
   using T = typename S::T;
   static constexpr int kPitch = pitch_of_bytes<T>(sizeof(T) * (S::R + S::M));
 
-  SAN_HOST_DEVICE Memory(const Tiling& tiling, Carver& memory)
+  SAN_HOST_DEVICE Memory(const Tiling& tiling, Arena& memory)
       : halo(tiling, memory), relations(memory), hidden(memory) {}
 
   Halo<S, Own::kP, kPitch> halo;
@@ -182,8 +182,8 @@ __device__ void attend(const AttendProblem<S>& problem, const Lane<S>& lane,
 template <typename S>
 __global__ void __launch_bounds__(S::kThreads, kBlocksOf<S>)
     attend_tensor(AttendProblem<S> problem) {
-  Carver carver(shared_memory());
-  Memory<S> memory(problem.tiling, carver);
+  Arena arena(shared_memory());
+  Memory<S> memory(problem.tiling, arena);
   memory.halo.begin(blockIdx.x);
   memory.halo.template copy<0, S::F, S::R + S::M>(problem.features + S::R);
   commit_copies();

@@ -116,7 +116,7 @@ class Exchange {
  public:
   using T = typename S::T;
 
-  SAN_HOST_DEVICE explicit Exchange(Carver& memory) {
+  SAN_HOST_DEVICE explicit Exchange(Arena& memory) {
     if (S::kWarps > 1)
       shared_ = memory.take<uint4>(S::kTeams * kStages * kStage);
   }

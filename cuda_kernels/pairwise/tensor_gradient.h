@@ -23,7 +23,7 @@ class Sheets {
  public:
   using T = typename S::T;
 
-  SAN_HOST_DEVICE explicit Sheets(Carver& memory)
+  SAN_HOST_DEVICE explicit Sheets(Arena& memory)
       : shared_(memory.take<T>(S::kTeams * kStages * kTiles * kTile)) {}
 
   // The warp's 16 channels.
@@ -95,7 +95,7 @@ template <typename S>
 struct Told {
   static constexpr int kHalves = (S::kWarps + 1) / 2;
 
-  SAN_HOST_DEVICE explicit Told(Carver& memory)
+  SAN_HOST_DEVICE explicit Told(Arena& memory)
       : relation(memory),
         hidden(memory),
         grad_hidden(memory),

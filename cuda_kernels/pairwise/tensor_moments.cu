@@ -39,7 +39,7 @@ struct MomentsProblem {
 
 template <typename S>
 struct MomentsMemory {
-  SAN_HOST_DEVICE MomentsMemory(const Tiling& tiling, Carver& memory)
+  SAN_HOST_DEVICE MomentsMemory(const Tiling& tiling, Arena& memory)
       : halo(tiling, memory),
         about(memory),
         counted(memory),
@@ -119,8 +119,8 @@ __device__ void visit(const MomentsProblem<S>& problem, const Lane<S>& lane,
 template <typename S>
 __global__ void __launch_bounds__(S::kThreads, S::kWarps > 4 ? 1 : 3)
     sum_moments_tensor(MomentsProblem<S> problem) {
-  Carver carver(shared_memory());
-  MomentsMemory<S> memory(problem.tiling, carver);
+  Arena arena(shared_memory());
+  MomentsMemory<S> memory(problem.tiling, arena);
   const Lane<S> lane;
   float centre[2][2];
 #pragma unroll
@@ -191,7 +191,7 @@ struct SpreadProblem {
 
 template <typename S, Own own>
 struct SpreadMemory {
-  SAN_HOST_DEVICE SpreadMemory(const Tiling& tiling, Carver& memory)
+  SAN_HOST_DEVICE SpreadMemory(const Tiling& tiling, Arena& memory)
       : halo(tiling, memory), relation(memory) {}
 
   RelationHalo<S, own> halo;
@@ -239,8 +239,8 @@ __device__ void visit(const SpreadProblem<S>& problem, const Lane<S>& lane,
 template <typename S, Own own>
 __global__ void __launch_bounds__(S::kThreads, S::kWarps > 4 ? 1 : 4)
     spread_moments_tensor(SpreadProblem<S> problem) {
-  Carver carver(shared_memory());
-  SpreadMemory<S, own> memory(problem.tiling, carver);
+  Arena arena(shared_memory());
+  SpreadMemory<S, own> memory(problem.tiling, arena);
   const Lane<S> lane;
   Weights<S> weights;
   weights.load_w1(lane, problem.mapping);

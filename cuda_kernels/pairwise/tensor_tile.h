@@ -121,23 +121,6 @@ struct Tap {
   int y, x, k;
 };
 
-// What of shared memory comes next.
-class Carver {
- public:
-  SAN_HOST_DEVICE explicit Carver(unsigned char* begin) : next_(begin) {}
-
-  template <typename E>
-  SAN_HOST_DEVICE E* take(int elements) {
-    E* piece = reinterpret_cast<E*>(next_);
-    next_ += (elements * sizeof(E) + 15) / 16 * 16;
-    return piece;
-  }
-  SAN_HOST_DEVICE const unsigned char* next() const { return next_; }
-
- private:
-  unsigned char* next_;
-};
-
 // The bytes of a halo's pixel. An odd number of vectors, so that what the lanes
 // of a warp load from eight pixels, 4 or 8 bytes each, lies in different banks.
 template <typename T>
@@ -150,7 +133,7 @@ constexpr int pitch_of_bytes(int bytes) {
 template <typename S, Own own, int kPitch>
 class Halo {
  public:
-  SAN_HOST_DEVICE Halo(const Tiling& t, Carver& memory)
+  SAN_HOST_DEVICE Halo(const Tiling& t, Arena& memory)
       : t_(t),
         pixels_(memory.take<unsigned char>((t.halo() + 1) * kPitch)),
         places_(memory.take<int>(t.places())),
@@ -276,13 +259,12 @@ class Halo {
   int first_tap_ = 0, end_tap_ = 0;
 };
 
-// The shared memory of a block, whose buffers Memory(tiling, carver) takes.
+// The shared memory of a block, whose buffers Memory(tiling, arena) takes.
 template <typename Memory>
 size_t shared_bytes_of(const Tiling& tiling) {
-  alignas(16) static unsigned char begin[1];
-  Carver carver(begin);
-  Memory memory(tiling, carver);
-  return carver.next() - begin;
+  Arena arena(nullptr);
+  Memory memory(tiling, arena);
+  return arena.bytes();
 }
 
 // Whether the tiles of a shape can be counted and a block has room for one.

@@ -29,6 +29,7 @@
 #include <string>
 #include <type_traits>
 
+#include "cuda_kernels/cuda/arena.h"
 #include "cuda_kernels/cuda/launch.h"
 #include "cuda_kernels/pairwise/fixed_tile.h"
 #include "cuda_kernels/pairwise/workspace.h"
@@ -109,33 +110,33 @@ struct Tile {
 template <typename A, typename Needs, typename Tile>
 class Buffers {
  public:
-  SAN_HOST_DEVICE Buffers(const Tile& t, unsigned char* begin) : next_(begin) {
+  SAN_HOST_DEVICE Buffers(const Tile& t, unsigned char* begin) : arena_(begin) {
     const int P = t.pixels(), weight_pitch = pitch_of(t.R);
     const int per_pixel = Tile::kFixed ? 1 : t.kernel_size;
-    other = take<typename Tile::Index>(t.rows());
-    times = take<A>(t.rows());
-    row_counts = take<int>(P * per_pixel);
-    column_counts = take<int>(P * per_pixel);
-    if (Tile::kFixed) table = take<A>(t.chunk * t.R);
-    factor = take<A>(padded(t.R));
-    own = take<A>(P * padded(t.R));
+    other = arena_.take<typename Tile::Index>(t.rows());
+    times = arena_.take<A>(t.rows());
+    row_counts = arena_.take<int>(P * per_pixel);
+    column_counts = arena_.take<int>(P * per_pixel);
+    if (Tile::kFixed) table = arena_.take<A>(t.chunk * t.R);
+    factor = arena_.take<A>(padded(t.R));
+    own = arena_.take<A>(P * padded(t.R));
     for (int i = 0; i < Needs::kRowBuffers; ++i)
-      rows[i] = take<A>(t.rows() * t.pitch());
+      rows[i] = arena_.take<A>(t.rows() * t.pitch());
     if (t.resident && Needs::kMatrices > 0)
-      w1 = take<A>(padded(t.R) * weight_pitch);
+      w1 = arena_.take<A>(padded(t.R) * weight_pitch);
     if (t.resident && Needs::kMatrices > 1)
-      w2 = take<A>(padded(t.G) * weight_pitch);
+      w2 = arena_.take<A>(padded(t.G) * weight_pitch);
     for (int i = 0; i < Needs::kRelationSums; ++i)
-      relation[i] = take<A>(P * t.R);
-    if (Needs::kValueSums) value = take<A>(P * t.M);
+      relation[i] = arena_.take<A>(P * t.R);
+    if (Needs::kValueSums) value = arena_.take<A>(P * t.M);
     if (Needs::kSoftmax) {
-      top = take<A>(P * t.G);
-      total = take<A>(P * t.G);
-      rescale = take<A>(P * t.G);
+      top = arena_.take<A>(P * t.G);
+      total = arena_.take<A>(P * t.G);
+      rescale = arena_.take<A>(P * t.G);
     }
   }
 
-  SAN_HOST_DEVICE const unsigned char* end() const { return next_; }
+  SAN_HOST_DEVICE size_t bytes() const { return arena_.bytes(); }
 
   // Of each row: the pixel that its pair does not own, counted through the
   // batch, or -1, and how often the pair counts. In a FixedTile the pixel is
@@ -155,21 +156,13 @@ class Buffers {
   A *top, *total, *rescale;
 
  private:
-  template <typename E>
-  SAN_HOST_DEVICE E* take(int elements) {
-    E* piece = reinterpret_cast<E*>(next_);
-    next_ += (elements * sizeof(E) + 15) / 16 * 16;
-    return piece;
-  }
-
-  unsigned char* next_;
+  Arena arena_;
 };
 
 // The shared memory that a kernel takes.
 template <typename A, typename Needs, typename Tile>
 size_t shared_bytes(const Tile& tile) {
-  alignas(16) static unsigned char begin[1];
-  return Buffers<A, Needs, Tile>(tile, begin).end() - begin;
+  return Buffers<A, Needs, Tile>(tile, nullptr).bytes();
 }
 
 [[noreturn]] inline void fail_for_room(const PairwiseShape& s) {

@@ -12,6 +12,7 @@
 
 #include <algorithm>
 
+#include "cuda_kernels/cuda/arena.h"
 #include "cuda_kernels/cuda/launch.h"
 #include "cuda_kernels/patchwise/tasks.h"
 #include "cuda_kernels/relu.h"
@@ -52,25 +53,6 @@ __device__ Quad<T>& quad_at(T* to) {
 SAN_HOST_DEVICE int64_t pieces(int64_t count, int64_t size) {
   return (count + size - 1) / size;
 }
-
-// Hands out shared memory in pieces on 16-byte boundaries: pointers on the
-// device, the number of bytes on the host.
-class Arena {
- public:
-  SAN_HOST_DEVICE explicit Arena(unsigned char* start) : start_(start) {}
-
-  template <typename E>
-  SAN_HOST_DEVICE E* take(int64_t count) {
-    E* const piece = reinterpret_cast<E*>(start_ + bytes_);
-    bytes_ += (count * sizeof(E) + 15) / 16 * 16;
-    return piece;
-  }
-  SAN_HOST_DEVICE size_t bytes() const { return bytes_; }
-
- private:
-  unsigned char* start_;
-  size_t bytes_ = 0;
-};
 
 // Some rows of the footprint.
 struct Slab {
