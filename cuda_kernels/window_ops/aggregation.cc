@@ -9,12 +9,12 @@
 // (c = g, g + G, ...), K taps, H W image, P outputs.
 //
 // Who owns what. A job is a block of weight channels of an image
-// (channel_block.h) and a strip of rows, of the outputs or, for the input
+// (channel_block.h) and a band of rows, of the outputs or, for the input
 // gradient, of the image. Each element has one writer that adds in a fixed
 // order: no atomics, the same bits for every number of threads.
 //
 // Memory plan. Scratch holds for each channel of the block the rows of pixels
-// that the strip sees, padded on the left and right; rows above and below the
+// that the band sees, padded on the left and right; rows above and below the
 // image are the same rows again. For the input gradient it is one padded row,
 // which gathers what all outputs send to a row and is then added to the row of
 // the image that the padding mirrors there. What a tensor has in another layout
@@ -26,7 +26,7 @@
 
 #include "cuda_kernels/cpu/jobs.h"
 #include "cuda_kernels/window_ops/padded_rows.h"
-#include "cuda_kernels/window_ops/row_strips.h"
+#include "cuda_kernels/window_ops/row_bands.h"
 
 namespace san::fast {
 namespace {
@@ -49,14 +49,14 @@ struct Sizes {
   static bool fit_outputs(const AggregationShape& shape) {
     const Axis& rows = shape.window.rows;
     if (PaddedRows::span(rows, rows.outputs) > kMostScratch) return false;
-    const int64_t count = std::min(kStripRows, rows.outputs);
+    const int64_t count = std::min(kBandRows, rows.outputs);
     return fit(shape, PaddedRows::span(rows, count), count, 0);
   }
   static bool fit_image(const AggregationShape& shape) {
     const Axis& rows = shape.window.rows;
     if (PaddedRows::span(rows, rows.outputs) > kMostScratch) return false;
-    const int64_t outputs = most_outputs(image_strips(rows));
-    return fit(shape, 1, outputs, std::min(kStripRows, rows.size));
+    const int64_t outputs = most_outputs(image_bands(rows));
+    return fit(shape, 1, outputs, std::min(kBandRows, rows.size));
   }
 
   // The weights of a block's group, or their gradients.
@@ -102,44 +102,44 @@ Members<A> members(A* scratch, int64_t plane, const ChannelBlock& block,
   return {scratch + group * plane, block.width * plane};
 }
 
-// What the directions over outputs share: for each job f(block, strip, pixels,
-// plane, scratch), with the rows that the strip sees, `plane` elements for each
+// What the directions over outputs share: for each job f(block, band, pixels,
+// plane, scratch), with the rows that the band sees, `plane` elements for each
 // channel, and room for its outputs.
 template <typename T, typename F>
-void for_each_output_strip(const Sizes& sizes, const PaddedRows& padded,
-                           const T* input, F f) {
+void for_each_output_band(const Sizes& sizes, const PaddedRows& padded,
+                          const T* input, F f) {
   using A = Accumulator<T>;
-  std::vector<OutputStrip> strips = output_strips(sizes.window.rows);
+  std::vector<OutputBand> bands = output_bands(sizes.window.rows);
   const int64_t pitch = padded.pitch(), planes = sizes.blocks.planes();
   int64_t rows = 0;
-  for (OutputStrip& strip : strips) {
-    rows = std::max(rows, strip.rows_in_scratch());
-    for (int64_t& row : strip.seen) row *= pitch;
+  for (OutputBand& band : bands) {
+    rows = std::max(rows, band.rows_in_scratch());
+    for (int64_t& row : band.seen) row *= pitch;
   }
-  const int64_t plane = rows * pitch, count = strips.size();
-  const int64_t room = padded.staged() + strips[0].count() * sizes.width;
+  const int64_t plane = rows * pitch, count = bands.size();
+  const int64_t room = padded.staged() + bands[0].count() * sizes.width;
   for_each_job<A>(sizes.blocks.count * count, planes * (plane + room),
                   [&](int64_t job, A* pixels) {
                     const ChannelBlock block = sizes.blocks[job / count];
-                    const OutputStrip& strip = strips[job % count];
+                    const OutputBand& band = bands[job % count];
                     const BlockView<const T> image(input, sizes.pixels,
                                                    sizes.blocks, block);
                     A* staging = pixels + planes * plane;
                     const auto row_shown = [&](int64_t r) {
-                      const int64_t y = strip.image_first + r;
-                      return y < strip.image_end ? y : -1;
+                      const int64_t y = band.image_first + r;
+                      return y < band.image_end ? y : -1;
                     };
-                    padded.fill(image, strip.rows_in_scratch(), row_shown,
+                    padded.fill(image, band.rows_in_scratch(), row_shown,
                                 pixels, plane, staging);
-                    f(block, strip, pixels, plane,
+                    f(block, band, pixels, plane,
                       staging + planes * padded.staged());
                   });
 }
 
-// Calls f(rows, two_rows) for the rows of a strip, two at a time where they
-// share pixels. `taps` and y begin at the strip's first output.
+// Calls f(rows, two_rows) for the rows of a band, two at a time where they
+// share pixels. `taps` and y begin at the band's first output.
 template <typename T, typename Rows, typename Taps, typename Y, typename F>
-void for_each_rows(const Sizes& sizes, const OutputStrip& strip,
+void for_each_rows(const Sizes& sizes, const OutputBand& band,
                    const std::vector<int64_t>& columns, Taps* taps,
                    Members<const Accumulator<T>> x, Members<Y> y, F f) {
   Rows rows = {taps,
@@ -155,10 +155,10 @@ void for_each_rows(const Sizes& sizes, const OutputStrip& strip,
                x.stride,
                y.stride,
                0};
-  for (int64_t r = 0, step; r < strip.count(); r += step) {
-    const bool two_rows = strip.shares_rows && r + 1 < strip.count();
-    rows.x_rows = &strip.seen[r * strip.to_next];
-    rows.ahead = sizes.ahead<T>((strip.first + r) * sizes.width);
+  for (int64_t r = 0, step; r < band.count(); r += step) {
+    const bool two_rows = band.shares_rows && r + 1 < band.count();
+    rows.x_rows = &band.seen[r * band.to_next];
+    rows.ahead = sizes.ahead<T>((band.first + r) * sizes.width);
     f(rows, two_rows);
     step = two_rows ? 2 : 1;
     rows.taps += step * sizes.width;
@@ -171,16 +171,16 @@ void forward(const Sizes& sizes, const T* input, const T* weight, T* output) {
   using A = Accumulator<T>;
   const PaddedRows padded(sizes.window);
   const std::vector<int64_t> columns = padded.column_offsets();
-  for_each_output_strip(
+  for_each_output_band(
       sizes, padded, input,
-      [&](const ChannelBlock& block, const OutputStrip& strip, const A* pixels,
+      [&](const ChannelBlock& block, const OutputBand& band, const A* pixels,
           int64_t plane, A* scratch) {
         const BlockView<T> to(output, sizes.outputs, sizes.blocks, block);
-        const int64_t begin = strip.first * sizes.width;
-        const int64_t count = strip.count() * sizes.width;
+        const int64_t begin = band.first * sizes.width;
+        const int64_t count = band.count() * sizes.width;
         for (int64_t i = 0; i < block.width; ++i) {
           for_each_rows<T, WindowSum<T>>(
-              sizes, strip, columns, sizes.weights(weight, block, i) + begin,
+              sizes, band, columns, sizes.weights(weight, block, i) + begin,
               members(pixels, plane, block, i),
               to.planes_or(scratch, begin, count, i),
               row_kernels<T>().window_sum);
@@ -195,30 +195,30 @@ void grad_weight(const Sizes& sizes, const T* grad_output, const T* input,
   using A = Accumulator<T>;
   const PaddedRows padded(sizes.window);
   const std::vector<int64_t> columns = padded.column_offsets();
-  for_each_output_strip(sizes, padded, input,
-                        [&](const ChannelBlock& block, const OutputStrip& strip,
-                            const A* pixels, int64_t plane, A* scratch) {
-                          const BlockView<const T> from(
-                              grad_output, sizes.outputs, sizes.blocks, block);
-                          const int64_t begin = strip.first * sizes.width;
-                          const int64_t count = strip.count() * sizes.width;
-                          from.load_unless_in_place(begin, count, scratch);
-                          for (int64_t i = 0; i < block.width; ++i) {
-                            for_each_rows<T, WindowProducts<T>>(
-                                sizes, strip, columns,
-                                sizes.weights(grad_weight, block, i) + begin,
-                                members(pixels, plane, block, i),
-                                from.planes_or(scratch, begin, count, i),
-                                row_kernels<T>().window_products);
-                          }
-                        });
+  for_each_output_band(sizes, padded, input,
+                       [&](const ChannelBlock& block, const OutputBand& band,
+                           const A* pixels, int64_t plane, A* scratch) {
+                         const BlockView<const T> from(
+                             grad_output, sizes.outputs, sizes.blocks, block);
+                         const int64_t begin = band.first * sizes.width;
+                         const int64_t count = band.count() * sizes.width;
+                         from.load_unless_in_place(begin, count, scratch);
+                         for (int64_t i = 0; i < block.width; ++i) {
+                           for_each_rows<T, WindowProducts<T>>(
+                               sizes, band, columns,
+                               sizes.weights(grad_weight, block, i) + begin,
+                               members(pixels, plane, block, i),
+                               from.planes_or(scratch, begin, count, i),
+                               row_kernels<T>().window_products);
+                         }
+                       });
 }
 
 // Adds to a padded row of the input gradient, all members, what the outputs
 // send there: output row ho reaches padded row r = ho * stride + kh * dilation
-// by its tap row kh. `g` begins at the strip's first output.
+// by its tap row kh. `g` begins at the band's first output.
 template <typename T>
-void gather_row(const Sizes& sizes, const ImageStrip& strip, int64_t r,
+void gather_row(const Sizes& sizes, const ImageBand& band, int64_t r,
                 const std::vector<int64_t>& columns, const T* w,
                 Members<const Accumulator<T>> g, Members<Accumulator<T>> row) {
   constexpr int64_t kTerms = 16;  // at a time
@@ -229,7 +229,7 @@ void gather_row(const Sizes& sizes, const ImageStrip& strip, int64_t r,
     const int64_t distance = r - kh * rows.dilation;
     const int64_t ho = distance / rows.stride;
     if (distance >= 0 && distance % rows.stride == 0 && ho < rows.outputs) {
-      g_offsets[terms] = (ho - strip.output_first) * sizes.width;
+      g_offsets[terms] = (ho - band.output_first) * sizes.width;
       w_offsets[terms++] = kh * tap_columns * sizes.outputs + ho * sizes.width;
     }
     if (terms == kTerms || (kh == rows.taps - 1 && terms > 0)) {
@@ -248,28 +248,28 @@ void grad_input(const Sizes& sizes, const T* grad_output, const T* weight,
   using A = Accumulator<T>;
   const PaddedRows padded(sizes.window);
   const std::vector<int64_t> columns = padded.column_offsets();
-  const std::vector<ImageStrip> strips = image_strips(sizes.window.rows);
+  const std::vector<ImageBand> bands = image_bands(sizes.window.rows);
   const Axis& rows = sizes.window.rows;
-  const int64_t size = sizes.window.columns.size, count = strips.size();
-  const int64_t outputs = most_outputs(strips) * sizes.width;
-  const int64_t pixels = strips[0].count() * size;
+  const int64_t size = sizes.window.columns.size, count = bands.size();
+  const int64_t outputs = most_outputs(bands) * sizes.width;
+  const int64_t pixels = bands[0].count() * size;
   const int64_t planes = sizes.blocks.planes();
   for_each_job<A>(
       sizes.blocks.count * count,
       sizes.blocks.members * padded.pitch() + planes * (outputs + pixels),
       [&](int64_t job, A* scratch) {
         const ChannelBlock block = sizes.blocks[job / count];
-        const ImageStrip& strip = strips[job % count];
+        const ImageBand& band = bands[job % count];
         const Members<A> row = {scratch, padded.pitch()};
         A* g_scratch = scratch + sizes.blocks.members * row.stride;
         A* image_scratch = g_scratch + planes * outputs;
         const BlockView<const T> from(grad_output, sizes.outputs, sizes.blocks,
                                       block);
         const BlockView<T> to(grad_input, sizes.pixels, sizes.blocks, block);
-        const int64_t first_output = strip.output_first * sizes.width;
-        const int64_t num_outputs = strip.outputs() * sizes.width;
-        const int64_t first_pixel = strip.first * size;
-        const int64_t num_pixels = strip.count() * size;
+        const int64_t first_output = band.output_first * sizes.width;
+        const int64_t num_outputs = band.outputs() * sizes.width;
+        const int64_t first_pixel = band.first * size;
+        const int64_t num_pixels = band.count() * size;
         from.load_unless_in_place(first_output, num_outputs, g_scratch);
         for (int64_t i = 0; i < block.width; ++i) {
           const auto g =
@@ -278,11 +278,11 @@ void grad_input(const Sizes& sizes, const T* grad_output, const T* weight,
               to.planes_or(image_scratch, first_pixel, num_pixels, i);
           for (int64_t m = 0; m < sizes.blocks.members; ++m)
             std::fill_n(image.data + m * image.stride, num_pixels, A(0));
-          for (int64_t r = strip.padded_first; r < strip.padded_end; ++r) {
-            const int64_t y = rows.source(r - rows.padding) - strip.first;
-            if (y < 0 || y >= strip.count()) continue;
+          for (int64_t r = band.padded_first; r < band.padded_end; ++r) {
+            const int64_t y = rows.source(r - rows.padding) - band.first;
+            if (y < 0 || y >= band.count()) continue;
             std::fill_n(row.data, sizes.blocks.members * row.stride, A(0));
-            gather_row<T>(sizes, strip, r, columns,
+            gather_row<T>(sizes, band, r, columns,
                           sizes.weights(weight, block, i), g, row);
             for (int64_t m = 0; m < sizes.blocks.members; ++m)
               padded.fold_row(row.data + m * row.stride,

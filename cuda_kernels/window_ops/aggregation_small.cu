@@ -73,10 +73,10 @@ __global__ void __launch_bounds__(128, 2)
   __syncthreads();
   if (active) {
     const T* plane = weight + unit.weight_plane * I::kAllTaps * I::kOutputs;
-    float column[I::kStripRows][kMembers] = {};
+    float column[I::kBandRows][kMembers] = {};
     const auto flush = [&](int x) {
 #pragma unroll
-      for (int j = 0; j < I::kStripRows; ++j) {
+      for (int j = 0; j < I::kBandRows; ++j) {
         sums.store(place.row(j) * I::kPadded + x, column[j]);
 #pragma unroll
         for (int m = 0; m < kMembers; ++m) column[j][m] = 0;
@@ -91,7 +91,7 @@ __global__ void __launch_bounds__(128, 2)
       if (kw < kTaps - 1)
         I::load(plane, place, kw + 1, place.column(kw + 1), next);
       if (kw == place.x + 1) flush(place.x);
-      const int first = place.strip * kTaps * kSide + place.column(kw);
+      const int first = place.band * kTaps * kSide + place.column(kw);
 #pragma unroll
       for (int r = 0; r < kTaps; ++r) {
         float g[kMembers];

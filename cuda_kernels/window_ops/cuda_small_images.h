@@ -3,7 +3,7 @@
 //
 // Idea. Of the padded image that mirroring asks for, most positions of a small
 // one are read by few outputs: 13 x 13 positions by 7 x 7 outputs. So threads
-// own outputs here, and each product is computed once. A thread has a strip of
+// own outputs here, and each product is computed once. A thread has a band of
 // seven rows of outputs and, for each column of taps, the column of outputs
 // that sends to one position: for position x, tap kw of output x - kw. Where
 // that comes out negative, it is output x - kw + kSide, which sends to position
@@ -11,7 +11,7 @@
 // of sums, 13 positions high, is kept for x until the taps have come that far,
 // then for x + kSide.
 //
-// The lower six rows of a strip's sums are those of the next strip's upper ones
+// The lower six rows of a band's sums are those of the next band's upper ones
 // too: they lie apart in shared memory and are added when all is there.
 #ifndef CUDA_KERNELS_WINDOW_OPS_CUDA_SMALL_IMAGES_H_
 #define CUDA_KERNELS_WINDOW_OPS_CUDA_SMALL_IMAGES_H_
@@ -33,10 +33,10 @@ struct SmallImage {
   static constexpr int kTaps = 7, kReach = kTaps - 1;
   static_assert(kSide % kTaps == 0);
   static constexpr int kOutputs = kSide * kSide, kAllTaps = kTaps * kTaps;
-  static constexpr int kStrips = kSide / kTaps, kPadded = kSide + kReach;
-  static constexpr int kStripRows = kTaps + kReach;  // of sums
-  static constexpr int kPositions = kStrips * kStripRows * kPadded;
-  static constexpr int kUnitThreads = kSide * kStrips;
+  static constexpr int kBands = kSide / kTaps, kPadded = kSide + kReach;
+  static constexpr int kBandRows = kTaps + kReach;  // of sums
+  static constexpr int kPositions = kBands * kBandRows * kPadded;
+  static constexpr int kUnitThreads = kSide * kBands;
   static constexpr int kUnits = kThreadsWanted / kUnitThreads;
   static constexpr int kThreads = kUnits * kUnitThreads;
 
@@ -56,20 +56,20 @@ struct SmallImage {
     return units <= 0x7fffffff && kUnits * bytes_of_unit <= most;
   }
 
-  // The running thread's unit in its block, strip, and column.
+  // The running thread's unit in its block, band, and column.
   struct Place {
     int slot = threadIdx.x / kUnitThreads;
     int thread = threadIdx.x % kUnitThreads;
-    int strip = thread / kSide, x = thread % kSide;
+    int band = thread / kSide, x = thread % kSide;
     int unit = blockIdx.x * kUnits + slot;
 
     // Of the outputs whose tap kw sends to this thread's sums.
     __device__ int column(int kw) const {
       return x >= kw ? x - kw : x - kw + kSide;
     }
-    // Row `j` of a strip's sums.
+    // Row `j` of a band's sums.
     __device__ int row(int j) const {
-      return j < kTaps ? strip * kTaps + j : kSide + strip * kReach + j - kTaps;
+      return j < kTaps ? band * kTaps + j : kSide + band * kReach + j - kTaps;
     }
   };
 
@@ -78,8 +78,7 @@ struct SmallImage {
   template <typename T>
   static __device__ void load(const T* plane, const Place& place, int kw,
                               int column, T (&values)[kTaps][kTaps]) {
-    const T* from =
-        plane + kw * kOutputs + place.strip * kTaps * kSide + column;
+    const T* from = plane + kw * kOutputs + place.band * kTaps * kSide + column;
 #pragma unroll
     for (int kh = 0; kh < kTaps; ++kh)
 #pragma unroll
@@ -91,10 +90,10 @@ struct SmallImage {
   // the padding begins.
   template <typename F>
   static __device__ void for_each_sum(int v, int u, F f) {
-    const int strip = v / kTaps, row = v % kTaps;
-    if (strip < kStrips) f(v * kPadded + u);
-    if (strip > 0 && row < kReach)
-      f((kSide + (strip - 1) * kReach + row) * kPadded + u);
+    const int band = v / kTaps, row = v % kTaps;
+    if (band < kBands) f(v * kPadded + u);
+    if (band > 0 && row < kReach)
+      f((kSide + (band - 1) * kReach + row) * kPadded + u);
   }
 
   // Calls f(pixel, v, u) for each pixel of the unit and each position that

@@ -126,9 +126,8 @@ using Constant = std::integral_constant<int, kValue>;
 template <typename T, typename F>
 bool with_steps(const Window& window, int64_t units, F f) {
   const Axis &rows = window.rows, &columns = window.columns;
-  const int64_t strips = (rows.outputs + 3) / 4 * columns.outputs;
-  const bool many =
-      units * strips >= int64_t{kUsualThreads} * multiprocessors();
+  const int64_t bands = (rows.outputs + 3) / 4 * columns.outputs;
+  const bool many = units * bands >= int64_t{kUsualThreads} * multiprocessors();
   if constexpr (!std::is_same_v<T, double>)
     if (rows.stride == 1 && rows.dilation == 1) {
       if (rows.taps == 7 && many) return f(Constant<7>(), Constant<4>());

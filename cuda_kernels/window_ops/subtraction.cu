@@ -78,13 +78,13 @@ __global__ void __launch_bounds__(kMostThreads, 1)
   for (int step = 0; step < steps.count; ++step) {
     const int pitch = task.tiling.shared.pitch;
     const int from = steps.source(place, step, pitch);
-    A strip[kTaps + kRows - 1][1];
+    A band[kTaps + kRows - 1][1];
 #pragma unroll
     for (int j = 0; j < kTaps + kRows - 1; ++j)
-      tile.load(from + j * pitch, strip[j]);
+      tile.load(from + j * pitch, band[j]);
     store_column<T, kTaps>(
         output, outputs, step, offsets, place,
-        [&](int kh, int r) { return centres[r] - strip[kh + r][0]; });
+        [&](int kh, int r) { return centres[r] - band[kh + r][0]; });
   }
 }
 

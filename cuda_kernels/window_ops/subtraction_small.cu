@@ -29,10 +29,10 @@ __global__ void __launch_bounds__(256, 2)
   if (active) {
     const T* plane =
         grad_output + int64_t{place.unit} * I::kAllTaps * I::kOutputs;
-    float b[I::kStripRows] = {}, a[kTaps] = {};
+    float b[I::kBandRows] = {}, a[kTaps] = {};
     const auto flush = [&](int x) {
 #pragma unroll
-      for (int j = 0; j < I::kStripRows; ++j) {
+      for (int j = 0; j < I::kBandRows; ++j) {
         b_sums[place.row(j) * I::kPadded + x] = b[j];
         b[j] = 0;
       }
@@ -54,7 +54,7 @@ __global__ void __launch_bounds__(256, 2)
     flush(place.x < I::kReach ? place.x + kSide : place.x);
 #pragma unroll
     for (int r = 0; r < kTaps; ++r)
-      a_sums[(place.strip * kTaps + r) * kSide + place.x] = a[r];
+      a_sums[(place.band * kTaps + r) * kSide + place.x] = a[r];
   }
   __syncthreads();
   if (!active) return;

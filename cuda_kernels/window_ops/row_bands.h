@@ -1,7 +1,7 @@
-// Strips of rows as jobs share them, of the outputs or of the image, and which
+// Bands of rows as jobs share them, of the outputs or of the image, and which
 // rows of the other side they need.
-#ifndef CUDA_KERNELS_WINDOW_OPS_ROW_STRIPS_H_
-#define CUDA_KERNELS_WINDOW_OPS_ROW_STRIPS_H_
+#ifndef CUDA_KERNELS_WINDOW_OPS_ROW_BANDS_H_
+#define CUDA_KERNELS_WINDOW_OPS_ROW_BANDS_H_
 
 #include <algorithm>
 #include <cstdint>
@@ -11,15 +11,15 @@
 
 namespace san::fast {
 
-constexpr int64_t kStripRows = 16;
+constexpr int64_t kBandRows = 16;
 
-// A strip of output rows, and the rows of the image that its taps see. In
+// A band of output rows, and the rows of the image that its taps see. In
 // scratch those lie one below the other, with a row of zeros after the last if
 // a tap sees zeros.
-struct OutputStrip {
-  OutputStrip(const Axis& rows, int64_t first)
+struct OutputBand {
+  OutputBand(const Axis& rows, int64_t first)
       : first(first),
-        end(std::min(first + kStripRows, rows.outputs)),
+        end(std::min(first + kBandRows, rows.outputs)),
         shares_rows(rows.stride == rows.dilation),
         image_first(rows.size),
         image_end(0),
@@ -54,10 +54,10 @@ struct OutputStrip {
   int64_t to_next;
 };
 
-// A strip of rows of the image, and which rows reach it: padded rows that show
+// A band of rows of the image, and which rows reach it: padded rows that show
 // one of its rows lie in [padded_first, padded_end), and the outputs that see
 // those in [output_first, output_end).
-struct ImageStrip {
+struct ImageBand {
   int64_t count() const { return end - first; }
   int64_t outputs() const {
     return std::max<int64_t>(output_end - output_first, 0);
@@ -68,41 +68,41 @@ struct ImageStrip {
   int64_t output_first, output_end;
 };
 
-inline std::vector<OutputStrip> output_strips(const Axis& rows) {
-  std::vector<OutputStrip> strips;
-  for (int64_t first = 0; first < rows.outputs; first += kStripRows)
-    strips.emplace_back(rows, first);
-  return strips;
+inline std::vector<OutputBand> output_bands(const Axis& rows) {
+  std::vector<OutputBand> bands;
+  for (int64_t first = 0; first < rows.outputs; first += kBandRows)
+    bands.emplace_back(rows, first);
+  return bands;
 }
 
-inline std::vector<ImageStrip> image_strips(const Axis& rows) {
+inline std::vector<ImageBand> image_bands(const Axis& rows) {
   const int64_t reach = (rows.taps - 1) * rows.dilation;
   const int64_t padded_rows = (rows.outputs - 1) * rows.stride + reach + 1;
-  std::vector<ImageStrip> strips;
-  for (int64_t first = 0; first < rows.size; first += kStripRows)
-    strips.push_back({first, std::min(first + kStripRows, rows.size),
-                      padded_rows, 0, rows.outputs, 0});
+  std::vector<ImageBand> bands;
+  for (int64_t first = 0; first < rows.size; first += kBandRows)
+    bands.push_back({first, std::min(first + kBandRows, rows.size), padded_rows,
+                     0, rows.outputs, 0});
   for (int64_t r = 0; r < padded_rows; ++r) {
     const int64_t y = rows.source(r - rows.padding);
     if (y < 0) continue;
-    ImageStrip& strip = strips[y / kStripRows];
-    strip.padded_first = std::min(strip.padded_first, r);
-    strip.padded_end = r + 1;
+    ImageBand& band = bands[y / kBandRows];
+    band.padded_first = std::min(band.padded_first, r);
+    band.padded_end = r + 1;
     const int64_t before = std::max<int64_t>(r - reach, 0);
-    strip.output_first =
-        std::min(strip.output_first, (before + rows.stride - 1) / rows.stride);
-    strip.output_end = std::min(r / rows.stride + 1, rows.outputs);
+    band.output_first =
+        std::min(band.output_first, (before + rows.stride - 1) / rows.stride);
+    band.output_end = std::min(r / rows.stride + 1, rows.outputs);
   }
-  return strips;
+  return bands;
 }
 
-// The most rows of outputs that reach one strip.
-inline int64_t most_outputs(const std::vector<ImageStrip>& strips) {
+// The most rows of outputs that reach one band.
+inline int64_t most_outputs(const std::vector<ImageBand>& bands) {
   int64_t most = 0;
-  for (const ImageStrip& strip : strips) most = std::max(most, strip.outputs());
+  for (const ImageBand& band : bands) most = std::max(most, band.outputs());
   return most;
 }
 
 }  // namespace san::fast
 
-#endif  // CUDA_KERNELS_WINDOW_OPS_ROW_STRIPS_H_
+#endif  // CUDA_KERNELS_WINDOW_OPS_ROW_BANDS_H_
