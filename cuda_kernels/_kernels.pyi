@@ -171,6 +171,7 @@ def patchwise_hidden_forward(
     *,
     kernel_size: int,
     tensor_cores: bool = False,
+    allow_tf32: bool = False,
     workspace: Tensor | None = None,
     stream: int = 0,
 ) -> None: ...
@@ -189,6 +190,7 @@ def patchwise_hidden_backward(
     *,
     kernel_size: int,
     tensor_cores: bool = False,
+    allow_tf32: bool = False,
     workspace: Tensor | None = None,
     stream: int = 0,
 ) -> None: ...
@@ -200,6 +202,7 @@ def patchwise_core_forward(
     output: Tensor,
     *,
     tensor_cores: bool = False,
+    allow_tf32: bool = False,
     workspace: Tensor | None = None,
     stream: int = 0,
 ) -> None: ...
@@ -215,6 +218,7 @@ def patchwise_core_backward(
     grad_bias: Tensor,
     *,
     tensor_cores: bool = False,
+    allow_tf32: bool = False,
     workspace: Tensor | None = None,
     stream: int = 0,
 ) -> None: ...
@@ -306,6 +310,7 @@ def patchwise_tensor_workspace(
     *,
     weight_channels: int,
     kernel_size: int,
+    allow_tf32: bool = False,
 ) -> int | None: ...
 def pointwise_forward(
     x: Tensor,

@@ -75,15 +75,15 @@ int64_t tensor_workspace_size(const Tensor& image, const Task& task) {
 #endif
 }
 
-inline bool& tensor_cores_of(PatchwiseHiddenForward& task) {
-  return task.tensor_cores;
+inline PatchwiseHiddenForward& forward_of(PatchwiseHiddenForward& task) {
+  return task;
 }
-inline bool& tensor_cores_of(PatchwiseCoreForward& task) {
-  return task.tensor_cores;
+inline PatchwiseCoreForward& forward_of(PatchwiseCoreForward& task) {
+  return task;
 }
 template <typename Task>
-bool& tensor_cores_of(Task& task) {
-  return task.forward.tensor_cores;
+auto& forward_of(Task& task) {
+  return task.forward;
 }
 
 inline int64_t plain_workspace_size(const PatchwiseHiddenForward&) { return 0; }
@@ -92,6 +92,13 @@ template <typename Task>
 int64_t plain_workspace_size(const Task& task) {
   return workspace_size(task.forward);
 }
+
+// What the caller asks for: kernels for tensor cores, or the others; how exact
+// the first are of float32, and their memory.
+struct Kernels {
+  bool tensor_cores, allow_tf32;
+  py::handle workspace;
+};
 
 class PatchwiseCall : public Call {
  public:
@@ -104,12 +111,12 @@ class PatchwiseCall : public Call {
     return writable(gradient(name, object, of, Accepts::kPixels));
   }
 
-  // Runs a task by kernels for tensor cores, which are what the caller asks
-  // for, or by the others. Not all types and sizes are theirs.
+  // Not all types and sizes are for tensor cores.
   template <typename Task>
-  void run_by_kernels(const Tensor& image, bool tensor_cores, py::handle memory,
-                      Task& task) {
-    tensor_cores_of(task) = tensor_cores;
+  void run_by_kernels(const Tensor& image, const Kernels& kernels, Task& task) {
+    const bool tensor_cores = kernels.tensor_cores;
+    forward_of(task).tensor_cores = tensor_cores;
+    forward_of(task).allow_tf32 = kernels.allow_tf32;
     if (tensor_cores && !image.on_cuda())
       refuse("tensor_cores", "be False on the CPU", "True");
     if (!tensor_cores && image.on_cuda() && is_half_type(image.type()))
@@ -124,7 +131,7 @@ class PatchwiseCall : public Call {
           "True");
     if (elements > 0 || tensor_cores)
       task.workspace =
-          workspace(memory, elements,
+          workspace(kernels.workspace, elements,
                     tensor_cores ? ScalarType::kFloat32 : image.type(), image);
     run(image, task);
   }

@@ -58,13 +58,14 @@ struct HiddenInputs {
 void hidden_forward(py::handle phi, py::handle psi, py::handle scale,
                     py::handle shift, py::handle weight,
                     py::handle hidden_object, int64_t kernel_size,
-                    bool tensor_cores, py::handle workspace, uintptr_t stream) {
+                    bool tensor_cores, bool allow_tf32, py::handle workspace,
+                    uintptr_t stream) {
   PatchwiseCall call("patchwise_hidden_forward", stream);
   const HiddenInputs in(call, phi, psi, scale, shift, weight);
   const Tensor& hidden = call.write("hidden", hidden_object);
   PatchwiseHiddenForward task = in.task(call, hidden, kernel_size);
   if (hidden.empty()) return call.check_memory();
-  call.run_by_kernels(in.psi, tensor_cores, workspace, task);
+  call.run_by_kernels(in.psi, {tensor_cores, allow_tf32, workspace}, task);
 }
 
 void hidden_backward(py::handle grad_object, py::handle phi, py::handle psi,
@@ -72,7 +73,7 @@ void hidden_backward(py::handle grad_object, py::handle phi, py::handle psi,
                      py::handle grad_phi, py::handle grad_psi,
                      py::handle grad_scale, py::handle grad_shift,
                      py::handle grad_weight, int64_t kernel_size,
-                     bool tensor_cores, py::handle workspace,
+                     bool tensor_cores, bool allow_tf32, py::handle workspace,
                      uintptr_t stream) {
   PatchwiseCall call("patchwise_hidden_backward", stream);
   const Tensor& grad = call.read("grad_hidden", grad_object);
@@ -86,7 +87,7 @@ void hidden_backward(py::handle grad_object, py::handle phi, py::handle psi,
       call.gradient("grad_shift", grad_shift, in.shift).data(),
       call.gradient("grad_weight", grad_weight, in.weight).data(),
       nullptr};
-  call.run_by_kernels(in.psi, tensor_cores, workspace, task);
+  call.run_by_kernels(in.psi, {tensor_cores, allow_tf32, workspace}, task);
 }
 
 // hidden, value and the parameters of the mapping's last layer.
@@ -127,19 +128,19 @@ struct CoreInputs {
 
 void core_forward(py::handle hidden, py::handle value, py::handle weight,
                   py::handle bias, py::handle output_object, bool tensor_cores,
-                  py::handle workspace, uintptr_t stream) {
+                  bool allow_tf32, py::handle workspace, uintptr_t stream) {
   PatchwiseCall call("patchwise_core_forward", stream);
   const CoreInputs in(call, hidden, value, weight, bias);
   const Tensor& output = call.write("output", output_object, Accepts::kPixels);
   PatchwiseCoreForward task = in.task(call, output);
   if (output.empty()) return call.check_memory();
-  call.run_by_kernels(in.value, tensor_cores, workspace, task);
+  call.run_by_kernels(in.value, {tensor_cores, allow_tf32, workspace}, task);
 }
 
 void core_backward(py::handle grad_object, py::handle hidden, py::handle value,
                    py::handle weight, py::handle bias, py::handle grad_hidden,
                    py::handle grad_value, py::handle grad_weight,
-                   py::handle grad_bias, bool tensor_cores,
+                   py::handle grad_bias, bool tensor_cores, bool allow_tf32,
                    py::handle workspace, uintptr_t stream) {
   PatchwiseCall call("patchwise_core_backward", stream);
   const Tensor& grad = call.read("grad_output", grad_object, Accepts::kPixels);
@@ -152,7 +153,7 @@ void core_backward(py::handle grad_object, py::handle hidden, py::handle value,
       call.gradient("grad_weight", grad_weight, in.weight).data(),
       call.gradient("grad_bias", grad_bias, in.bias).data(),
       nullptr};
-  call.run_by_kernels(in.value, tensor_cores, workspace, task);
+  call.run_by_kernels(in.value, {tensor_cores, allow_tf32, workspace}, task);
 }
 
 // The workspaces of the backward passes, in elements.
@@ -188,7 +189,8 @@ int64_t core_workspace(int64_t batch, int64_t channels, int64_t height,
 
 // What a kernel needs by tensor cores for an image like psi or value.
 py::object tensor_workspace(const std::string& kernel, py::handle object,
-                            int64_t weight_channels, int64_t kernel_size) {
+                            int64_t weight_channels, int64_t kernel_size,
+                            bool allow_tf32) {
   const char* op = "patchwise_tensor_workspace";
   const Tensor image(op, "image", object, Access::kRead, Accepts::kPixels);
   require_least(op, "weight_channels", weight_channels, 1);
@@ -201,12 +203,14 @@ py::object tensor_workspace(const std::string& kernel, py::handle object,
   hidden.forward.relation_channels = image.size(3);
   hidden.forward.weight_channels = weight_channels;
   hidden.forward.window = window;
+  hidden.forward.allow_tf32 = allow_tf32;
   PatchwiseCoreBackward core = {};
   core.forward.type = image.type();
   core.forward.batch = image.size(0);
   core.forward.channels = image.size(3);
   core.forward.weight_channels = weight_channels;
   core.forward.window = window;
+  core.forward.allow_tf32 = allow_tf32;
   // No device may be asked where there is none.
   if (!image.on_cuda()) return py::none();
   int64_t elements = -1;
@@ -235,26 +239,29 @@ void define_patchwise(py::module_& module) {
   module.def("patchwise_hidden_forward", &hidden_forward, arg("phi"),
              arg("psi"), arg("scale"), arg("shift"), arg("weight"),
              arg("hidden"), py::kw_only(), arg("kernel_size"),
-             arg("tensor_cores") = false, arg("workspace") = py::none(),
-             arg("stream") = 0,
+             arg("tensor_cores") = false, arg("allow_tf32") = false,
+             arg("workspace") = py::none(), arg("stream") = 0,
              "Writes the hidden layer of the patchwise mapping.");
   module.def("patchwise_hidden_backward", &hidden_backward, arg("grad_hidden"),
              arg("phi"), arg("psi"), arg("scale"), arg("shift"), arg("weight"),
              arg("grad_phi"), arg("grad_psi"), arg("grad_scale"),
              arg("grad_shift"), arg("grad_weight"), py::kw_only(),
              arg("kernel_size"), arg("tensor_cores") = false,
-             arg("workspace") = py::none(), arg("stream") = 0,
+             arg("allow_tf32") = false, arg("workspace") = py::none(),
+             arg("stream") = 0,
              "Writes the gradients of patchwise_hidden_forward.");
   module.def("patchwise_core_forward", &core_forward, arg("hidden"),
              arg("value"), arg("weight"), arg("bias"), arg("output"),
              py::kw_only(), arg("tensor_cores") = false,
-             arg("workspace") = py::none(), arg("stream") = 0,
+             arg("allow_tf32") = false, arg("workspace") = py::none(),
+             arg("stream") = 0,
              "Writes the sum of value with the weights made from hidden.");
   module.def("patchwise_core_backward", &core_backward, arg("grad_output"),
              arg("hidden"), arg("value"), arg("weight"), arg("bias"),
              arg("grad_hidden"), arg("grad_value"), arg("grad_weight"),
              arg("grad_bias"), py::kw_only(), arg("tensor_cores") = false,
-             arg("workspace") = py::none(), arg("stream") = 0,
+             arg("allow_tf32") = false, arg("workspace") = py::none(),
+             arg("stream") = 0,
              "Writes the gradients of patchwise_core_forward.");
   module.def("patchwise_hidden_workspace", &hidden_workspace, arg("batch"),
              arg("relation_channels"), arg("height"), arg("width"),
@@ -268,7 +275,7 @@ void define_patchwise(py::module_& module) {
              "[1, 1, 1, n], on CUDA.");
   module.def("patchwise_tensor_workspace", &tensor_workspace, arg("kernel"),
              arg("image"), py::kw_only(), arg("weight_channels"),
-             arg("kernel_size"),
+             arg("kernel_size"), arg("allow_tf32") = false,
              "How many elements of float32 `kernel` needs as workspace, "
              "[1, 1, 1, n], with tensor_cores, for psi or value like `image`; "
              "None where they do not take its type or sizes.");

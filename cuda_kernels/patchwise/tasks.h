@@ -47,6 +47,7 @@ struct PatchwiseHiddenForward {
   const void* weight;         // [G, S]
   void* hidden;               // [N, H, W, G]
   bool tensor_cores = false;  // on CUDA; see tensor.h
+  bool allow_tf32 = false;    // and round factors in float32 to it
   void* workspace = nullptr;  // for those
 };
 
@@ -70,6 +71,7 @@ struct PatchwiseCoreForward {
   const void* bias;    // [G, K]
   WritablePixels output;
   bool tensor_cores = false;  // on CUDA; see tensor.h
+  bool allow_tf32 = false;    // and round factors in float32 to it
   void* workspace = nullptr;  // for those
 };
 

@@ -1,9 +1,10 @@
 // The fused patchwise attention by tensor cores: where that is possible, and
 // its launchers.
 //
-// Half types natively, with sums in float32; float32 as TF32, which only the
-// caller may choose. What is multiplied is rounded to the type: the rectified
-// relation, hidden, weights, and gradients of these.
+// Half types natively, with sums in float32; what is multiplied is rounded to
+// the type: the rectified relation, hidden, weights, and gradients of these.
+// float32 likewise as TF32 if the caller allows that, and else as the sum of
+// two TF32, as exactly as float32 itself.
 #ifndef CUDA_KERNELS_PATCHWISE_TENSOR_H_
 #define CUDA_KERNELS_PATCHWISE_TENSOR_H_
 
@@ -26,12 +27,21 @@ void run_on_tensor_cores(const PatchwiseHiddenBackward& task, void* stream);
 void run_on_tensor_cores(const PatchwiseCoreForward& task, void* stream);
 void run_on_tensor_cores(const PatchwiseCoreBackward& task, void* stream);
 
-// Calls f(T()) with the C++ type of `type`; not for float64.
-template <typename F>
-void with_tensor_type(ScalarType type, F f) {
-  switch (type) {
+// An element of float32 that is multiplied exactly; see tensor_operands.h.
+struct SplitFloat {
+  float value;
+
+  SAN_HOST_DEVICE explicit operator float() const { return value; }
+  static SAN_HOST_DEVICE SplitFloat round(float value) { return {value}; }
+};
+
+// Calls f(T()) with the type of a forward task's elements: float stands for
+// TF32. Not for float64.
+template <typename Task, typename F>
+void with_tensor_type(const Task& task, F f) {
+  switch (task.type) {
     case ScalarType::kFloat32:
-      return f(float());
+      return task.allow_tf32 ? f(float()) : f(SplitFloat());
     case ScalarType::kFloat16:
       return f(float16());
     case ScalarType::kBfloat16:

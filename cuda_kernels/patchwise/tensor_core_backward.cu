@@ -33,7 +33,7 @@ struct HiddenPlan {
       : G(static_cast<int>(task.weight_channels)),
         K(static_cast<int>(task.window.taps())),
         pairs(static_cast<int>(pieces(K, 2))),
-        units(static_cast<int>(pieces(G, kGradientUnit))),
+        units(static_cast<int>(pieces(G, kWide))),
         tiles(1),
         shares(1),
         tasks(Chunks(task.window, task.batch, 1).tiles) {
@@ -63,8 +63,8 @@ __global__ void __launch_bounds__(kMostThreads)
     const int lane = static_cast<int>(i % 32);
     const int to = static_cast<int>(i / 32 % p.tiles) * kWide + lane / 4;
     const int64_t step = i / 32 / p.tiles;
-    const int first = static_cast<int>(step % p.units) * kGradientUnit +
-                      lane % 4 * kOwnGradients;
+    const int first =
+        static_cast<int>(step % p.units) * kWide + lane % 4 * kOwnGradients;
     float values[4];
     for (int j = 0; j < 4; ++j) {
       const int64_t tap = step / p.units * 2 + j / 2;
@@ -79,11 +79,11 @@ __global__ void __launch_bounds__(kMostThreads)
 
 template <typename T>
 struct HiddenGradients {
-  Layout layout;
+  TensorLayout layout;
   HiddenPlan plan;
   int64_t jobs, pixels;
   int parts;  // of the pairs of taps
-  bool whole_pieces;
+  Runs<T> runs;
   Image<const T> value, grad_output;
   const Right<T>* weights;
   float* grad_hidden;  // [shares, pixels, G]
@@ -94,13 +94,12 @@ struct GradientMemory {
   Sources sources;
   T* halo;
 
-  SAN_HOST_DEVICE GradientMemory(const Layout& layout, Arena& arena)
-      : sources(layout, arena),
-        halo(arena.take<T>(layout.halo() * kValuePitch)) {}
+  SAN_HOST_DEVICE GradientMemory(const Layout& layout, int pitch, Arena& arena)
+      : sources(layout, arena), halo(arena.take<T>(layout.halo() * pitch)) {}
 
-  static size_t bytes(const Layout& layout, int tiles, int parts) {
+  static size_t bytes(const Layout& layout, int pitch, int tiles, int parts) {
     Arena arena(nullptr);
-    GradientMemory(layout, arena);
+    GradientMemory(layout, pitch, arena);
     return std::max(arena.bytes(), warp_sums_bytes(tiles * 4, parts));
   }
 };
@@ -124,18 +123,19 @@ __device__ void read_grads(const HiddenGradients<T>& a, const Tile& tile,
   }
 }
 
-template <int kTiles, typename T>
+template <int kTiles, int kUnit, typename T>
 __global__ void __launch_bounds__(kTileThreads* kMostParts, 1)
     tensor_hidden_gradients(HiddenGradients<T> a) {
-  const Layout& layout = a.layout;
+  const TensorLayout& layout = a.layout;
   const HiddenPlan& p = a.plan;
+  constexpr int kPitch = kPixelPitch<kUnit>;
   Arena arena(shared_memory());
-  const GradientMemory<T> memory(layout, arena);
+  const GradientMemory<T> memory(layout, kPitch, arena);
   const int warp = static_cast<int>(threadIdx.x) / 32, part = warp / kTileWarps;
   const int member = lane() % 4;
   const LanePixels pixels(warp % kTileWarps);
   const T* const from = memory.halo +
-                        (pixels.y * layout.stride + pixels.x) * kValuePitch +
+                        (pixels.y * layout.stride + pixels.x) * kPitch +
                         member * kOwnGradients;
   for (int64_t job = blockIdx.x; job < a.jobs; job += gridDim.x) {
     const Tile tile = layout.tile(job / p.shares);
@@ -145,20 +145,20 @@ __global__ void __launch_bounds__(kTileThreads* kMostParts, 1)
     __syncthreads();
     memory.sources.find(layout, tile, layout.slab(0));
     for (int unit = share; unit < p.units; unit += p.shares) {
-      const int g = unit * kGradientUnit;
+      const int g = unit * kWide, own = g + member * kOwnGradients;
+      const bool has[2] = {exists[0] && own < p.G, exists[1] && own < p.G};
       __syncthreads();
-      stage_halo(layout, memory.sources, tile, a.value, g,
-                 {kMembers, p.G, min(p.G - g, kGradientUnit), kGradientUnit},
-                 a.whole_pieces, memory.halo, kValuePitch);
+      stage_halo(layout, memory.sources, tile, a.value, g, a.runs,
+                 valid_of(a.runs, p.G, g), memory.halo, kPitch);
       LaneGrads grads;
-      read_grads(a, tile, pixels, g + member * kOwnGradients, grads);
+      read_grads(a, tile, pixels, own, grads);
       wait_copies<0>();
       __syncthreads();
 #pragma unroll 1
       for (int q = part; q < p.pairs; q += a.parts) {
         float gradients[2][4];
-        make_gradients(layout, memory.sources.taps, q, from, grads, exists,
-                       gradients);
+        make_gradients<kUnit>(layout, memory.sources.taps, q, from, grads, has,
+                              gradients);
         const Left<T> left = left_of<T>(gradients);
         const Right<T>* const weights =
             a.weights + (int64_t{q} * p.units + unit) * (kTiles * 32) + lane();
@@ -214,7 +214,7 @@ void launch_hidden_gradients(const PatchwiseCoreBackward& task,
                              const Workspace<T>& w, void* stream) {
   const PatchwiseCoreForward& f = task.forward;
   const HiddenPlan& plan = w.plan;
-  const Layout layout = tensor_layout(f.window);
+  const TensorLayout layout(f.window);
   const int64_t jobs = plan.tasks * plan.shares;
   auto* const grad_hidden = static_cast<float*>(task.grad_hidden);
   if (jobs == 0) return;
@@ -225,17 +225,24 @@ void launch_hidden_gradients(const PatchwiseCoreBackward& task,
       PackHidden<T>{plan, static_cast<const float*>(f.weight), w.right});
   const int parts = parts_for(jobs, plan.pairs);
   const Image<const T> value(f.value), grad_output(task.grad_output);
-  const auto kernel = plan.tiles == 1   ? &tensor_hidden_gradients<1, T>
-                      : plan.tiles == 2 ? &tensor_hidden_gradients<2, T>
-                      : plan.tiles == 4 ? &tensor_hidden_gradients<4, T>
-                                        : &tensor_hidden_gradients<8, T>;
-  launch(kernel,
-         {blocks_for(jobs), static_cast<unsigned>(kTileThreads * parts),
-          GradientMemory<T>::bytes(layout, plan.tiles, parts)},
-         stream,
-         HiddenGradients<T>{layout, plan, jobs, w.pixels, parts,
-                            can_copy(value, plan.G), value, grad_output,
-                            w.right, plan.shares > 1 ? w.hidden : grad_hidden});
+  const auto run = [&](auto kernel, int unit, int pitch) {
+    launch(
+        kernel,
+        {blocks_for(jobs), static_cast<unsigned>(kTileThreads * parts),
+         GradientMemory<T>::bytes(layout, pitch, plan.tiles, parts)},
+        stream,
+        HiddenGradients<T>{layout, plan, jobs, w.pixels, parts,
+                           runs_of(value, plan.G, unit), value, grad_output,
+                           w.right, plan.shares > 1 ? w.hidden : grad_hidden});
+  };
+  if (plan.G == 2)
+    run(&tensor_hidden_gradients<1, 2, T>, 2, kPixelPitch<2>);
+  else
+    run(plan.tiles == 1   ? &tensor_hidden_gradients<1, kWide, T>
+        : plan.tiles == 2 ? &tensor_hidden_gradients<2, kWide, T>
+        : plan.tiles == 4 ? &tensor_hidden_gradients<4, kWide, T>
+                          : &tensor_hidden_gradients<8, kWide, T>,
+        kWide, kPixelPitch<kWide>);
   const int64_t count = w.pixels * plan.G;
   if (plan.shares > 1)
     launch_sum<float>({w.hidden, plan.shares, count, 0},
@@ -267,12 +274,12 @@ int64_t tensor_workspace(const PatchwiseCoreBackward& task) {
       f.weight_channels > kMostTiles * kWide)
     return -1;
   int64_t bytes = -1;
-  with_tensor_type(f.type, [&](auto zero) {
+  with_tensor_type(f, [&](auto zero) {
     using T = decltype(zero);
-    const size_t shared =
-        std::max({value_gradient_bytes<T>(f), core_weight_bytes<T>(f),
-                  GradientMemory<T>::bytes(tensor_layout(f.window), kMostTiles,
-                                           kMostParts)});
+    const size_t shared = std::max(
+        {value_gradient_bytes<T>(f), core_weight_bytes<T>(f),
+         GradientMemory<T>::bytes(TensorLayout(f.window), kPixelPitch<kWide>,
+                                  kMostTiles, kMostParts)});
     if (shared <= most_shared_bytes())
       bytes = Workspace<T>(f, nullptr).arena.bytes() + kBoundary;
   });
@@ -280,7 +287,7 @@ int64_t tensor_workspace(const PatchwiseCoreBackward& task) {
 }
 
 void run_on_tensor_cores(const PatchwiseCoreBackward& task, void* stream) {
-  with_tensor_type(task.forward.type,
+  with_tensor_type(task.forward,
                    [&](auto zero) { run<decltype(zero)>(task, stream); });
 }
 

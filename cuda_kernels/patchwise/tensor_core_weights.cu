@@ -24,11 +24,11 @@ constexpr int kPiecePitch = 24;
 
 template <typename T>
 struct CoreWeights {
-  Layout layout;
+  TensorLayout layout;
   CoreWeightPlan plan;
   int64_t jobs;
   int G;
-  bool whole_values, whole_grads;
+  Runs<T> values, grads;
   const float* hidden;
   Image<const T> value, grad_output;
   float *weights, *bias;  // [chunks, G, K, G], [chunks, G, K]
@@ -40,11 +40,12 @@ struct WeightMemory {
   int hidden_pitch;
   T *halo, *grads, *hidden, *pieces;
 
-  SAN_HOST_DEVICE WeightMemory(const Layout& layout, int tiles, Arena& arena)
+  SAN_HOST_DEVICE WeightMemory(const Layout& layout, int tiles, int pitch,
+                               Arena& arena)
       : sources(layout, arena),
         hidden_pitch(kIsHalf<T> ? (tiles | 1) * kWide : (tiles + 1) * kWide),
-        halo(arena.take<T>(layout.halo() * kValuePitch)),
-        grads(arena.take<T>(kTilePixels * kValuePitch)),
+        halo(arena.take<T>(layout.halo() * pitch)),
+        grads(arena.take<T>(kTilePixels * pitch)),
         hidden(arena.take<T>(kTilePixels * hidden_pitch)),
         pieces(arena.take<T>(CoreWeightPlan::kWarps * kHigh * kPiecePitch)) {}
 };
@@ -72,8 +73,8 @@ __device__ Left<T> turn_over(const float (&gradients)[2][4], T* piece) {
   } else {
 #pragma unroll
     for (int i = 0; i < 8; ++i)
-      left.words[i] = float_bits(
-          piece[(member + i / 2 * 4) * kPiecePitch + group + i % 2 * 8]);
+      set_factor(left.words, i,
+                 piece[(member + i / 2 * 4) * kPiecePitch + group + i % 2 * 8]);
   }
   return left;
 }
@@ -99,28 +100,29 @@ __device__ void load_hidden(const T* hidden, int pitch,
     for (int tile = 0; tile < kTiles; ++tile)
 #pragma unroll
       for (int i = 0; i < 4; ++i)
-        right[tile].words[i] = float_bits(
+        set_factor(
+            right[tile].words, i,
             hidden[(lane() % 4 + i * 4) * pitch + tile * kWide + lane() / 4]);
   }
 }
 
 // Copies what a block reads of a tile; the sources have been found.
-template <int kTiles, typename T>
+template <int kTiles, int kUnit, typename T>
 __device__ void stage_weights(const CoreWeights<T>& a,
                               const WeightMemory<T>& memory, const Tile& tile,
                               int g) {
-  const Layout& layout = a.layout;
-  const Runs runs = {kMembers, a.G, min(a.G - g, kGradientUnit), kGradientUnit};
+  const TensorLayout& layout = a.layout;
+  constexpr int kPitch = kPixelPitch<kUnit>;
   const int64_t image = tile.image * layout.window.pixels();
-  stage_halo(layout, memory.sources, tile, a.value, g, runs, a.whole_values,
-             memory.halo, kValuePitch);
-  stage_pixels<T>(
-      kTilePixels, runs, a.whole_grads, memory.grads, kValuePitch,
-      [&](int pixel) {
-        return tile.holds(pixel)
-                   ? a.grad_output.at(image + layout.at(tile, pixel)) + g
-                   : nullptr;
-      });
+  stage_halo(layout, memory.sources, tile, a.value, g, a.values,
+             valid_of(a.values, a.G, g), memory.halo, kPitch);
+  stage_pixels(kTilePixels, a.grads, valid_of(a.grads, a.G, g), a.grad_output,
+               memory.grads, kPitch, [&](int pixel) {
+                 return tile.holds(pixel)
+                            ? a.grad_output.at(image + layout.at(tile, pixel)) +
+                                  g
+                            : nullptr;
+               });
   constexpr int kChannels = kTiles * kWide;
   for (int i = threadIdx.x; i < kTilePixels * kChannels; i += kThreads) {
     const int pixel = i / kChannels, channel = i % kChannels;
@@ -138,21 +140,22 @@ __device__ float add_groups(float sum) {
   return sum;
 }
 
-template <int kTiles, typename T>
+template <int kTiles, int kUnit, typename T>
 __global__ void __launch_bounds__(kThreads, kIsHalf<T> ? 2 : 1)
     tensor_core_weights(CoreWeights<T> a) {
   constexpr int kPairs = CoreWeightPlan::pairs_of(kTiles);
-  const Layout& layout = a.layout;
+  constexpr int kPitch = kPixelPitch<kUnit>;
+  const TensorLayout& layout = a.layout;
   const CoreWeightPlan& plan = a.plan;
   Arena arena(shared_memory());
-  const WeightMemory<T> memory(layout, kTiles, arena);
+  const WeightMemory<T> memory(layout, kTiles, kPitch, arena);
   const int warp = static_cast<int>(threadIdx.x) / 32;
   const int group = lane() / 4, member = lane() % 4, K = layout.taps();
   T* const piece = memory.pieces + warp * kHigh * kPiecePitch;
   for (int64_t job = blockIdx.x; job < a.jobs; job += gridDim.x) {
     const int64_t chunk = job / (plan.units * plan.shares);
     const int work = static_cast<int>(job % (plan.units * plan.shares));
-    const int g = work % plan.units * kGradientUnit;
+    const int g = work % plan.units * kWide;
     const int first =
         (work / plan.units * CoreWeightPlan::kWarps + warp) * kPairs;
     float sums[kPairs][kTiles][4] = {}, bias[kPairs][4] = {};
@@ -162,26 +165,29 @@ __global__ void __launch_bounds__(kThreads, kIsHalf<T> ? 2 : 1)
       __syncthreads();
       memory.sources.find(layout, tile, layout.slab(0));
       __syncthreads();
-      stage_weights<kTiles>(a, memory, tile, g);
+      stage_weights<kTiles, kUnit>(a, memory, tile, g);
       __syncthreads();
 #pragma unroll 1
       for (int rows = 0; rows < kTileWarps; ++rows) {
         const LanePixels pixels(rows);
         if (pixels.y >= tile.height) break;
         LaneGrads grads;
-        load_grads(memory.grads + (pixels.y * kSide + pixels.x) * kValuePitch +
-                       member * kOwnGradients,
-                   grads);
-        const bool exists[2] = {pixels.exists(tile, 0), pixels.exists(tile, 1)};
-        const T* const from =
-            memory.halo + (pixels.y * layout.stride + pixels.x) * kValuePitch +
-            member * kOwnGradients;
+        load_grads<kUnit>(memory.grads +
+                              (pixels.y * kSide + pixels.x) * kPitch +
+                              member * kOwnGradients,
+                          grads);
+        const bool any = g + member * kOwnGradients < a.G;
+        const bool exists[2] = {any && pixels.exists(tile, 0),
+                                any && pixels.exists(tile, 1)};
+        const T* const from = memory.halo +
+                              (pixels.y * layout.stride + pixels.x) * kPitch +
+                              member * kOwnGradients;
 #pragma unroll
         for (int j = 0; j < kPairs; ++j) {
           if ((first + j) * 2 >= K) break;
           float gradients[2][4];
-          make_gradients(layout, memory.sources.taps, first + j, from, grads,
-                         exists, gradients);
+          make_gradients<kUnit>(layout, memory.sources.taps, first + j, from,
+                                grads, exists, gradients);
 #pragma unroll
           for (int i = 0; i < 4; ++i)
             bias[j][i] += gradients[0][i] + gradients[1][i];
@@ -226,8 +232,10 @@ __global__ void __launch_bounds__(kThreads, kIsHalf<T> ? 2 : 1)
 
 template <typename T>
 size_t core_weight_bytes(const PatchwiseCoreForward& task) {
+  const int pitch =
+      task.weight_channels == 2 ? kPixelPitch<2> : kPixelPitch<kWide>;
   Arena arena(nullptr);
-  WeightMemory<T>(tensor_layout(task.window), CoreWeightPlan(task).tiles,
+  WeightMemory<T>(TensorLayout(task.window), CoreWeightPlan(task).tiles, pitch,
                   arena);
   return arena.bytes();
 }
@@ -240,14 +248,16 @@ void launch_core_weights(const PatchwiseCoreBackward& task, float* weights,
   const int64_t jobs = plan.chunks.count * plan.units * plan.shares;
   if (jobs == 0) return;
   const int G = static_cast<int>(f.weight_channels);
+  const int unit = G == 2 ? 2 : kWide;
   const Image<const T> value(f.value), grad_output(task.grad_output);
-  const auto kernel = plan.tiles == 1   ? &tensor_core_weights<1, T>
-                      : plan.tiles == 2 ? &tensor_core_weights<2, T>
-                      : plan.tiles == 4 ? &tensor_core_weights<4, T>
-                                        : &tensor_core_weights<8, T>;
+  const auto kernel = G == 2            ? &tensor_core_weights<1, 2, T>
+                      : plan.tiles == 1 ? &tensor_core_weights<1, kWide, T>
+                      : plan.tiles == 2 ? &tensor_core_weights<2, kWide, T>
+                      : plan.tiles == 4 ? &tensor_core_weights<4, kWide, T>
+                                        : &tensor_core_weights<8, kWide, T>;
   launch(kernel, {blocks_for(jobs), kThreads, core_weight_bytes<T>(f)}, stream,
-         CoreWeights<T>{tensor_layout(f.window), plan, jobs, G,
-                        can_copy(value, G), can_copy(grad_output, G),
+         CoreWeights<T>{TensorLayout(f.window), plan, jobs, G,
+                        runs_of(value, G, unit), runs_of(grad_output, G, unit),
                         static_cast<const float*>(f.hidden), value, grad_output,
                         weights, bias});
 }
@@ -257,6 +267,7 @@ void launch_core_weights(const PatchwiseCoreBackward& task, float* weights,
   template void launch_core_weights<T>(const PatchwiseCoreBackward&, float*, \
                                        float*, void*);
 SAN_INSTANTIATE(float)
+SAN_INSTANTIATE(SplitFloat)
 SAN_INSTANTIATE(float16)
 SAN_INSTANTIATE(bfloat16)
 #undef SAN_INSTANTIATE

@@ -103,14 +103,14 @@ __global__ void __launch_bounds__(kMostThreads) pack_hidden(PackHidden<T> a) {
 
 template <typename T>
 struct HiddenForward {
-  Layout layout;
+  TensorLayout layout;
   HiddenParameters<T> parameters;
   int64_t jobs;
   int columns;  // blocks of weight channels
   int parts;    // of the taps
   int blocks;   // of 16 relation channels at a time
-  bool whole_pieces;
   Image<const T> phi, psi;
+  Runs<T> phi_runs, psi_runs;
   float* hidden;
 };
 
@@ -186,7 +186,7 @@ struct Reader {
 template <int kTiles, typename T>
 __global__ void __launch_bounds__(kTileThreads* kMostParts, 1)
     tensor_hidden_forward(HiddenForward<T> a) {
-  const Layout& layout = a.layout;
+  const TensorLayout& layout = a.layout;
   const HiddenParameters<T>& p = a.parameters;
   Arena arena(shared_memory());
   const HiddenMemory<T> memory(layout, a.blocks, arena);
@@ -204,17 +204,16 @@ __global__ void __launch_bounds__(kTileThreads* kMostParts, 1)
     for (int first = 0; first < p.blocks; first += a.blocks) {
       const int blocks = min(p.blocks - first, a.blocks);
       const int valid = min(p.R - first * kDeep, blocks * kDeep);
-      const Runs runs = {1, 0, valid, blocks * kDeep};
       __syncthreads();
-      stage_halo(layout, memory.sources, tile, a.psi, first * kDeep, runs,
-                 a.whole_pieces, memory.halo, memory.pitch);
-      stage_pixels<T>(kTilePixels, runs, a.whole_pieces, memory.centre,
-                      memory.pitch, [&](int pixel) {
-                        return tile.holds(pixel)
-                                   ? a.phi.at(image + layout.at(tile, pixel)) +
-                                         first * kDeep
-                                   : nullptr;
-                      });
+      stage_halo(layout, memory.sources, tile, a.psi, first * kDeep, a.psi_runs,
+                 valid, memory.halo, memory.pitch);
+      stage_pixels(kTilePixels, a.phi_runs, valid, a.phi, memory.centre,
+                   memory.pitch, [&](int pixel) {
+                     return tile.holds(pixel)
+                                ? a.phi.at(image + layout.at(tile, pixel)) +
+                                      first * kDeep
+                                : nullptr;
+                   });
       wait_copies<0>();
       __syncthreads();
       Reader<T> reader(p, part, first, column);
@@ -248,7 +247,7 @@ __global__ void __launch_bounds__(kTileThreads* kMostParts, 1)
 // The most relation channels at a time for which shared memory is enough; 0 if
 // it is for none.
 template <typename T>
-int blocks_at_once(const Layout& layout, const HiddenParameters<T>& p,
+int blocks_at_once(const TensorLayout& layout, const HiddenParameters<T>& p,
                    int parts) {
   const size_t most = most_shared_bytes();
   for (int blocks = std::min(p.blocks, kMostBlocksAtOnce); blocks > 0; --blocks)
@@ -259,7 +258,7 @@ int blocks_at_once(const Layout& layout, const HiddenParameters<T>& p,
 
 template <typename T>
 void run(const PatchwiseHiddenForward& task, void* stream) {
-  const Layout layout = tensor_layout(task.window);
+  const TensorLayout layout(task.window);
   const HiddenParameters<T> p(task);
   const int columns = p.tiles / p.together();
   const int64_t jobs = task.batch * layout.down() * layout.across() * columns;
@@ -273,15 +272,19 @@ void run(const PatchwiseHiddenForward& task, void* stream) {
   const int parts = parts_for(jobs, p.K + 1);
   const int blocks = blocks_at_once(layout, p, parts);
   const Image<const T> phi(task.phi), psi(task.psi);
+  const auto runs = [&](const Image<const T>& image) {
+    return Runs<T>(image, p.R, 1, 0, blocks * kDeep);
+  };
   const HiddenForward<T> arguments = {layout,
                                       p,
                                       jobs,
                                       columns,
                                       parts,
                                       blocks,
-                                      can_copy(phi, p.R) && can_copy(psi, p.R),
                                       phi,
                                       psi,
+                                      runs(phi),
+                                      runs(psi),
                                       static_cast<float*>(task.hidden)};
   const LaunchShape shape = {
       blocks_for(jobs), static_cast<unsigned>(kTileThreads * parts),
@@ -296,17 +299,16 @@ void run(const PatchwiseHiddenForward& task, void* stream) {
 
 int64_t tensor_workspace(const PatchwiseHiddenForward& task) {
   int64_t bytes = -1;
-  with_tensor_type(task.type, [&](auto zero) {
+  with_tensor_type(task, [&](auto zero) {
     const HiddenParameters<decltype(zero)> p(task);
-    if (blocks_at_once(tensor_layout(task.window), p, kMostParts) > 0)
+    if (blocks_at_once(TensorLayout(task.window), p, kMostParts) > 0)
       bytes = p.bytes + kBoundary;
   });
   return bytes;
 }
 
 void run_on_tensor_cores(const PatchwiseHiddenForward& task, void* stream) {
-  with_tensor_type(task.type,
-                   [&](auto zero) { run<decltype(zero)>(task, stream); });
+  with_tensor_type(task, [&](auto zero) { run<decltype(zero)>(task, stream); });
 }
 
 }  // namespace san::patchwise

@@ -26,12 +26,13 @@ constexpr int kThreads = kHalves * kShares * 32;
 
 template <typename T>
 struct RelationGradients {
-  Layout layout;
+  TensorLayout layout;
   RelationParameters<T> parameters;
   Chunks chunks;
   int64_t jobs;
   int columns;  // blocks of relation channels
   int row_images, column_images;
+  Divisor<uint32_t> fours;  // of grad_hidden's channels
   Image<const T> phi, psi;
   const float* grad_hidden;
   Image<T> grad_phi, grad_psi;
@@ -103,8 +104,7 @@ __device__ void add_readers(const Left<T>* weights, int depth, const T* readers,
     const Left<T> left = weights[d * 32];
 #pragma unroll
     for (int y = 0; y < kRows; ++y) {
-      const Right<T> right = *reinterpret_cast<const Right<T>*>(
-          readers + rows[y] + column + d * kDeep);
+      const Right<T> right = right_at(readers + rows[y] + column + d * kDeep);
       multiply(products[y], left, right);
     }
   }
@@ -133,7 +133,7 @@ __device__ float rectify(const Held& x, const Held& products,
 template <typename T>
 __global__ void __launch_bounds__(kThreads, 3)
     tensor_relation_gradients(RelationGradients<T> a) {
-  const Layout& layout = a.layout;
+  const TensorLayout& layout = a.layout;
   const RelationParameters<T>& p = a.parameters;
   Arena arena(shared_memory());
   const int blocks = min(p.blocks, kShares), parts = kShares / blocks;
@@ -161,8 +161,8 @@ __global__ void __launch_bounds__(kThreads, 3)
       const Tile tile = layout.tile(at);
       __syncthreads();
       memory.images.find(layout, tile, memory.pitch);
-      stage_around<T>(layout, tile, a.grad_hidden, p.G, p.G, p.depth * kDeep,
-                      memory.readers, memory.pitch);
+      stage_around(layout, tile, a.grad_hidden, p.G, p.G, a.fours,
+                   memory.readers, memory.pitch);
       __syncthreads();
       const T* const readers = memory.readers + member * 4;
 #pragma unroll 1  // psi, then phi: one text for both
@@ -229,12 +229,12 @@ __global__ void __launch_bounds__(kThreads, 3)
 }
 
 struct RelationPlan {
-  Layout layout;
+  TensorLayout layout;
   int row_images, column_images, blocks, columns;
   Chunks chunks;
 
   explicit RelationPlan(const PatchwiseHiddenForward& task)
-      : layout(tensor_layout(task.window)),
+      : layout(task.window),
         row_images(most_images(task.window.rows)),
         column_images(most_images(task.window.columns)),
         blocks(std::min(Entries(task).blocks, kShares)),
@@ -289,7 +289,8 @@ void run(const PatchwiseHiddenBackward& task, void* stream) {
            stream,
            RelationGradients<T>{
                w.plan.layout, p, w.plan.chunks, jobs, w.plan.columns,
-               w.plan.row_images, w.plan.column_images, Image<const T>(f.phi),
+               w.plan.row_images, w.plan.column_images,
+               Divisor<uint32_t>(p.depth * kDeep / 4), Image<const T>(f.phi),
                Image<const T>(f.psi), grad_hidden, Image<T>(task.grad_phi),
                Image<T>(task.grad_psi), w.sums});
     launch_hidden_weights<T>(f, p.affine, grad_hidden, w.weights, stream);
@@ -310,7 +311,7 @@ void run(const PatchwiseHiddenBackward& task, void* stream) {
 int64_t tensor_workspace(const PatchwiseHiddenBackward& task) {
   int64_t bytes = -1;
   const PatchwiseHiddenForward& f = task.forward;
-  with_tensor_type(f.type, [&](auto zero) {
+  with_tensor_type(f, [&](auto zero) {
     using T = decltype(zero);
     const size_t shared =
         std::max(RelationPlan(f).template shared_bytes<T>(Entries(f)),
@@ -322,7 +323,7 @@ int64_t tensor_workspace(const PatchwiseHiddenBackward& task) {
 }
 
 void run_on_tensor_cores(const PatchwiseHiddenBackward& task, void* stream) {
-  with_tensor_type(task.forward.type,
+  with_tensor_type(task.forward,
                    [&](auto zero) { run<decltype(zero)>(task, stream); });
 }
 

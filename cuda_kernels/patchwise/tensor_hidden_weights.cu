@@ -23,11 +23,12 @@ constexpr int kSums = 8;  // products of a warp, [16, 8] each
 
 template <typename T>
 struct WeightGradients {
-  Layout layout;
+  TensorLayout layout;
   Entries entries;
   HiddenWeightPlan plan;
   int64_t jobs;
   int row_images, column_images;
+  Divisor<uint32_t> fours;  // of grad_hidden's channels
   Image<const T> phi, psi;
   const float *affine, *grad_hidden;
   float* parts;  // [chunks, G, S]
@@ -77,7 +78,7 @@ __device__ void load_readers(const T* readers, const int* rows,
           readers + rows[row + i / 2] + columns[member * 2 + i % 2] + group;
 #pragma unroll
       for (int tile = 0; tile < kTiles; ++tile)
-        right[tile].words[i] = float_bits(from[tile * kWide]);
+        set_factor(right[tile].words, i, from[tile * kWide]);
     }
   }
 }
@@ -100,7 +101,7 @@ __device__ Left<T> left_of_rows(const float (&x)[2][4], const float (&scale)[2],
     } else {
 #pragma unroll
       for (int i = 0; i < 4; ++i)
-        left.words[4 * y + i] = tf32(relu(values[i % 2 * 2 + i / 2]));
+        set<T>(left.words, 4 * y + i, relu(values[i % 2 * 2 + i / 2]));
     }
   }
   return left;
@@ -110,7 +111,7 @@ template <int kTiles, typename T>
 __global__ void __launch_bounds__(kThreads, kIsHalf<T> ? 2 : 1)
     tensor_hidden_weights(WeightGradients<T> a) {
   constexpr int kTaps = kSums / kTiles;
-  const Layout& layout = a.layout;
+  const TensorLayout& layout = a.layout;
   const Entries& p = a.entries;
   const HiddenWeightPlan& plan = a.plan;
   Arena arena(shared_memory());
@@ -137,8 +138,8 @@ __global__ void __launch_bounds__(kThreads, kIsHalf<T> ? 2 : 1)
       const Tile tile = layout.tile(at);
       __syncthreads();
       memory.images.find(layout, tile, memory.pitch);
-      stage_around<T>(layout, tile, a.grad_hidden + column, p.G, p.G - column,
-                      kTiles * kWide, memory.readers, memory.pitch);
+      stage_around(layout, tile, a.grad_hidden + column, p.G, p.G - column,
+                   a.fours, memory.readers, memory.pitch);
       __syncthreads();
       if (count == 0) continue;
       const int64_t corner = tile.image * layout.window.pixels() +
@@ -196,7 +197,7 @@ __global__ void __launch_bounds__(kThreads, kIsHalf<T> ? 2 : 1)
 template <typename T>
 size_t hidden_weight_bytes(const PatchwiseHiddenForward& task) {
   Arena arena(nullptr);
-  WeightMemory<T>(tensor_layout(task.window), most_images(task.window.rows),
+  WeightMemory<T>(TensorLayout(task.window), most_images(task.window.rows),
                   most_images(task.window.columns),
                   HiddenWeightPlan(task).tiles, arena);
   return arena.bytes();
@@ -213,9 +214,10 @@ void launch_hidden_weights(const PatchwiseHiddenForward& task,
                                         : &tensor_hidden_weights<4, T>;
   launch(kernel, {blocks_for(jobs), kThreads, hidden_weight_bytes<T>(task)},
          stream,
-         WeightGradients<T>{tensor_layout(task.window), Entries(task), plan,
+         WeightGradients<T>{TensorLayout(task.window), Entries(task), plan,
                             jobs, most_images(task.window.rows),
                             most_images(task.window.columns),
+                            Divisor<uint32_t>(plan.tiles * kWide / 4),
                             Image<const T>(task.phi), Image<const T>(task.psi),
                             affine, grad_hidden, parts});
 }
@@ -226,6 +228,7 @@ void launch_hidden_weights(const PatchwiseHiddenForward& task,
                                          const float*, const float*, float*, \
                                          void*);
 SAN_INSTANTIATE(float)
+SAN_INSTANTIATE(SplitFloat)
 SAN_INSTANTIATE(float16)
 SAN_INSTANTIATE(bfloat16)
 #undef SAN_INSTANTIATE

@@ -100,7 +100,7 @@ struct Images {
         columns(window.columns, column_images, arena) {}
 
   // Offsets in a halo whose pixels are `pitch` elements apart.
-  __device__ void find(const Layout& layout, const Tile& tile,
+  __device__ void find(const TensorLayout& layout, const Tile& tile,
                        int pitch) const {
     const int thread = static_cast<int>(threadIdx.x);
     const int side = layout.stride + 1;
@@ -145,26 +145,36 @@ struct alignas(4 * sizeof(T)) FourOf {
 };
 
 // Copies `valid` channels of an image, whose pixels have `all`, around a tile,
-// as products have them; zeros up to `channels`, a multiple of four, outside of
-// the image, and in one row and one column more.
+// as products have them; zeros up to 4 * `fours` channels, outside of the
+// image, and in one row and one column more.
 template <typename T>
-__device__ void stage_around(const Layout& layout, const Tile& tile,
+__device__ void stage_around(const TensorLayout& layout, const Tile& tile,
                              const float* image, int all, int valid,
-                             int channels, T* to, int pitch) {
+                             const Divisor<uint32_t>& fours, T* to, int pitch) {
   const int side = layout.stride + 1, half = layout.k() / 2;
-  const int fours = channels / 4;
-  for (int i = threadIdx.x; i < side * side * fours; i += blockDim.x) {
-    const int pixel = i / fours, first = i % fours * 4;
-    const int row = pixel / side, column = pixel % side;
-    const int64_t at = reader_at(layout, tile, row - half, column - half);
-    const bool inside = row < side - 1 && column < side - 1 && at >= 0;
-    const float* const from = image + (inside ? at * all : 0);
+  const uint32_t count = side * side * fours.number();
+  const bool whole =
+      reinterpret_cast<uintptr_t>(image) % kBoundary == 0 && all % 4 == 0;
+  for (uint32_t i = threadIdx.x; i < count; i += blockDim.x) {
+    const auto pixel = fours.divide(i);
+    const auto at = layout.around.divide(pixel.quotient);
+    const int row = at.quotient, column = at.remainder;
+    const int first = static_cast<int>(pixel.remainder) * 4;
+    const int64_t shown = reader_at(layout, tile, row - half, column - half);
+    const bool inside =
+        row < side - 1 && column < side - 1 && shown >= 0 && first < valid;
+    const float* const from = image + (inside ? shown * all + first : 0);
+    float values[4] = {};
+    if (inside && whole)
+      load(from, values);
+    else if (inside)
+#pragma unroll
+      for (int j = 0; j < 4; ++j)
+        if (first + j < valid) values[j] = from[j];
     FourOf<T> four;
 #pragma unroll
-    for (int j = 0; j < 4; ++j)
-      four.at[j] =
-          as_factor<T>(inside && first + j < valid ? from[first + j] : 0);
-    *reinterpret_cast<FourOf<T>*>(to + pixel * pitch + first) = four;
+    for (int j = 0; j < 4; ++j) four.at[j] = as_factor<T>(values[j]);
+    *reinterpret_cast<FourOf<T>*>(to + pixel.quotient * pitch + first) = four;
   }
 }
 

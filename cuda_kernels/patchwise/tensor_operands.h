@@ -2,13 +2,20 @@
 // .cu files only.
 //
 // Elements T are bfloat16 or float16, or float, which tensor cores take as
-// TF32. A step is 16 deep for all of them. The order of what is summed over is
-// free, so a lane holds four neighbours of each row, at 4 * member: they lie
-// side by side in memory. With group = lane / 4 and member = lane % 4, of
+// TF32, or SplitFloat. A step is 16 deep for all of them. The order of what is
+// summed over is free, so a lane holds four neighbours of each row, at
+// 4 * member: they lie side by side in memory. With group = lane / 4 and
+// member = lane % 4, of
 //
 //   sums [16, 8]   a lane has [group + i / 2 * 8, 2 * member + i % 2]
 //   left [16, 16]  [group + {0, 1} * 8, 4 * member + {0, 1, 2, 3}]
 //   right [16, 8]  [4 * member + {0, 1, 2, 3}, group]
+//
+// SplitFloat is float32 as the sum of two TF32, the second what the first is
+// off by: together they have 22 bits or more. The product of both second parts
+// is left out, so a product is off by 3 * 2^-22 of it at most, either way. Each
+// step has sums of its own, which are added in float32: tensor cores cut off
+// where float32 rounds, and a long sum would show it. Infinities become NaN.
 #ifndef CUDA_KERNELS_PATCHWISE_TENSOR_OPERANDS_H_
 #define CUDA_KERNELS_PATCHWISE_TENSOR_OPERANDS_H_
 
@@ -16,6 +23,7 @@
 
 #include "cuda_kernels/cuda/matrix.h"
 #include "cuda_kernels/cuda/pairs.h"
+#include "cuda_kernels/patchwise/tensor.h"
 #include "cuda_kernels/relu.h"
 
 namespace san::patchwise {
@@ -26,17 +34,38 @@ constexpr int kWide = 8, kDeep = 16, kHigh = 16;
 
 template <typename T>
 constexpr bool kIsHalf = sizeof(T) == 2;
+template <typename T>
+constexpr bool kIsSplit = std::is_same_v<T, SplitFloat>;
+
+// Words of a left side in a lane; a right side has half as many.
+template <typename T>
+constexpr int kLeftWords = kIsHalf<T>    ? 4
+                           : kIsSplit<T> ? 16
+                                         : 8;
 
 template <typename T>
 struct alignas(16) Left {
-  uint32_t words[kIsHalf<T> ? 4 : 8];
+  uint32_t words[kLeftWords<T>];
 };
 
-// On a boundary of its size, for one load.
+// On a boundary for one load, or two.
 template <typename T>
 struct alignas(kIsHalf<T> ? 8 : 16) Right {
-  uint32_t words[kIsHalf<T> ? 2 : 4];
+  uint32_t words[kLeftWords<T> / 2];
 };
+
+// Sets element i of a side in float32.
+template <typename T, int kCount>
+__device__ void set(uint32_t (&words)[kCount], int i, float value) {
+  if constexpr (kIsSplit<T>) {
+    // Of a NaN the first part may be none, the second is.
+    constexpr uint32_t kBits = ~0x1fffu;
+    words[i] = (float_bits(value) + 0x1000) & kBits;
+    words[kCount / 2 + i] = float_bits(value - bits_float(words[i])) & kBits;
+  } else {
+    words[i] = tf32(value);
+  }
+}
 
 // values[i][j]: of row group + i * 8, rectified if asked for.
 template <typename T, bool kRectified = false>
@@ -51,24 +80,10 @@ __device__ Left<T> left_of(const float (&values)[2][4]) {
         left.words[i + 2 * j] = kRectified ? rectified_pair<T>(low, high)
                                            : rounded_pair<T>(low, high);
       } else {
-        left.words[4 * j + i] = tf32(kRectified ? relu(low) : low);
-        left.words[4 * j + 2 + i] = tf32(kRectified ? relu(high) : high);
+        set<T>(left.words, 4 * j + i, kRectified ? relu(low) : low);
+        set<T>(left.words, 4 * j + 2 + i, kRectified ? relu(high) : high);
       }
     }
-  return left;
-}
-
-// Of two rows' neighbours in memory that are factors already.
-template <typename T>
-__device__ Left<T> left_at(const T* low, const T* high) {
-  const Right<T> rows[2] = {*reinterpret_cast<const Right<T>*>(low),
-                            *reinterpret_cast<const Right<T>*>(high)};
-  Left<T> left;
-#pragma unroll
-  for (int i = 0; i < 2; ++i)
-#pragma unroll
-    for (int j = 0; j < static_cast<int>(sizeof(Right<T>) / 4); ++j)
-      left.words[i + 2 * j] = rows[i].words[j];
   return left;
 }
 
@@ -79,7 +94,7 @@ __device__ Right<T> right_of(const float (&values)[4]) {
     right.words[0] = rounded_pair<T>(values[0], values[1]);
     right.words[1] = rounded_pair<T>(values[2], values[3]);
   } else {
-    for (int j = 0; j < 4; ++j) right.words[j] = tf32(values[j]);
+    for (int j = 0; j < 4; ++j) set<T>(right.words, j, values[j]);
   }
   return right;
 }
@@ -88,23 +103,46 @@ __device__ Right<T> right_of(const float (&values)[4]) {
 template <typename T>
 __device__ void multiply(float (&sums)[4], const Left<T>& left,
                          const Right<T>& right) {
+  const auto& a = left.words;
+  const auto& b = right.words;
   if constexpr (kIsHalf<T>) {
-    multiply_16x8x16<T>(sums, left.words, right.words);
+    multiply_16x8x16<T>(sums, a, b);
   } else {
-    const auto& a = left.words;
-    const auto& b = right.words;
-    multiply_16x8x8(sums, {a[0], a[1], a[2], a[3]}, {b[0], b[1]});
-    multiply_16x8x8(sums, {a[4], a[5], a[6], a[7]}, {b[2], b[3]});
+    const auto add = [&](int l, int r, float (&to)[4]) {
+      multiply_16x8x8(to, {a[l], a[l + 1], a[l + 2], a[l + 3]},
+                      {b[r], b[r + 1]});
+      multiply_16x8x8(to, {a[l + 4], a[l + 5], a[l + 6], a[l + 7]},
+                      {b[r + 2], b[r + 3]});
+    };
+    if constexpr (kIsSplit<T>) {
+      float step[4] = {};  // the small products first
+      add(8, 0, step);
+      add(0, 4, step);
+      add(0, 0, step);
+#pragma unroll
+      for (int i = 0; i < 4; ++i) sums[i] += step[i];
+    } else {
+      add(0, 0, sums);
+    }
   }
 }
 
 // A value as an element that products take.
 template <typename T>
 __device__ T as_factor(float value) {
-  if constexpr (kIsHalf<T>)
-    return rounded<T>(value);
-  else
+  if constexpr (std::is_same_v<T, float>)
     return bits_float(tf32(value));
+  else
+    return rounded<T>(value);
+}
+
+// Sets element i of a side in float32 to a factor.
+template <typename T, int kCount>
+__device__ void set_factor(uint32_t (&words)[kCount], int i, T factor) {
+  if constexpr (kIsSplit<T>)
+    set<T>(words, i, factor.value);
+  else
+    words[i] = float_bits(factor);
 }
 
 // kCount neighbours, on a boundary of as many elements.
@@ -122,6 +160,32 @@ __device__ void load(const T* from, float (&to)[kCount]) {
     else
       to[i] =
           i % 2 ? second_of<T>(words.at[i / 2]) : first_of<T>(words.at[i / 2]);
+}
+
+// Four neighbours in memory that are factors.
+template <typename T>
+__device__ Right<T> right_at(const T* from) {
+  if constexpr (!kIsSplit<T>) return *reinterpret_cast<const Right<T>*>(from);
+  float values[4];
+  load(from, values);
+  return right_of<T>(values);
+}
+
+// Likewise of two rows.
+template <typename T>
+__device__ Left<T> left_at(const T* low, const T* high) {
+  const Right<T> rows[2] = {right_at(low), right_at(high)};
+  constexpr int kHalf = kIsHalf<T> ? 2 : 4;  // words of a row's part
+  Left<T> left;
+#pragma unroll
+  for (int part = 0; part < (kIsSplit<T> ? 2 : 1); ++part)
+#pragma unroll
+    for (int i = 0; i < 2; ++i)
+#pragma unroll
+      for (int j = 0; j < kHalf; ++j)
+        left.words[part * 2 * kHalf + i + 2 * j] =
+            rows[i].words[part * kHalf + j];
+  return left;
 }
 
 }  // namespace

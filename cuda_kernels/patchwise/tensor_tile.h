@@ -10,6 +10,7 @@
 #define CUDA_KERNELS_PATCHWISE_TENSOR_TILE_H_
 
 #include "cuda_kernels/cuda/copy.h"
+#include "cuda_kernels/cuda/divisor.h"
 #include "cuda_kernels/patchwise/tensor_operands.h"
 #include "cuda_kernels/patchwise/tile.h"
 
@@ -35,66 +36,94 @@ struct Image {
   __device__ T* at(int64_t pixel) const { return data + pixel * pitch; }
 };
 
-// Channels of a pixel that are copied together: `count` runs, `step` apart, of
-// which `valid` elements exist and `width` are wanted, side by side.
-struct Runs {
-  int count, step, valid, width;
+// A tile with the whole footprint as one slab; the halo's rows have no gaps.
+struct TensorLayout : Layout {
+  Divisor<uint32_t> side, around;  // pixels of a row of the halo; and one more
+
+  explicit TensorLayout(const Window& window)
+      : Layout{window, static_cast<int>(window.rows.taps),
+               kSide + static_cast<int>(window.rows.taps) - 1},
+        side(stride),
+        around(stride + 1) {}
 };
 
-// A tile with the whole footprint as one slab; the halo's rows have no gaps.
-inline Layout tensor_layout(const Window& window) {
-  const int k = static_cast<int>(window.rows.taps);
-  return {window, k, kSide + k - 1};
-}
-
-// Whether each run of `channels`, or of a multiple, begins and ends on a
-// boundary for copies.
+// Channels of a pixel that are copied to lie side by side: `count` runs of
+// `width` elements, `step` apart in the image, in pieces of `bytes`.
 template <typename T>
-bool can_copy(const Image<const T>& image, int channels) {
-  constexpr int kPiece = kBoundary / sizeof(T);
-  return reinterpret_cast<uintptr_t>(image.data) % kBoundary == 0 &&
-         image.pitch % kPiece == 0 && channels % kPiece == 0;
+struct Runs {
+  int count, step, width, bytes;
+  Divisor<uint32_t> across, each;  // pieces of a pixel and of a run
+
+  // In pieces as large as divide where runs of this image begin and end, which
+  // are multiples of `channels`.
+  Runs(const Image<const T>& image, int channels, int count, int step,
+       int width)
+      : count(count), step(step), width(width), bytes(kBoundary) {
+    const auto divides = [&](int64_t value) { return value % bytes == 0; };
+    constexpr int64_t kBytes = sizeof(T);
+    while (!divides(reinterpret_cast<uintptr_t>(image.data)) ||
+           !divides(image.pitch * kBytes) || !divides(channels * kBytes))
+      bytes = bytes > 8 ? bytes / 2 : sizeof(T);
+    each = Divisor<uint32_t>(width * kBytes / bytes);
+    across = Divisor<uint32_t>(count * each.number());
+  }
+};
+
+// See stage_pixels.
+template <int kBytes, typename T, typename From>
+__device__ void stage_pieces(int count, const Runs<T>& runs, int valid,
+                             const T* image, T* to, int pitch, From from) {
+  constexpr int kPiece = kBytes / sizeof(T);
+  const uint32_t pieces = count * runs.across.number();
+  for (uint32_t at = threadIdx.x; at < pieces; at += blockDim.x) {
+    const auto pixel = runs.across.divide(at);
+    const auto run = runs.each.divide(pixel.remainder);
+    const int i = static_cast<int>(run.remainder) * kPiece;
+    const int first = static_cast<int>(run.quotient);
+    const T* const source = from(static_cast<int>(pixel.quotient));
+    T* const target =
+        to + static_cast<int>(pixel.quotient) * pitch + first * runs.width + i;
+    const bool exists = source != nullptr && i < valid;
+    const int64_t offset = int64_t{first} * runs.step + i;
+    if constexpr (kPiece > 1)
+      copy_async<kBytes>(target, exists ? source + offset : image,
+                         exists ? kBytes : 0);
+    else
+      *target = exists ? source[offset] : T{};
+  }
 }
 
-// Copies runs of `count` pixels to to[pixel * pitch + run * width + i], zeros
-// where a channel, or the pixel, does not exist: from(pixel) is its first
-// element or null. wait_copies and a barrier have to follow.
+// Copies runs of `count` pixels of an image to to[pixel * pitch + run * width +
+// i], zeros for i from `valid` on and where the pixel does not exist:
+// from(pixel) is its first element or null. wait_copies and a barrier have to
+// follow.
 template <typename T, typename From>
-__device__ void stage_pixels(int count, const Runs& runs, bool whole_pieces,
-                             T* to, int pitch, From from) {
-  constexpr int kPiece = kBoundary / sizeof(T);
-  const int each = runs.width / (whole_pieces ? kPiece : 1);
-  const int across = runs.count * each;
-  for (int at = threadIdx.x; at < count * across; at += blockDim.x) {
-    const int pixel = at / across, run = at % across / each;
-    const int i = at % each * (whole_pieces ? kPiece : 1);
-    const T* const first = from(pixel);
-    const bool exists = first != nullptr && i < runs.valid;
-    T* const target = to + pixel * pitch + run * runs.width + i;
-    const T* const source =
-        exists ? first + int64_t{run} * runs.step + i : nullptr;
-    if (whole_pieces && exists)
-      copy_async<kBoundary>(target, source);
-    else
-      for (int j = 0; j < (whole_pieces ? kPiece : 1); ++j)
-        target[j] = exists ? source[j] : T{};
-  }
+__device__ void stage_pixels(int count, const Runs<T>& runs, int valid,
+                             const Image<const T>& image, T* to, int pitch,
+                             From from) {
+  if (runs.bytes == 16)
+    stage_pieces<16>(count, runs, valid, image.data, to, pitch, from);
+  else if (runs.bytes == 8)
+    stage_pieces<8>(count, runs, valid, image.data, to, pitch, from);
+  else
+    stage_pieces<sizeof(T)>(count, runs, valid, image.data, to, pitch, from);
   commit_copies();
 }
 
 // The halo of a tile; the sources have been found.
 template <typename T>
-__device__ void stage_halo(const Layout& layout, const Sources& sources,
+__device__ void stage_halo(const TensorLayout& layout, const Sources& sources,
                            const Tile& tile, const Image<const T>& image,
-                           int channel, const Runs& runs, bool whole_pieces,
-                           T* to, int pitch) {
+                           int channel, const Runs<T>& runs, int valid, T* to,
+                           int pitch) {
   const int side = layout.stride;
   const T* const first =
       image.at(tile.image * layout.window.pixels()) + channel;
-  stage_pixels<T>(side * side, runs, whole_pieces, to, pitch, [&](int pixel) {
+  stage_pixels<T>(side * side, runs, valid, image, to, pitch, [&](int pixel) {
+    const auto at = layout.side.divide(pixel);
     return first +
-           (int64_t{sources.rows[pixel / side]} * layout.window.columns.size +
-            sources.columns[pixel % side]) *
+           (int64_t{sources.rows[at.quotient]} * layout.window.columns.size +
+            sources.columns[at.remainder]) *
                image.pitch;
   });
 }

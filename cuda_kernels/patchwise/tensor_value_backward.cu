@@ -6,7 +6,7 @@
 // with what those pixels give of grad_output. Images in a mirror included, so
 // that each gradient has one writer.
 //
-// Who owns what. A block: a tile of 64 pixels and 8 or 16 weight channels. A
+// Who owns what. A block: a tile of 64 pixels and a unit of weight channels. A
 // warp: 16 of the pixels, and of the taps all, every second or every fourth;
 // the parts of each sum are added in a fixed order.
 //
@@ -20,12 +20,13 @@ namespace {
 
 template <typename T>
 struct ValueGradients {
-  Layout layout;
+  TensorLayout layout;
   CoreParameters<T> parameters;
   int64_t jobs;
   int parts;  // of the taps
   int row_images, column_images;
-  bool whole_pieces;
+  Runs<T> runs;
+  Divisor<uint32_t> fours;  // of hidden's channels
   const float* hidden;
   Image<const T> grad_output;
   ValueImage<T> grad_value;
@@ -34,15 +35,14 @@ struct ValueGradients {
 template <typename T>
 struct ValueMemory {
   Images images;
-  int pitch, hidden_pitch;
+  int hidden_pitch;
   T *grads, *hidden;
 
   SAN_HOST_DEVICE ValueMemory(const Layout& layout, int row_images,
-                              int column_images, const CoreParameters<T>& p,
+                              int column_images, int depth, int pitch,
                               Arena& arena)
       : images(layout.window, row_images, column_images, arena),
-        pitch((kMembers + 1) * p.unit()),
-        hidden_pitch((p.depth | 1) * kDeep),
+        hidden_pitch((depth | 1) * kDeep),
         grads(arena.take<T>(pixels(layout) * pitch)),
         hidden(arena.take<T>(pixels(layout) * hidden_pitch)) {}
 
@@ -51,54 +51,61 @@ struct ValueMemory {
   }
   static size_t bytes(const Layout& layout, const CoreParameters<T>& p,
                       int parts) {
-    Arena arena(nullptr);
-    ValueMemory(layout, most_images(layout.window.rows),
-                most_images(layout.window.columns), p, arena);
-    return std::max(arena.bytes(),
-                    warp_sums_bytes(kMembers * p.unit() / 2, parts));
+    size_t bytes = 0;
+    with_unit<kMostUnit<T>>(p.G, [&](auto unit) {
+      constexpr int kUnit = decltype(unit)::value;
+      Arena arena(nullptr);
+      ValueMemory(layout, most_images(layout.window.rows),
+                  most_images(layout.window.columns), p.depth,
+                  kPixelPitch<kUnit>, arena);
+      bytes = std::max(arena.bytes(),
+                       warp_sums_bytes(sizeof(LaneSums<kUnit>) / 4, parts));
+    });
+    return bytes;
   }
 };
 
 // Copies grad_output around a tile; wait_copies and a barrier have to follow.
 template <typename T>
 __device__ void stage_grads(const ValueGradients<T>& a, const Tile& tile, int g,
-                            int unit, T* to, int pitch) {
-  const Layout& layout = a.layout;
+                            T* to, int pitch) {
+  const TensorLayout& layout = a.layout;
   const int side = layout.stride + 1, half = layout.k() / 2;
-  const int G = a.parameters.G;
-  stage_pixels<T>(
-      side * side, {kMembers, G, min(G - g, unit), unit}, a.whole_pieces, to,
-      pitch, [&](int pixel) -> const T* {
-        const int row = pixel / side, column = pixel % side;
+  stage_pixels(
+      side * side, a.runs, valid_of(a.runs, a.parameters.G, g), a.grad_output,
+      to, pitch, [&](int pixel) -> const T* {
+        const auto place = layout.around.divide(pixel);
+        const int row = place.quotient, column = place.remainder;
         const int64_t at = reader_at(layout, tile, row - half, column - half);
         const bool inside = row < side - 1 && column < side - 1 && at >= 0;
         return inside ? a.grad_output.at(at) + g : nullptr;
       });
 }
 
-template <int kOwn, typename T>
+template <int kUnit, typename T>
 __global__ void __launch_bounds__(kTileThreads* kMostParts, 1)
     tensor_value_gradients(ValueGradients<T> a) {
-  const Layout& layout = a.layout;
+  const TensorLayout& layout = a.layout;
   const CoreParameters<T>& p = a.parameters;
-  constexpr int kWidth = kUnit<kOwn>;
+  constexpr int kPitch = kPixelPitch<kUnit>;
   Arena arena(shared_memory());
-  const ValueMemory<T> memory(layout, a.row_images, a.column_images, p, arena);
+  const ValueMemory<T> memory(layout, a.row_images, a.column_images, p.depth,
+                              kPitch, arena);
   const int warp = static_cast<int>(threadIdx.x) / 32, part = warp / kTileWarps;
   const int k = layout.k(), group = lane() / 4, member = lane() % 4;
   const LanePixels pixels(warp % kTileWarps);
   for (int64_t job = blockIdx.x; job < a.jobs; job += gridDim.x) {
     const Tile tile = layout.tile(job / p.units);
-    const int unit = static_cast<int>(job % p.units), g = unit * kWidth;
+    const int unit = static_cast<int>(job % p.units), g = unit * kUnit;
     __syncthreads();
     memory.images.find(layout, tile, 1);
-    stage_grads(a, tile, g, kWidth, memory.grads, memory.pitch);
-    stage_around(layout, tile, a.hidden, p.G, p.G, p.depth * kDeep,
-                 memory.hidden, memory.hidden_pitch);
+    stage_grads(a, tile, g, memory.grads, kPitch);
+    stage_around(layout, tile, a.hidden, p.G, p.G, a.fours, memory.hidden,
+                 memory.hidden_pitch);
     wait_copies<0>();
     __syncthreads();
-    float sums[kMembers][2][kOwn] = {};
-    WeightReader<kOwn, T> reader(p, part, unit);
+    LaneSums<kUnit> sums = {};
+    WeightReader<kUnit, T> reader(p, part, unit);
 #pragma unroll 1  // the sums alone fill half of the registers
     for (int t = part, kh = 0, kw = part; t < p.K; t += a.parts) {
       for (; kw >= k; kw -= k) ++kh;
@@ -108,7 +115,7 @@ __global__ void __launch_bounds__(kTileThreads* kMostParts, 1)
             if (rows[pixels.y] == none && rows[pixels.y + 1] == none) return;
             const int low = rows[pixels.y] + columns[group];
             const int high = rows[pixels.y + 1] + columns[group];
-            float weights[kProducts<kOwn>][4];
+            float weights[kProducts<kUnit>][4];
             const T* const hidden = memory.hidden + member * 4;
             reader.make(
                 [&](int d) {
@@ -117,16 +124,17 @@ __global__ void __launch_bounds__(kTileThreads* kMostParts, 1)
                       hidden + high * memory.hidden_pitch + d * kDeep);
                 },
                 weights);
-            const T* const grads = memory.grads + member * kOwn;
-            weigh({grads + low * memory.pitch, grads + high * memory.pitch},
-                  weights, sums);
+            const T* const grads = memory.grads + member * kOwn<kUnit>;
+            weigh<kUnit, T>({grads + low * kPitch, grads + high * kPitch},
+                            weights, sums);
           });
       kw += a.parts;
       reader.skip(a.parts);
     }
     add_warps(a.parts, reinterpret_cast<float*>(shared_memory()), sums);
     if (part == 0)
-      store_value(a.grad_value, layout, tile, g + member * kOwn, pixels, sums);
+      store_value<kUnit>(a.grad_value, layout, tile, g + member * kOwn<kUnit>,
+                         pixels, sums);
   }
 }
 
@@ -134,7 +142,7 @@ __global__ void __launch_bounds__(kTileThreads* kMostParts, 1)
 
 template <typename T>
 size_t value_gradient_bytes(const PatchwiseCoreForward& task) {
-  return ValueMemory<T>::bytes(tensor_layout(task.window),
+  return ValueMemory<T>::bytes(TensorLayout(task.window),
                                CoreParameters<T>(task, nullptr), kMostParts);
 }
 
@@ -142,25 +150,26 @@ template <typename T>
 void launch_tensor_value_gradients(const PatchwiseCoreBackward& task,
                                    void* workspace, void* stream) {
   const PatchwiseCoreForward& f = task.forward;
-  const Layout layout = tensor_layout(f.window);
+  const TensorLayout layout(f.window);
   const CoreParameters<T> p(f, workspace);
   const int64_t jobs = f.batch * layout.down() * layout.across() * p.units;
   if (jobs == 0) return;
   launch_pack(f, p, stream);
   const int parts = parts_for(jobs, p.K);
   const Image<const T> grad_output(task.grad_output);
-  auto* kernel = &tensor_value_gradients<2, T>;
-  if constexpr (kIsHalf<T>)
-    if (p.own == 4) kernel = &tensor_value_gradients<4, T>;
-  launch(kernel,
-         {blocks_for(jobs), static_cast<unsigned>(kTileThreads * parts),
-          ValueMemory<T>::bytes(layout, p, parts)},
-         stream,
-         ValueGradients<T>{layout, p, jobs, parts, most_images(f.window.rows),
-                           most_images(f.window.columns),
-                           can_copy(grad_output, p.G),
-                           static_cast<const float*>(f.hidden), grad_output,
-                           ValueImage<T>(task.grad_value, p)});
+  with_unit<kMostUnit<T>>(p.G, [&](auto unit) {
+    constexpr int kUnit = decltype(unit)::value;
+    launch(&tensor_value_gradients<kUnit, T>,
+           {blocks_for(jobs), static_cast<unsigned>(kTileThreads * parts),
+            ValueMemory<T>::bytes(layout, p, parts)},
+           stream,
+           ValueGradients<T>{layout, p, jobs, parts, most_images(f.window.rows),
+                             most_images(f.window.columns),
+                             runs_of(grad_output, p.G, kUnit),
+                             Divisor<uint32_t>(p.depth * kDeep / 4),
+                             static_cast<const float*>(f.hidden), grad_output,
+                             ValueImage<T>(task.grad_value, p)});
+  });
 }
 
 #define SAN_INSTANTIATE(T)                                                     \
@@ -168,6 +177,7 @@ void launch_tensor_value_gradients(const PatchwiseCoreBackward& task,
   template void launch_tensor_value_gradients<T>(const PatchwiseCoreBackward&, \
                                                  void*, void*);
 SAN_INSTANTIATE(float)
+SAN_INSTANTIATE(SplitFloat)
 SAN_INSTANTIATE(float16)
 SAN_INSTANTIATE(bfloat16)
 #undef SAN_INSTANTIATE

@@ -2,9 +2,10 @@
 // of hidden: mapped[p, g] of a tap is a product of 16 pixels, G deep, with 8 or
 // 16 weight channels. For .cu files only.
 //
-// A lane has kOwn neighbouring weight channels of its pixels, of one product or
-// of two, so that it reads neighbours of value: the columns of the products are
-// in that order.
+// A warp has a unit of weight channels, 2, 8 or 16 of them, and a lane two or
+// four neighbours of these, of one product or of two, so that it reads
+// neighbours of value: the columns of the products are in that order. Of a unit
+// of 2, which SAN's first layer has, the products are padded and value is not.
 #ifndef CUDA_KERNELS_PATCHWISE_TENSOR_WEIGHTS_H_
 #define CUDA_KERNELS_PATCHWISE_TENSOR_WEIGHTS_H_
 
@@ -17,38 +18,70 @@ namespace {
 // Channels of value that share a weight channel.
 constexpr int kMembers = 8;
 
-// Of a lane with kOwn weight channels: the products and the channels of its
-// warp.
-template <int kOwn>
-constexpr int kProducts = kOwn / 2;
-template <int kOwn>
-constexpr int kUnit = kOwn * 4;
+// Weight channels of a lane, and products of 8 columns that hold a unit's.
+template <int kUnit>
+constexpr int kOwn = kUnit > kWide ? 4 : 2;
+template <int kUnit>
+constexpr int kProducts = kOwn<kUnit> / 2;
+
+// From pixel to pixel of what is like value: by member, then weight channel,
+// and a gap that puts what the lanes read at once into different banks.
+template <int kUnit>
+constexpr int kPixelPitch = kMembers * kUnit + (kUnit > kWide ? kUnit : kWide);
+
+// The largest unit: a lane has registers for the sums of four channels of half
+// types.
+template <typename T>
+constexpr int kMostUnit = kIsHalf<T> ? 16 : kWide;
+
+// Calls f with the unit of G weight channels, at most kMost, as a type.
+template <int kMost, typename F>
+void with_unit(int G, F f) {
+  if (G == 2) return f(std::integral_constant<int, 2>());
+  if constexpr (kMost > kWide)
+    if (G > kWide) return f(std::integral_constant<int, kMost>());
+  f(std::integral_constant<int, kWide>());
+}
+
+// How the channels of a unit are copied: all of a pixel at once if they are its
+// only unit.
+template <typename T>
+Runs<T> runs_of(const Image<const T>& image, int G, int unit) {
+  return G == unit ? Runs<T>(image, kMembers * G, 1, 0, kMembers * G)
+                   : Runs<T>(image, G, kMembers, G, unit);
+}
+// The elements of a run that exist, of the unit that begins with channel g.
+template <typename T>
+__device__ int valid_of(const Runs<T>& runs, int G, int g) {
+  return runs.count == 1 ? runs.width : min(G - g, runs.width);
+}
 
 // Weights and biases in the order of their use.
 template <typename T>
 struct CoreParameters {
   int G, K;
-  int own, units, depth;  // of a lane; of 4 * own channels; steps
+  int products, units, depth;  // of a unit; how many; steps
   size_t bytes;
   Right<T>* weights;  // [K, units, depth, products, lanes]
-  float* bias;        // [K, units, unit]
+  float* bias;        // [K, units, products * 8]
 
   CoreParameters(const PatchwiseCoreForward& task, void* workspace)
       : G(static_cast<int>(task.weight_channels)),
         K(static_cast<int>(task.window.taps())),
-        own(kIsHalf<T> && G > kWide ? 4 : 2),
-        units(static_cast<int>(pieces(G, own * 4))),
+        products(kMostUnit<T> > kWide && G > kWide ? 2 : 1),
+        units(static_cast<int>(pieces(G, columns()))),
         depth(static_cast<int>(pieces(G, kDeep))) {
     Arena arena(aligned(workspace));
     weights = arena.take<Right<T>>(fragments() * 32);
-    bias = arena.take<float>(int64_t{K} * units * own * 4);
+    bias = arena.take<float>(int64_t{K} * units * columns());
     bytes = arena.bytes();
   }
 
   SAN_HOST_DEVICE int64_t fragments() const {
-    return int64_t{K} * units * (own / 2) * depth;
+    return int64_t{K} * units * products * depth;
   }
-  SAN_HOST_DEVICE int unit() const { return own * 4; }
+  // Columns of a unit's products.
+  SAN_HOST_DEVICE int columns() const { return products * kWide; }
 };
 
 template <typename T>
@@ -64,10 +97,10 @@ __global__ void __launch_bounds__(kMostThreads) pack_core(PackCore<T> a) {
   const int64_t first = int64_t{blockIdx.x} * blockDim.x + threadIdx.x;
   for (int64_t i = first; i < p.fragments() * 32; i += stride) {
     const int lane = static_cast<int>(i % 32), column = lane / 4;
-    const int64_t step = i / 32 / (p.own / 2), unit = step / p.depth;
-    const int g = static_cast<int>(unit % p.units) * p.unit() +
-                  column / 2 * p.own +
-                  static_cast<int>(i / 32 % (p.own / 2)) * 2 + column % 2;
+    const int64_t step = i / 32 / p.products, unit = step / p.depth;
+    const int g = static_cast<int>(unit % p.units) * p.columns() +
+                  column / 2 * (p.products * 2) +
+                  static_cast<int>(i / 32 % p.products) * 2 + column % 2;
     const int from = static_cast<int>(step % p.depth) * kDeep + lane % 4 * 4;
     const int64_t tap = unit / p.units;
     float values[4];
@@ -77,7 +110,7 @@ __global__ void __launch_bounds__(kMostThreads) pack_core(PackCore<T> a) {
                       : 0;
     p.weights[i] = right_of<T>(values);
   }
-  const int width = p.units * p.unit();
+  const int width = p.units * p.columns();
   for (int64_t i = first; i < int64_t{p.K} * width; i += stride) {
     const int g = static_cast<int>(i % width);
     p.bias[i] = g < p.G ? a.bias[g * int64_t{p.K} + i / width] : 0;
@@ -94,12 +127,49 @@ void launch_pack(const PatchwiseCoreForward& task, const CoreParameters<T>& to,
                      static_cast<const float*>(task.bias)});
 }
 
-// Writes hidden of a tile as the products have it to to[step][tile warp][lane],
-// zeros where there is no pixel. The warps of one part do so.
+// Left sides of the lanes of kTileThreads threads in shared memory: 16 bytes of
+// each lane side by side, in different banks.
+template <typename T>
+class LeftSides {
+ public:
+  SAN_HOST_DEVICE LeftSides(int steps, Arena& arena)
+      : quarters_(arena.take<Quarter>(steps * kQuarters * kTileThreads)) {}
+
+  __device__ void store(int step, int thread, const Left<T>& left) const {
+#pragma unroll
+    for (int i = 0; i < kQuarters; ++i)
+      at(step, i, thread) = {left.words[4 * i], left.words[4 * i + 1],
+                             left.words[4 * i + 2], left.words[4 * i + 3]};
+  }
+  __device__ Left<T> load(int step, int thread) const {
+    Left<T> left;
+#pragma unroll
+    for (int i = 0; i < kQuarters; ++i) {
+      const Quarter quarter = at(step, i, thread);
+#pragma unroll
+      for (int j = 0; j < 4; ++j) left.words[4 * i + j] = quarter.words[j];
+    }
+    return left;
+  }
+
+ private:
+  struct alignas(16) Quarter {
+    uint32_t words[4];
+  };
+  static constexpr int kQuarters = kLeftWords<T> / 4;
+
+  __device__ Quarter& at(int step, int i, int thread) const {
+    return quarters_[(step * kQuarters + i) * kTileThreads + thread];
+  }
+  Quarter* quarters_;
+};
+
+// Writes hidden of a tile as the products have it, zeros where there is no
+// pixel. The warps of one part do so.
 template <typename T>
 __device__ void stage_hidden(const float* hidden, const CoreParameters<T>& p,
                              const Layout& layout, const Tile& tile,
-                             const LanePixels& pixels, Left<T>* to) {
+                             const LanePixels& pixels, const LeftSides<T>& to) {
   for (int d = 0; d < p.depth; ++d) {
     float values[2][4];
     for (int i = 0; i < 2; ++i) {
@@ -110,12 +180,12 @@ __device__ void stage_hidden(const float* hidden, const CoreParameters<T>& p,
       for (int j = 0; j < 4; ++j)
         values[i][j] = exists && g + j < p.G ? from[g + j] : 0;
     }
-    to[d * kTileThreads + threadIdx.x] = left_of<T>(values);
+    to.store(d, threadIdx.x, left_of<T>(values));
   }
 }
 
 // What a lane reads of the parameters: those of one tap and unit at a time.
-template <int kOwn, typename T>
+template <int kUnit, typename T>
 struct WeightReader {
   const Right<T>* weights;
   const float* bias;
@@ -123,13 +193,13 @@ struct WeightReader {
   int depth;
 
   __device__ WeightReader(const CoreParameters<T>& p, int tap, int unit)
-      : weights_step(p.units * p.depth * (kProducts<kOwn> * 32)),
-        bias_step(p.units * kUnit<kOwn>),
+      : weights_step(p.units * p.depth * (kProducts<kUnit> * 32)),
+        bias_step(p.units * (kProducts<kUnit> * kWide)),
         depth(p.depth) {
     weights = p.weights + int64_t{tap} * weights_step +
-              unit * p.depth * (kProducts<kOwn> * 32) + lane();
-    bias = p.bias + int64_t{tap} * bias_step + unit * kUnit<kOwn> +
-           lane() % 4 * kOwn;
+              unit * p.depth * (kProducts<kUnit> * 32) + lane();
+    bias = p.bias + int64_t{tap} * bias_step +
+           unit * (kProducts<kUnit> * kWide) + lane() % 4 * kOwn<kUnit>;
   }
 
   __device__ void skip(int taps) {
@@ -139,18 +209,18 @@ struct WeightReader {
 
   // The weights of the tap: hidden(step) is the left side of a step.
   template <typename Hidden>
-  __device__ void make(Hidden hidden, float (&to)[kProducts<kOwn>][4]) const {
-    float starts[kOwn];
+  __device__ void make(Hidden hidden, float (&to)[kProducts<kUnit>][4]) const {
+    float starts[kOwn<kUnit>];
     load(bias, starts);
 #pragma unroll
-    for (int j = 0; j < kProducts<kOwn>; ++j)
+    for (int j = 0; j < kProducts<kUnit>; ++j)
 #pragma unroll
       for (int i = 0; i < 4; ++i) to[j][i] = starts[j * 2 + i % 2];
     const Right<T>* from = weights;
     const auto add_step = [&](int d) {
       const Left<T> left = hidden(d);
 #pragma unroll
-      for (int j = 0; j < kProducts<kOwn>; ++j) {
+      for (int j = 0; j < kProducts<kUnit>; ++j) {
         const Right<T> right = from[j * 32];
         multiply(to[j], left, right);
       }
@@ -158,26 +228,29 @@ struct WeightReader {
     add_step(0);
 #pragma unroll 1  // most often there is one step
     for (int d = 1; d < depth; ++d) {
-      from += kProducts<kOwn> * 32;
+      from += kProducts<kUnit> * 32;
       add_step(d);
     }
   }
 };
 
-// Adds to sums[m][pixel] the lane's channels of what its two pixels see,
-// weighed.
-template <int kOwn, typename T>
+// Sums of a lane: of each member, pixel and weight channel.
+template <int kUnit>
+using LaneSums = float[kMembers][2][kOwn<kUnit>];
+
+// Adds the lane's channels of what its two pixels see, weighed.
+template <int kUnit, typename T>
 __device__ void weigh(const T* const (&from)[2],
-                      const float (&weights)[kProducts<kOwn>][4],
-                      float (&sums)[kMembers][2][kOwn]) {
+                      const float (&weights)[kProducts<kUnit>][4],
+                      LaneSums<kUnit>& sums) {
 #pragma unroll
   for (int m = 0; m < kMembers; ++m)
 #pragma unroll
     for (int i = 0; i < 2; ++i) {
-      float seen[kOwn];
-      load(from[i] + m * kUnit<kOwn>, seen);
+      float seen[kOwn<kUnit>];
+      load(from[i] + m * kUnit, seen);
 #pragma unroll
-      for (int j = 0; j < kOwn; ++j)
+      for (int j = 0; j < kOwn<kUnit>; ++j)
         sums[m][i][j] += weights[j / 2][i * 2 + j % 2] * seen[j];
     }
 }
@@ -190,20 +263,23 @@ struct ValueImage {
   bool whole;  // whether a lane's channels of one member are a single store
 
   ValueImage(const WritablePixels& pixels, const CoreParameters<T>& p)
-      : image(pixels),
-        G(p.G),
-        whole(reinterpret_cast<uintptr_t>(image.data) % (p.own * sizeof(T)) ==
-                  0 &&
-              image.pitch % p.own == 0 && G % p.own == 0) {}
+      : image(pixels), G(p.G), whole(divides(2 * p.products)) {}
+
+ private:
+  bool divides(int own) const {
+    return reinterpret_cast<uintptr_t>(image.data) % (own * sizeof(T)) == 0 &&
+           image.pitch % own == 0 && G % own == 0;
+  }
 };
 
 // Writes the lane's sums, whose first weight channel is g.
-template <int kOwn, typename T>
+template <int kUnit, typename T>
 __device__ void store_value(const ValueImage<T>& to, const Layout& layout,
                             const Tile& tile, int g, const LanePixels& pixels,
-                            const float (&sums)[kMembers][2][kOwn]) {
-  struct alignas(kOwn * sizeof(T)) Elements {
-    T at[kOwn];
+                            const LaneSums<kUnit>& sums) {
+  constexpr int kCount = kOwn<kUnit>;
+  struct alignas(kCount * sizeof(T)) Elements {
+    T at[kCount];
   };
 #pragma unroll
   for (int i = 0; i < 2; ++i) {
@@ -213,13 +289,14 @@ __device__ void store_value(const ValueImage<T>& to, const Layout& layout,
     for (int m = 0; m < kMembers; ++m) {
       Elements elements;
 #pragma unroll
-      for (int j = 0; j < kOwn; ++j) elements.at[j] = rounded<T>(sums[m][i][j]);
+      for (int j = 0; j < kCount; ++j)
+        elements.at[j] = rounded<T>(sums[m][i][j]);
       if (to.whole) {
         *reinterpret_cast<Elements*>(first + m * to.G) = elements;
         continue;
       }
 #pragma unroll
-      for (int j = 0; j < kOwn; ++j)
+      for (int j = 0; j < kCount; ++j)
         if (g + j < to.G) first[m * to.G + j] = elements.at[j];
     }
   }

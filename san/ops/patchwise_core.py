@@ -39,8 +39,8 @@ def _tensor_cores(
 ) -> dict[str, Any] | None:
     """How run_fused has tensor cores run a kernel; None where it may not.
 
-    Half types are theirs wherever their sizes fit; float32, of which they read
-    the first 11 bits, where PyTorch's own products may use them so.
+    All types but float64 are theirs wherever their sizes fit. Of float32 they
+    read the first 11 bits where PyTorch's own products may do so, and else all.
 
     Args:
       kernel: its name, without "patchwise_".
@@ -50,18 +50,19 @@ def _tensor_cores(
     """
     if image.device.type == "cpu" or image.dtype == torch.float64:
         return None
-    if image.dtype == torch.float32 and not allows_tf32():
-        return None
+    allow_tf32 = allows_tf32()
     count = cuda_kernels.patchwise_tensor_workspace(
         f"patchwise_{kernel}",
         pixels(image),
         weight_channels=groups,
         kernel_size=kernel_size,
+        allow_tf32=allow_tf32,
     )
     if count is None:
         return None
     return {
         "tensor_cores": True,
+        "allow_tf32": allow_tf32,
         "workspace": lambda: count,
         "workspace_dtype": torch.float32,
     }

@@ -35,7 +35,13 @@ OTHERS = [
     (1, 9, 40, 1, 9, 3),
 ]
 SHAPES = PUBLISHED + OTHERS
-DTYPES = [torch.bfloat16, torch.float16, torch.float32]
+# Dtype, and whether TF32 is allowed.
+KINDS = {
+    "bfloat16": (torch.bfloat16, False),
+    "float16": (torch.float16, False),
+    "TF32": (torch.float32, True),
+    "float32": (torch.float32, False),
+}
 MEMBERS = 8
 
 
@@ -87,36 +93,41 @@ def options(op, shape):
     return {"kernel_size": shape[-1]} if op == "hidden" else {}
 
 
-def workspace(kernel, op, shape, inputs):
+def workspace(kernel, op, shape, inputs, allow_tf32):
     image = inputs[OPS[op][1]]
     sizes = {"weight_channels": shape[2], "kernel_size": shape[-1]}
+    sizes["allow_tf32"] = allow_tf32
     count = kernels.patchwise_tensor_workspace(kernel, image, **sizes)
     assert count is not None
     return torch.full((1, 1, 1, count), torch.nan)
 
 
-def run_forward(op, shape, inputs):
+def run_forward(op, shape, inputs, allow_tf32):
     """By tensor cores; of what grad, the first input, is like."""
     name = f"patchwise_{op}_forward"
     grad, *rest = inputs
     output = unwritten(grad)
-    memory = workspace(name, op, shape, inputs)
     getattr(kernels, name)(
-        *rest, output, **options(op, shape), tensor_cores=True, workspace=memory
+        *rest,
+        output,
+        **options(op, shape),
+        tensor_cores=True,
+        allow_tf32=allow_tf32,
+        workspace=workspace(name, op, shape, inputs, allow_tf32),
     )
     return [output]
 
 
-def run_backward(op, shape, inputs):
+def run_backward(op, shape, inputs, allow_tf32):
     name = f"patchwise_{op}_backward"
     grads = [unwritten(a) for a in inputs[1:]]
-    memory = workspace(name, op, shape, inputs)
     getattr(kernels, name)(
         *inputs,
         *grads,
         **options(op, shape),
         tensor_cores=True,
-        workspace=memory,
+        allow_tf32=allow_tf32,
+        workspace=workspace(name, op, shape, inputs, allow_tf32),
     )
     return grads
 
@@ -135,9 +146,10 @@ def expected(op, shape, inputs, run):
     return grads
 
 
-def check(op, run, shape, dtype, inputs=None):
+def check(op, run, shape, kind, inputs=None):
+    dtype, allow_tf32 = KINDS[kind]
     inputs = OPS[op][0](shape, dtype) if inputs is None else inputs
-    results = run(op, shape, inputs)
+    results = run(op, shape, inputs, allow_tf32)
     references = expected(op, shape, inputs, run)
     for got, wanted in zip(results, references, strict=True):
         rounded = wanted.to(got.dtype)
@@ -150,85 +162,91 @@ of_passes = pytest.mark.parametrize(
     [(op, run) for op in OPS for run in (run_forward, run_backward)],
     ids=lambda value: getattr(value, "__name__", value),
 )
-of_types = pytest.mark.parametrize("dtype", DTYPES, ids=str)
+of_kinds = pytest.mark.parametrize("kind", KINDS)
 
 
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
-@of_types
+@of_kinds
 @of_passes
-def test_integers_are_exact(op, run, dtype, shape):
-    check(op, run, shape, dtype)
+def test_integers_are_exact(op, run, kind, shape):
+    check(op, run, shape, kind)
 
 
-@pytest.mark.parametrize("first", [1, 8])
-@of_types
+@pytest.mark.parametrize("first", [1, 4, 8])
+@pytest.mark.parametrize("sizes", [(16, 8), (4, 2)])
+@of_kinds
 @of_passes
-def test_images_that_are_channels_of_one(op, run, dtype, first):
+def test_images_that_are_channels_of_one(op, run, kind, first, sizes):
     # Pixels are further apart, and begin off the boundaries of wide copies.
-    shape = (2, 16, 8, 9, 10, 3)
+    shape = (2, *sizes, 9, 10, 3)
+    dtype = KINDS[kind][0]
     inputs = OPS[op][0](shape, dtype)
     for index in IMAGES[op]:
         *sides, channels = inputs[index].shape
         image = torch.zeros(*sides, channels + 16, dtype=dtype)
         part = image[..., first : first + channels]
         inputs[index] = part.copy_(inputs[index])
-    check(op, run, shape, dtype, inputs)
+    check(op, run, shape, kind, inputs)
 
 
 # Of the largest value, with random numbers: what is multiplied is rounded to 8
 # or 11 bits, so off by up to 2^-9 or 2^-12, in either direction.
 TOLERANCE = {
-    torch.bfloat16: 2**-7,
-    torch.float16: 2**-10,
-    torch.float32: 2**-10,
+    "bfloat16": 2**-7,
+    "float16": 2**-10,
+    "TF32": 2**-10,
+    "float32": 2**-21,
 }
 
 
 @pytest.mark.parametrize("shape", [PUBLISHED[1], OTHERS[3]], ids=str)
-@of_types
+@of_kinds
 @of_passes
-def test_random_numbers(op, run, dtype, shape):
+def test_random_numbers(op, run, kind, shape):
+    dtype, allow_tf32 = KINDS[kind]
     generator = torch.Generator().manual_seed(7)
     inputs = [
         torch.randn(a.shape, generator=generator).to(a.dtype)
         for a in OPS[op][0](shape, dtype)
     ]
-    results = run(op, shape, inputs)
+    results = run(op, shape, inputs, allow_tf32)
     references = expected(op, shape, inputs, run)
     for got, wanted in zip(results, references, strict=True):
         scale = wanted.abs().max()
         np.testing.assert_allclose(
-            got.double() / scale, wanted / scale, rtol=0, atol=TOLERANCE[dtype]
+            got.double() / scale, wanted / scale, rtol=0, atol=TOLERANCE[kind]
         )
-    for first, second in zip(results, run(op, shape, inputs), strict=True):
+    again = run(op, shape, inputs, allow_tf32)
+    for first, second in zip(results, again, strict=True):
         assert torch.equal(first, second)
 
 
 @pytest.mark.parametrize("argument", [0, 1, 2])
-@of_types
+@pytest.mark.parametrize("sizes", [(5, 3), (4, 2)])
+@of_kinds
 @of_passes
-def test_not_a_number_is_passed_on(op, run, dtype, argument):
+def test_not_a_number_is_passed_on(op, run, kind, argument, sizes):
     # At a pixel that all taps show.
-    shape = (1, 5, 3, 9, 10, 3)
-    inputs = OPS[op][0](shape, dtype)
+    shape = (1, *sizes, 9, 10, 3)
+    inputs = OPS[op][0](shape, KINDS[kind][0])
     inputs[argument][0, 7, 3, -1] = torch.nan
-    results = check(op, run, shape, dtype, inputs)
+    results = check(op, run, shape, kind, inputs)
     if run is run_backward or argument > 0:
         assert any(result.isnan().any() for result in results)
         assert not all(result.isnan().all() for result in results)
 
 
-@of_types
+@of_kinds
 @of_passes
-def test_no_images(op, run, dtype):
+def test_no_images(op, run, kind):
     shape = (0, 4, 2, 5, 7, 3)
-    for result in check(op, run, shape, dtype):
+    for result in check(op, run, shape, kind):
         assert not result.any()
 
 
 @of_passes
 def test_more_tiles_than_blocks(op, run):
-    check(op, run, (600, 2, 1, 3, 2, 1), torch.bfloat16)
+    check(op, run, (600, 2, 1, 3, 2, 1), "bfloat16")
 
 
 @pytest.mark.parametrize(
