@@ -1,6 +1,7 @@
 """What an entry of the model is: a kernel, its loops, what a launch does."""
 
 import dataclasses
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -15,18 +16,20 @@ class DataType:
 
     Attributes:
       name: in kernels' names.
+      exact: in names of kernels for tensor cores, without TF32.
       bytes: of an element.
       is_half: whether the targets for half types hold.
     """
 
     name: str
+    exact: str
     bytes: int
     is_half: bool
 
 
 TYPES = {
-    "float32": DataType("float", 4, False),
-    "bfloat16": DataType("bfloat16", 2, True),
+    "float32": DataType("float", "SplitFloat", 4, False),
+    "bfloat16": DataType("bfloat16", "bfloat16", 2, True),
 }
 
 
@@ -57,8 +60,8 @@ class Entry:
 
     Attributes:
       kernel: its readable name, without the source file if it is no other's,
-        with {type}, {k}, {R}, {G}, {M} and {side} for what it is specialised
-        for.
+        with {type} or {exact}, {k}, {R}, {G}, {M}, {side} and what `sizes` has
+        for what it is specialised for.
       what: it is for.
       group: `pairwise core`, `patchwise core`, `window operator` or `norm and
         stem`.
@@ -67,6 +70,7 @@ class Entry:
       loops: in the order of its source.
       work: of a launch; None where the kernel is not launched.
       types: of TYPES that it is launched for.
+      sizes: what else it is specialised for.
     """
 
     kernel: str
@@ -76,22 +80,22 @@ class Entry:
     loops: tuple[Steps, ...]
     work: Callable[[Layer, DataType, Device], Work | None]
     types: tuple[str, ...] = ("float32", "bfloat16")
+    sizes: Callable[[Layer, DataType], dict[str, int]] = lambda *_: {}
 
     def name(self, layer: Layer, data_type: DataType) -> str:
         """The kernel's name for a layer."""
         return self.kernel.format(
             type=data_type.name,
+            exact=data_type.exact,
             k=layer.k,
             R=layer.R,
             G=layer.G,
             M=layer.M,
             side=layer.side,
+            **self.sizes(layer, data_type),
         )
 
     @property
     def specialised(self) -> bool:
         """Whether the kernel knows sizes of its layer when it is compiled."""
-        return any(
-            size in self.kernel
-            for size in ("{k}", "{R}", "{G}", "{M}", "{side}")
-        )
+        return bool(re.search(r"\{(?!type|exact)", self.kernel))

@@ -40,7 +40,7 @@ LEFT_OUT = (
     " launches, subroutines, and blocks of code that a branch passes by, which"
     " count as run"
 )
-_ANY_TYPE = "(?:float|double|float16|bfloat16)"
+_ANY_TYPE = "(?:float|double|float16|bfloat16|SplitFloat)"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -228,19 +228,7 @@ def loops_of(kernel: Kernel) -> control_flow.Loop:
 
 def without_entry(kernels: Sequence[Kernel]) -> list[str]:
     """The kernels that no entry declares, for any type or size."""
-    patterns = [
-        re.compile(
-            re.escape(entry.kernel)
-            .replace(re.escape("{type}"), _ANY_TYPE)
-            .replace("<float", f"<{_ANY_TYPE}")
-            .replace(r"\{k\}", r"\d+")
-            .replace(r"\{R\}", r"\d+")
-            .replace(r"\{G\}", r"\d+")
-            .replace(r"\{M\}", r"\d+")
-            .replace(r"\{side\}", r"\d+")
-        )
-        for entry in ENTRIES
-    ]
+    patterns = [re.compile(_pattern(entry.kernel)) for entry in ENTRIES]
     return [
         kernel.name
         for kernel in kernels
@@ -250,3 +238,10 @@ def without_entry(kernels: Sequence[Kernel]) -> list[str]:
             for name in (kernel.name, names.without_source(kernel.name))
         )
     ]
+
+
+def _pattern(kernel: str) -> str:
+    found = re.escape(kernel).replace("<float", f"<{_ANY_TYPE}")
+    for of_type in ("type", "exact"):
+        found = found.replace(rf"\{{{of_type}\}}", _ANY_TYPE)
+    return re.sub(r"\\{\w+\\}", r"\\d+", found)

@@ -1,164 +1,171 @@
-"""Entries of the patchwise attention's kernels.
+"""Entries of the patchwise attention's kernels on tensor cores.
 
-Those of float32. Half types are computed by tensor cores, by kernels that have
-no entries yet: what they take is not modelled.
+They are all that SAN10 launches: of bfloat16, and of float32 split into two
+TF32. What writes parameters in the order of their use takes less than a
+microsecond and is left out.
 """
 
-from tools.cuda_report.entries import Entry
-from tools.cuda_report.families.patchwise_launch import (
-    CENTRE_ROWS,
-    COLUMNS,
-    STRIDE,
-    centre_bytes,
-    chunks,
-    core_flops,
-    core_forward,
-    core_forward_bytes,
-    core_weight_gradients,
-    gradient_bytes,
-    hidden_flops,
-    hidden_forward,
-    hidden_forward_bytes,
-    hidden_gradient_bytes,
-    hidden_gradients,
-    hidden_weight_bytes,
-    tap_gradients,
-    taps_bytes,
-    value_bytes,
-    value_gradients,
-    weight_blocks,
-    work,
-)
-from tools.cuda_report.families.patchwise_loops import (
-    CENTRE_GRADIENTS,
-    CORE_FORWARD,
-    CORE_WEIGHT_GRADIENTS,
-    HIDDEN_FORWARD,
-    HIDDEN_GRADIENTS,
-    HIDDEN_WEIGHT_GRADIENTS,
-    TAP_GRADIENTS,
-    VALUE_GRADIENTS,
-)
+from tools.cuda_report.entries import DataType, Entry
+from tools.cuda_report.families import patchwise_launch as launch
+from tools.cuda_report.families import patchwise_loops as loops
+from tools.cuda_report.layers import Layer
 
 _GROUP = "patchwise core"
 _TRAINING = {"training": 1}
 _BOTH = {"forward": 1, "training": 1}
 
+
+def _relation(layer: Layer) -> int:
+    return 2 * layer.R
+
+
+def _value(layer: Layer) -> int:
+    return 2 * layer.M
+
+
+def _relation_sums(layer: Layer) -> int:
+    return 2 * layer.R * (layer.K + 1)
+
+
+def _hidden_parameters(layer: Layer) -> int:
+    return layer.G * layer.R * (layer.K + 1)
+
+
+def _core_parameters(layer: Layer) -> int:
+    return layer.G * layer.K * (layer.G + 1)
+
+
+def _columns(layer: Layer, _: DataType) -> dict[str, int]:
+    return {"columns": launch.columns_together(layer)}
+
+
+def _unit(layer: Layer, data_type: DataType) -> dict[str, int]:
+    return {"unit": launch.unit(layer, data_type.bytes)}
+
+
+def _products(layer: Layer, _: DataType) -> dict[str, int]:
+    unit = launch.gradient_unit(layer)
+    return {"products": launch.products(layer), "unit": unit}
+
+
 ENTRIES = (
     Entry(
-        "patchwise.hidden_forward<float>",
+        "patchwise.tensor_hidden_forward<{columns}, {exact}>",
         "forward: hidden layer",
         _GROUP,
         _BOTH,
-        HIDDEN_FORWARD,
-        work(
-            hidden_forward,
-            hidden_forward_bytes,
-            lambda a: 2 * a.R + a.G,
-            hidden_flops,
+        loops.HIDDEN_FORWARD,
+        launch.work(
+            launch.hidden_forward,
+            launch.hidden_forward_bytes,
+            _relation,
+            launch.hidden_flops,
         ),
-        types=("float32",),
+        sizes=_columns,
     ),
     Entry(
-        "patchwise.core_forward<float>",
+        "patchwise.tensor_core_forward<{unit}, {exact}>",
         "forward: weights and aggregation",
         _GROUP,
         _BOTH,
-        CORE_FORWARD,
-        work(
-            core_forward,
-            core_forward_bytes,
-            lambda a: a.G + 2 * a.M,
-            core_flops,
+        loops.CORE_FORWARD,
+        launch.work(
+            launch.core_forward,
+            launch.core_forward_bytes,
+            _value,
+            launch.core_flops,
         ),
-        types=("float32",),
+        sizes=_unit,
     ),
     Entry(
-        "patchwise.tap_gradients<float>",
-        "gradients of psi, scale and shift",
+        "patchwise.tensor_relation_gradients<{exact}>",
+        "gradients of phi, psi, scale and shift",
         _GROUP,
         _TRAINING,
-        TAP_GRADIENTS,
-        work(
-            tap_gradients,
-            taps_bytes,
-            lambda a: 2 * a.R + a.G,
-            hidden_flops,
+        loops.RELATION_GRADIENTS,
+        launch.work(
+            launch.relation_gradients,
+            launch.relation_gradients_bytes,
+            lambda a: 2 * _relation(a),
+            launch.hidden_flops,
+            _relation_sums,
         ),
-        types=("float32",),
     ),
     Entry(
-        "patchwise.hidden_backward.weight_gradients<float>",
+        "patchwise.tensor_hidden_weights<{columns}, {exact}>",
         "gradient of the hidden layer's weight",
         _GROUP,
         _TRAINING,
-        HIDDEN_WEIGHT_GRADIENTS,
-        work(
-            chunks(lambda a: a.R * weight_blocks(a), 256, lambda a: a.K),
-            hidden_weight_bytes,
-            lambda a: a.R + a.G,
-            hidden_flops,
+        loops.HIDDEN_WEIGHTS,
+        launch.work(
+            launch.hidden_weights,
+            launch.hidden_weights_bytes,
+            _relation,
+            launch.hidden_flops,
+            _hidden_parameters,
         ),
-        types=("float32",),
+        sizes=_columns,
     ),
     Entry(
-        "patchwise.centre_gradients<float>",
-        "gradients of phi and its parameters",
+        "patchwise.tensor_hidden_backward.add_partials<float>",
+        "sums of the hidden layer's gradients",
         _GROUP,
         _TRAINING,
-        CENTRE_GRADIENTS,
-        work(
-            chunks(
-                lambda a: -(-a.R // CENTRE_ROWS) * weight_blocks(a),
-                128,
-                lambda a: min(a.R, CENTRE_ROWS),
-            ),
-            centre_bytes,
-            lambda a: 2 * a.R + a.G,
-            lambda a: 4 * a.G * a.R,
+        loops.ADD_PARTIALS,
+        launch.sums(
+            (launch.relation_gradients, launch.hidden_weights),
+            (_relation_sums, _hidden_parameters),
         ),
-        types=("float32",),
     ),
     Entry(
-        "patchwise.hidden_gradients<float>",
+        "patchwise.tensor_hidden_gradients<{products}, {unit}, {exact}>",
         "gradient of hidden",
         _GROUP,
         _TRAINING,
-        HIDDEN_GRADIENTS,
-        work(
-            hidden_gradients,
-            hidden_gradient_bytes,
-            lambda a: a.G + 2 * a.M,
-            core_flops,
+        loops.HIDDEN_GRADIENTS,
+        launch.work(
+            launch.hidden_gradients,
+            launch.hidden_gradients_bytes,
+            _value,
+            launch.core_flops,
         ),
-        types=("float32",),
+        sizes=_products,
     ),
     Entry(
-        "patchwise.core_backward.weight_gradients<float>",
+        "patchwise.tensor_core_weights<{products}, {unit}, {exact}>",
         "gradients of the core's weight and bias",
         _GROUP,
         _TRAINING,
-        CORE_WEIGHT_GRADIENTS,
-        work(
-            core_weight_gradients,
-            lambda a: gradient_bytes(a, 128, COLUMNS * STRIDE),
-            lambda a: a.G + 2 * a.M,
-            core_flops,
+        loops.CORE_WEIGHTS,
+        launch.work(
+            launch.core_weights,
+            launch.core_weights_bytes,
+            _value,
+            launch.core_flops,
+            _core_parameters,
         ),
-        types=("float32",),
+        sizes=_products,
     ),
     Entry(
-        "patchwise.value_gradients<float>",
+        "patchwise.tensor_core_backward.add_partials<float>",
+        "sums of the core's gradients",
+        _GROUP,
+        _TRAINING,
+        loops.ADD_PARTIALS,
+        launch.sums((launch.core_weights,), (_core_parameters,)),
+    ),
+    Entry(
+        "patchwise.tensor_value_gradients<{unit}, {exact}>",
         "gradient of value",
         _GROUP,
         _TRAINING,
-        VALUE_GRADIENTS,
-        work(
-            value_gradients,
-            value_bytes,
-            lambda a: a.G + 2 * a.M,
-            core_flops,
+        loops.VALUE_GRADIENTS,
+        launch.work(
+            launch.core_forward,
+            launch.value_gradients_bytes,
+            _value,
+            launch.core_flops,
         ),
-        types=("float32",),
+        sizes=_unit,
     ),
 )

@@ -1,12 +1,13 @@
-"""Launches of the patchwise attention's kernels.
+"""Launches of the patchwise attention's kernels on tensor cores.
 
-Tiles, slabs and chunks as the launching code chooses them: cuda_kernels'
-patchwise_tile, patchwise_mix and patchwise_gradients.
+Tiles, units and chunks as the launching code chooses them: cuda_kernels'
+patchwise tensor_tile, tensor_weights, tensor_gradients and tensor_relation,
+where they are explained.
 """
 
 import dataclasses
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from tools.cuda_report.entries import DataType, Work
 from tools.cuda_report.hardware import Device
@@ -14,14 +15,9 @@ from tools.cuda_report.layers import BATCH, Layer
 
 SIDE = 8
 TILE = SIDE * SIDE
-QUADS = TILE // 4
-OWNED = 8  # channels or taps whose sums a thread holds
-STRIDE = TILE + 4
-_AT_ONCE = 8  # loads under way in a copy
-DEPTH = 16
-COLUMNS = 32
-_WANTED_BLOCKS = 1024
-CENTRE_ROWS = 64
+MEMBERS = 8  # channels of value that share a weight
+WIDE, DEEP = 8, 16  # columns and depth of a product
+_ENOUGH_BLOCKS = 1024
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,318 +26,401 @@ class Launch:
 
     Attributes:
       layer: whose.
+      bytes: of an element.
+      jobs: that blocks are launched for.
       threads: of a block.
-      tiles: that a block goes through, the mean.
-      channels: of the relation at a time, in hidden_forward.
-      groups: of 8 channels of a block, in hidden_gradients.
-      group: a block takes 2**group weight channels, one after another.
-      taps: that a block computes, or channels in their place.
+      tiles: of the image that a job goes through, the mean.
+      parts: into which the taps are dealt out among warps; or that are added.
+      busy: part of the warps' work that exists.
+      unit: weight channels whose members are copied together.
+      chunks: that leave partial sums.
     """
 
     layer: Layer
+    bytes: int
+    jobs: int
     threads: int
     tiles: float = 1
-    channels: int = 0
-    groups: int = 1
-    group: int = 0
-    taps: int = 0
+    parts: float = 1
+    busy: float = 1
+    unit: int = 0
+    chunks: int = 0
 
     @property
-    def slots(self) -> int:
-        """Threads that share a quad."""
-        return self.threads // QUADS
-
-    @property
-    def rows(self) -> int:
-        """Taps, completed to what threads own."""
-        return _up(self.taps, OWNED)
-
-    @property
-    def halo_side(self) -> int:
-        """Rows and columns of the halo."""
+    def around(self) -> int:
+        """Pixels of a halo, or of what surrounds a tile, along an axis."""
         return SIDE + self.layer.k - 1
 
-    @property
-    def columns(self) -> int:
-        """Of a parameter that a block computes."""
-        return min(self.layer.G, COLUMNS)
-
-    def spread(self, count: float) -> float:
-        """Steps of a warp where a block's threads share so many items."""
+    def steps(self, count: float) -> float:
+        """Iterations of a thread where a block's threads share a loop."""
         return math.ceil(count / 32) / (self.threads // 32)
 
-    def copies(self, count: float, threads: float) -> int:
-        """Iterations of copy() where so many threads share the elements."""
-        return math.ceil(count / threads / _AT_ONCE)
-
-    def product_parts(self) -> tuple[int, int]:
-        """Threads that share the pixels of a Product, and its units."""
-        units = -(-self.taps // 4) * -(-self.columns // 4)
-        return min(self.threads // units, QUADS), units
-
     def at_edge(self) -> float:
-        """Share of the tiles whose halo leaves the image."""
-        across = -(-self.layer.side // SIDE)
-        return 1 - max(0, across - 2) ** 2 / across**2
+        """Share of the pixels along an axis that a mirror shows again."""
+        return min(1.0, (self.layer.k - 1) / self.layer.side)
+
+    def rows(self) -> float:
+        """Pairs of rows of a tile, the mean."""
+        return _mean(-(-size // 2) for size in _sizes(self.layer))
+
+    def images(self) -> float:
+        """Images of a tile's rows that a tap shows any of, the mean."""
+        return _images(self.layer.side, self.layer.k)
 
 
-def _up(count: int, step: int) -> int:
-    return -(-count // step) * step
+def _mean(values: Iterable[float]) -> float:
+    found = list(values)
+    return sum(found) / len(found)
 
 
-def _tiles_of_image(layer: Layer) -> int:
-    return (-(-layer.side // SIDE)) ** 2
+def _sizes(layer: Layer) -> list[int]:
+    """Pixels of the tiles along an axis."""
+    return [min(SIDE, layer.side - at) for at in range(0, layer.side, SIDE)]
 
 
-def _halo(layer: Layer) -> int:
-    stride = SIDE + layer.k - 1
-    while stride % 8 not in (3, 5):
-        stride += 1
-    return _up((SIDE + layer.k - 1) * stride - 4, 32) + 4
+def _images(side: int, k: int) -> float:
+    half, period = k // 2, max(1, 2 * side - 2)
+    used = 0
+    for first in range(0, side, SIDE):
+        for tap in range(k):
+            # Which of its images, each pixel first, is shown to a pixel.
+            shown = set()
+            for at in range(first, min(first + SIDE, side)):
+                places = [at] + [
+                    v
+                    for v in range(-half, side + half)
+                    if v != at and (v - at) % period * ((v + at) % period) == 0
+                ]
+                shown |= {
+                    i
+                    for i, v in enumerate(places)
+                    if 0 <= v + half - tap < side
+                }
+            used += len(shown)
+    return used / len(range(0, side, SIDE)) / k
 
 
-def _group(layer: Layer) -> int:
-    return 2 if layer.G % 4 == 0 else 1 if layer.G % 2 == 0 else 0
+def tiles(layer: Layer) -> int:
+    """Of the batch."""
+    return BATCH * len(_sizes(layer)) ** 2
 
 
-def _places(layer: Layer) -> int:
-    return (SIDE + layer.k - 1) ** 2
+def _parts(jobs: int, most: int) -> int:
+    parts = 1
+    while parts < 4 and parts * 2 <= most and jobs * parts < _ENOUGH_BLOCKS:
+        parts *= 2
+    return parts
 
 
-def _taps_threads(layer: Layer) -> int:
-    return 128 if _up(layer.K, OWNED) * QUADS <= OWNED * 128 else 256
+def _chunks(layer: Layer, per_chunk: int) -> int:
+    """Chunks of the tiles, of so many blocks each."""
+    wanted = min(max(1, _ENOUGH_BLOCKS // per_chunk), tiles(layer))
+    return -(-tiles(layer) // -(-tiles(layer) // wanted))
+
+
+def _chunked(
+    layer: Layer, size: int, per_chunk: int, threads: int, **more: float
+) -> Launch:
+    count = _chunks(layer, per_chunk)
+    return Launch(
+        layer,
+        size,
+        count * per_chunk,
+        threads,
+        tiles=tiles(layer) / count,
+        chunks=count,
+        **more,
+    )
+
+
+def _on_tiles(
+    layer: Layer, size: int, per_tile: int, most: int, unit: int = 0
+) -> Launch:
+    """A block for each tile, or a few, whose warps share so many pieces."""
+    jobs = tiles(layer) * per_tile
+    parts = _parts(jobs, most)
+    return Launch(layer, size, jobs, 128 * parts, parts=parts, unit=unit)
+
+
+# ---- What kernels are specialised for.
+
+
+def columns_together(layer: Layer) -> int:
+    """Products of 8 weight channels side by side, in the hidden layer."""
+    return 4 if layer.G > 16 else 2 if layer.G > 8 else 1
+
+
+def unit(layer: Layer, size: int) -> int:
+    """Weight channels that a block of the core has side by side."""
+    if layer.G == 2:
+        return 2
+    return 16 if size == 2 and layer.G > WIDE else WIDE
+
+
+def gradient_unit(layer: Layer) -> int:
+    """The same, of gradients of the weights."""
+    return min(layer.G, WIDE)
+
+
+def products(layer: Layer) -> int:
+    """Of 8 channels of hidden."""
+    return 1 << (-(-layer.G // WIDE) - 1).bit_length()
+
+
+def blocks_of_relation(layer: Layer) -> int:
+    """Of 16 relation channels."""
+    return -(-layer.R // DEEP)
+
+
+# ---- Launches.
+
+
+def hidden_forward(layer: Layer, size: int) -> Launch:
+    """Of tensor_hidden_forward."""
+    together = columns_together(layer)
+    columns = -(-layer.G // (WIDE * together))
+    return _on_tiles(layer, size, columns, layer.K + 1)
+
+
+def core_forward(layer: Layer, size: int) -> Launch:
+    """Of tensor_core_forward, and of tensor_value_gradients."""
+    own = unit(layer, size)
+    return _on_tiles(layer, size, -(-layer.G // own), layer.K, own)
+
+
+def hidden_gradients(layer: Layer, size: int) -> Launch:
+    """Of tensor_hidden_gradients."""
+    pairs = -(-layer.K // 2)
+    own = gradient_unit(layer)
+    return _on_tiles(layer, size, _shares(layer), pairs, own)
+
+
+def _shares(layer: Layer) -> int:
+    """Into which the weight channels are dealt out, where tiles are few."""
+    shares = 1
+    while shares * 2 * WIDE <= layer.G and tiles(layer) * shares < 256:
+        shares *= 2
+    return shares
+
+
+def units_of_share(layer: Layer) -> float:
+    """Of 8 weight channels, in a block of tensor_hidden_gradients."""
+    return -(-layer.G // WIDE) / _shares(layer)
+
+
+def core_weights(layer: Layer, size: int) -> Launch:
+    """Of tensor_core_weights."""
+    pairs = pairs_of_warp(layer)
+    shares = -(-layer.K // (2 * 8 * pairs))
+    busy = layer.K / 2 / (shares * 8 * pairs)
+    units = -(-layer.G // WIDE)
+    own = gradient_unit(layer)
+    return _chunked(layer, size, units * shares, 256, busy=busy, unit=own)
+
+
+def value_width(a: Launch) -> int:
+    """Channels of a pixel that are copied together."""
+    return MEMBERS * a.unit
+
+
+def pairs_of_warp(layer: Layer) -> int:
+    """Of taps, in tensor_core_weights."""
+    return max(1, 4 // products(layer))
+
+
+def relation_gradients(layer: Layer, size: int) -> Launch:
+    """Of tensor_relation_gradients."""
+    blocks = blocks_of_relation(layer)
+    owned = min(blocks, 2)
+    return _chunked(layer, size, -(-blocks // owned), 128, parts=2 // owned)
+
+
+def hidden_weights(layer: Layer, size: int) -> Launch:
+    """Of tensor_hidden_weights."""
+    together = columns_together(layer)
+    taps = 8 // together
+    columns = -(-layer.G // (together * WIDE))
+    groups = -(-layer.K // taps) + 1
+    warps = blocks_of_relation(layer) * groups
+    units = -(-warps // 8)
+    entries = blocks_of_relation(layer) * (layer.K + 1)
+    busy = entries / (units * 8 * taps)
+    return _chunked(layer, size, columns * units, 256, busy=busy)
 
 
 # ---- Shared memory, in bytes.
 
 
-def _bytes(*elements: int) -> int:
-    return sum(_up(4 * count, 16) for count in elements)
+def _bytes(*pieces: float) -> int:
+    return sum(math.ceil(piece / 16) * 16 for piece in pieces)
 
 
-def _sources(layer: Layer) -> int:
-    side = SIDE + layer.k - 1
-    return _bytes(side, side, _up(layer.K, OWNED))
+def _sources(a: Launch) -> int:
+    taps = math.ceil(a.layer.K / 8) * 8
+    return _bytes(4 * a.around, 4 * a.around, 4 * taps)
 
 
-def _mix(rows: int) -> int:
-    return _bytes(DEPTH * STRIDE, DEPTH * ((rows + 27) // 32 * 32 + 4))
+def _halo(a: Launch) -> int:
+    return (a.around**2 + 27) // 32 * 32 + 4
 
 
-def _scratch(rows: int, threads: int) -> int:
-    return max(rows * STRIDE, threads // QUADS * OWNED * STRIDE)
+def _images_bytes(a: Launch) -> int:
+    # One image in a mirror at most, but in images of hardly a footprint.
+    at = 4 * most_images(a.layer) * a.layer.k * SIDE
+    return _bytes(at, 4 * a.layer.k, at, 4 * a.layer.k)
 
 
-# ---- Launches. Those of two halves count as one.
+def most_images(layer: Layer) -> int:
+    """Of a row or a column of an image, itself included."""
+    side, k = layer.side, layer.k
+    half, period = k // 2, max(1, 2 * side - 2)
+    return max(
+        sum(
+            v == at or (v - at) % period * ((v + at) % period) == 0
+            for v in range(-half, side + half)
+        )
+        for at in range(side)
+    )
+
+
+def hidden_forward_bytes(a: Launch) -> int:
+    """Of a block of tensor_hidden_forward."""
+    pitch = (min(blocks_of_relation(a.layer), 4) | 1) * DEEP
+    return _sources(a) + _bytes(
+        _halo(a) * pitch * a.bytes, TILE * pitch * a.bytes
+    )
+
+
+def _pitch(channels: int) -> int:
+    """Elements of a pixel of what is like value."""
+    return MEMBERS * channels + max(channels, WIDE)
+
+
+def depth(layer: Layer) -> int:
+    """Of products with hidden, in steps."""
+    return -(-layer.G // DEEP)
+
+
+def core_forward_bytes(a: Launch) -> int:
+    """Of a block of tensor_core_forward."""
+    left = 16 if a.bytes == 2 else 64
+    return _sources(a) + _bytes(
+        depth(a.layer) * 128 * left,
+        _halo(a) * _pitch(unit(a.layer, a.bytes)) * a.bytes,
+    )
+
+
+def value_gradients_bytes(a: Launch) -> int:
+    """Of a block of tensor_value_gradients."""
+    pixels = (a.around + 1) ** 2
+    return _images_bytes(a) + _bytes(
+        pixels * _pitch(unit(a.layer, a.bytes)) * a.bytes,
+        pixels * (depth(a.layer) | 1) * DEEP * a.bytes,
+    )
+
+
+def hidden_gradients_bytes(a: Launch) -> int:
+    """Of a block of tensor_hidden_gradients."""
+    pitch = _pitch(gradient_unit(a.layer))
+    return _sources(a) + _bytes(_halo(a) * pitch * a.bytes)
+
+
+def core_weights_bytes(a: Launch) -> int:
+    """Of a block of tensor_core_weights."""
+    count = products(a.layer)
+    hidden = (count | 1 if a.bytes == 2 else count + 1) * WIDE
+    pitch = _pitch(gradient_unit(a.layer))
+    return _sources(a) + _bytes(
+        _halo(a) * pitch * a.bytes,
+        TILE * pitch * a.bytes,
+        TILE * hidden * a.bytes,
+        8 * DEEP * 24 * a.bytes,
+    )
+
+
+def relation_gradients_bytes(a: Launch) -> int:
+    """Of a block of tensor_relation_gradients."""
+    pitch = (depth(a.layer) | 1) * DEEP
+    blocks = min(blocks_of_relation(a.layer), 2)
+    return _images_bytes(a) + _bytes(
+        (a.around + 1) ** 2 * pitch * a.bytes,
+        4 * 2 * (a.layer.K + 1) * blocks * DEEP * 2,
+        4 * 2 * 32 * 16,
+    )
+
+
+def hidden_weights_bytes(a: Launch) -> int:
+    """Of a block of tensor_hidden_weights."""
+    count = columns_together(a.layer)
+    pitch = (count | 1) * WIDE if a.bytes == 2 else count * WIDE + 4
+    return _images_bytes(a) + _bytes((a.around + 1) ** 2 * pitch * a.bytes)
+
+
+# ---- Work.
+
+_Count = Callable[[Layer], int]
 
 
 def work(
-    launch: Callable[[Layer], tuple[int, Launch]],
-    shared: Callable[[Layer], int],
-    elements: Callable[[Layer], int],
-    flops: Callable[[Layer], int],
+    launch: Callable[[Layer, int], Launch],
+    shared: Callable[[Launch], int],
+    elements: _Count,
+    flops: _Count,
+    part: _Count = lambda layer: 0,
 ) -> Callable[[Layer, DataType, Device], Work]:
     """The work of a kernel's launches.
 
     Args:
-      launch: blocks of the grid, and the sizes.
+      launch: the sizes.
       shared: bytes of a block.
-      elements: that each pixel moves, in float32.
+      elements: of images that each pixel moves, beside hidden in float32.
       flops: of each pixel.
+      part: elements of the partial sums of a chunk.
     """
 
-    def work(layer: Layer, _: DataType, __: Device) -> Work:
-        blocks, sizes = launch(layer)
+    def work(layer: Layer, data_type: DataType, _: Device) -> Work:
+        sizes = launch(layer, data_type.bytes)
+        moved = elements(layer) * data_type.bytes + 4 * layer.G
         return Work(
-            blocks,
+            sizes.jobs,
             sizes.threads,
-            shared(layer),
+            shared(sizes),
             sizes,
-            4 * layer.pixels * elements(layer),
+            layer.pixels * moved + 4 * sizes.chunks * part(layer),
             layer.pixels * flops(layer),
         )
 
     return work
 
 
-def _channels(layer: Layer) -> int:
-    each = _halo(layer) + layer.K * (OWNED + 2)
-    return max(1, min(6144 // each, layer.R, 16))
+def sums(
+    launches: tuple[Callable[[Layer, int], Launch], ...],
+    parts: tuple[_Count, ...],
+) -> Callable[[Layer, DataType, Device], Work]:
+    """The work that adds the partial sums of launches, together.
 
+    Args:
+      launches: that leave them.
+      parts: elements of each.
+    """
 
-def hidden_forward(layer: Layer) -> tuple[int, Launch]:
-    """Grid of hidden_forward."""
-    blocks = BATCH * _tiles_of_image(layer) * -(-layer.G // OWNED)
-    sizes = Launch(layer, 256, channels=_channels(layer), taps=layer.K)
-    return blocks, sizes
+    def work(layer: Layer, data_type: DataType, _: Device) -> Work:
+        counts = [part(layer) for part in parts]
+        chunks = [launch(layer, data_type.bytes).chunks for launch in launches]
+        added = sum(map(math.prod, zip(counts, chunks, strict=True)))
+        total = sum(counts)
+        blocks = -(-total // 256)
+        sizes = Launch(layer, 4, blocks, 256, parts=added / total)
+        return Work(blocks, 256, 0, sizes, 4 * (added + total), added)
 
-
-def hidden_forward_bytes(layer: Layer) -> int:
-    """Shared memory of hidden_forward."""
-    count = _channels(layer)
-    staged = _bytes(
-        count * _halo(layer),
-        count * layer.K * OWNED,
-        count * layer.K * 2,
-    )
-    return _sources(layer) + max(staged, _bytes(16 * OWNED * STRIDE))
-
-
-def core_forward(layer: Layer) -> tuple[int, Launch]:
-    """Grid of core_forward."""
-    group = _group(layer)
-    blocks = BATCH * _tiles_of_image(layer) * (layer.G >> group)
-    threads = _taps_threads(layer)
-    return blocks, Launch(layer, threads, group=group, taps=layer.K)
-
-
-def core_forward_bytes(layer: Layer) -> int:
-    """Shared memory of core_forward."""
-    rows = _up(layer.K, OWNED)
-    matrix = max(rows * STRIDE, layer.k * OWNED * STRIDE)
-    halos = (OWNED << _group(layer)) * _halo(layer)
-    return _sources(layer) + _mix(rows) + _bytes(matrix, halos)
-
-
-def bands(
-    planes: Callable[[Layer], int], group: Callable[[Layer], int]
-) -> Callable[..., tuple[int, Launch]]:
-    """Grids of kernels that take bands of tile rows of so many planes."""
-
-    def launch(layer: Layer) -> tuple[int, Launch]:
-        down = -(-layer.side // SIDE)
-        least = max(1, -(-(layer.k - 1) // SIDE))
-        wanted = min(
-            max(1, _WANTED_BLOCKS // planes(layer)), max(1, down // least)
-        )
-        height = -(-down // wanted)
-        count = -(-down // height)
-        tiles = _tiles_of_image(layer) / count
-        sizes = Launch(
-            layer,
-            _taps_threads(layer),
-            tiles=tiles,
-            group=group(layer),
-            taps=layer.K,
-        )
-        return planes(layer) * count, sizes
-
-    return launch
-
-
-def tap_gradients(layer: Layer) -> tuple[int, Launch]:
-    """Grid of tap_gradients."""
-    return bands(lambda a: BATCH * a.R, lambda a: 0)(layer)
-
-
-def value_gradients(layer: Layer) -> tuple[int, Launch]:
-    """Grid of value_gradients."""
-    return bands(lambda a: BATCH * (a.G >> _group(a)), _group)(layer)
-
-
-def taps_bytes(layer: Layer) -> int:
-    """Shared memory of tap_gradients."""
-    rows = _up(layer.K, OWNED)
-    return (
-        _sources(layer)
-        + _mix(rows)
-        + _bytes(rows * STRIDE, _halo(layer), _places(layer))
-    )
-
-
-def value_bytes(layer: Layer) -> int:
-    """Shared memory of value_gradients."""
-    rows = _up(layer.K, OWNED)
-    return (
-        _sources(layer)
-        + _mix(rows)
-        + _bytes(
-            rows * STRIDE,
-            (TILE * OWNED + 4) << _group(layer),
-            (OWNED << _group(layer)) * _places(layer),
-        )
-    )
-
-
-def chunks(
-    per_chunk: Callable[[Layer], int],
-    threads: int,
-    taps: Callable[[Layer], int],
-) -> Callable[[Layer], tuple[int, Launch]]:
-    """Grids of kernels that take chunks of the tiles, so many blocks each."""
-
-    def launch(layer: Layer) -> tuple[int, Launch]:
-        tiles = BATCH * _tiles_of_image(layer)
-        wanted = min(max(1, _WANTED_BLOCKS // per_chunk(layer)), tiles)
-        count = -(-tiles // -(-tiles // wanted))
-        sizes = Launch(layer, threads, tiles=tiles / count, taps=taps(layer))
-        return count * per_chunk(layer), sizes
-
-    return launch
-
-
-def core_weight_gradients(layer: Layer) -> tuple[int, Launch]:
-    """Grid of the core's weight_gradients."""
-    launch = chunks(lambda a: a.G * weight_blocks(a), 256, lambda a: a.K)
-    blocks, sizes = launch(layer)
-    group = _group(layer)
-    return blocks >> group, dataclasses.replace(sizes, group=group)
-
-
-def hidden_weight_bytes(layer: Layer) -> int:
-    """Shared memory of the hidden layer's weight_gradients."""
-    scratch = _scratch(_up(layer.K, OWNED), 128)
-    return _sources(layer) + _bytes(scratch, _halo(layer), COLUMNS * STRIDE)
-
-
-def _groups(layer: Layer) -> int:
-    return 2 if layer.G > OWNED else 1
-
-
-def hidden_gradients(layer: Layer) -> tuple[int, Launch]:
-    """Grid of hidden_gradients."""
-    blocks = BATCH * _tiles_of_image(layer)
-    blocks *= -(-layer.G // (_groups(layer) * OWNED))
-    return blocks, Launch(
-        layer,
-        _taps_threads(layer),
-        groups=_groups(layer),
-        group=_group(layer),
-        taps=layer.K,
-    )
-
-
-def gradient_bytes(layer: Layer, threads: int, columns: int) -> int:
-    """Shared memory of the core's gradients."""
-    return _sources(layer) + _bytes(
-        _scratch(_up(layer.K, OWNED), threads),
-        (OWNED << _group(layer)) * _halo(layer),
-        (OWNED << _group(layer)) * STRIDE,
-        columns,
-    )
-
-
-def hidden_gradient_bytes(layer: Layer) -> int:
-    """Shared memory of hidden_gradients."""
-    columns = _up(layer.K, OWNED) * _groups(layer) * OWNED
-    return gradient_bytes(layer, _taps_threads(layer), columns)
-
-
-def centre_bytes(layer: Layer) -> int:
-    """Shared memory of centre_gradients."""
-    return _mix(CENTRE_ROWS) + _bytes(CENTRE_ROWS * STRIDE, COLUMNS * STRIDE)
+    return work
 
 
 def hidden_flops(layer: Layer) -> int:
     """Flops of a pixel in the hidden layer."""
-    return 2 * layer.G * layer.R * layer.K
+    return 2 * layer.G * layer.R * (layer.K + 1)
 
 
 def core_flops(layer: Layer) -> int:
     """Flops of a pixel in the core."""
     return 2 * layer.K * (layer.G * layer.G + layer.M)
-
-
-def weight_blocks(layer: Layer) -> int:
-    """Blocks of 32 weight channels."""
-    return -(-layer.G // COLUMNS)

@@ -1,423 +1,276 @@
-"""The loops of the patchwise attention's kernels, in their source's order."""
+"""The loops of the patchwise kernels, in their source's order."""
 
 import dataclasses
-import math
 from collections.abc import Callable
 
 from tools.cuda_report.families.patchwise_launch import (
-    CENTRE_ROWS,
-    DEPTH,
-    OWNED,
-    QUADS,
+    DEEP,
     SIDE,
     TILE,
+    WIDE,
     Launch,
+    blocks_of_relation,
+    columns_together,
+    depth,
+    products,
+    units_of_share,
+    value_width,
 )
 from tools.cuda_report.trips import Steps
 
-_CENTRE = 64  # channels of phi at a time, in hidden_forward
+_Trips = Callable[[Launch], float]
+_ONE = 16  # bytes of a copy
 
 # ---- Loops that several kernels have.
 
 
+def _jobs(*inner: Steps) -> tuple[Steps, ...]:
+    return (Steps("jobs", lambda a: 1, inner=inner),)
+
+
+def _of_tiles(*inner: Steps) -> Steps:
+    return Steps("tiles", lambda a: a.tiles, inner=inner)
+
+
 def _find() -> tuple[Steps, ...]:
-    def side(n: Launch) -> float:
-        return n.spread(n.halo_side)
+    def side(a: Launch) -> float:
+        return a.steps(a.around)
 
     return (
         Steps("find rows", side, "shared store", 0),
         Steps("find columns", side, "shared store", 0),
-        Steps("find taps", lambda n: n.spread(n.rows), "shared store", 0),
+        Steps("find taps", lambda a: a.steps(a.layer.K), "shared store", 0),
     )
 
 
-def _copy(what: str, trips: Callable[[Launch], float]) -> Steps:
-    return Steps(what, trips, "global load", 0)
+def _find_images(what: str) -> Steps:
+    """Of the rows or the columns, by the threads of one warp."""
 
+    def mirrored(a: Launch) -> float:
+        return a.at_edge()
 
-def _lanes(channels: int) -> int:
-    """Threads that take neighbouring channels of a pixel."""
-    return min(8, 1 << (channels.bit_length() - 1))
-
-
-def _rounds(channels: Callable[[Launch], int]) -> Callable[[Launch], int]:
-    """How often all threads take their next channel."""
-    return lambda n: -(-channels(n) // _lanes(channels(n)))
-
-
-def _stage_tile(what: str, channels: Callable[[Launch], int]) -> Steps:
-    def pixels(n: Launch) -> int:
-        return n.copies(TILE, n.threads / _lanes(channels(n)))
-
-    return Steps(what, _rounds(channels), inner=(_copy(what, pixels),))
-
-
-def _store_tile(what: str, channels: Callable[[Launch], int]) -> Steps:
-    def pixels(n: Launch) -> int:
-        return -(-TILE * _lanes(channels(n)) // n.threads)
-
-    write = Steps(what, pixels, "global store", 0)
-    return Steps(what, _rounds(channels), inner=(write,))
-
-
-def _stage_halos(what: str, channels: Callable[[Launch], int]) -> Steps:
-    def rows(n: Launch) -> int:
-        return n.copies(n.halo_side, n.threads / _lanes(channels(n)) / 8)
-
-    columns = Steps(
-        what, lambda n: math.ceil(n.halo_side / 8), inner=(_copy(what, rows),)
-    )
-    return Steps(what, _rounds(channels), inner=(columns,))
-
-
-def _stage_halo() -> Steps:
-    """Of one channel: the loop over channels is gone."""
-    return _stage_halos("copy a halo", lambda n: 1).inner[0]
-
-
-def _members(n: Launch) -> int:
-    """Channels of value that a block has at hand."""
-    return OWNED << n.group
-
-
-def _mixed(
-    rows: Callable[[Launch], int], transposed: bool, runs: float = 1
-) -> Steps:
-    """mix; weights whose channels lie side by side are transposed."""
-    as_they_are = Steps(
-        "copy weights",
-        lambda n: math.ceil(rows(n) / 32),
-        inner=(
-            _copy(
-                "copy weights",
-                lambda n: n.copies(min(DEPTH, n.layer.G), n.threads / 32),
-            ),
-        ),
-    )
-    turned = _copy(
-        "transpose weights",
-        lambda n: n.copies(rows(n), n.threads / DEPTH) if transposed else 0,
-    )
-    return Steps(
-        "channels to mix",
-        lambda n: runs * math.ceil(n.layer.G / DEPTH),
-        inner=(
-            _stage_tile("copy channels", lambda n: min(DEPTH, n.layer.G)),
-            *(() if transposed else (as_they_are,)),
-            turned,
-            Steps(
-                "mix",
-                lambda n: (
-                    min(DEPTH, n.layer.G)
-                    * min(1.0, n.spread(math.ceil(n.taps / OWNED) * QUADS))
-                ),
-                "ffma",
-                32,
-            ),
-        ),
-    )
-
-
-def _add_parts(
-    parts: Callable[[Launch], int],
-    groups: Callable[[Launch], int],
-    anchor: str = "global store",
-) -> Steps:
-    return Steps(
-        "add parts",
-        lambda n: n.spread(groups(n) * OWNED * TILE),
-        anchor,
-        0,
-        (Steps("add parts", parts, "float"),),
-    )
-
-
-def _gather(per_step: int, anchor: str) -> Steps:
-    """What taps hand to the places of the halo."""
-    return Steps(
-        "gather places",
-        lambda n: n.spread(n.halo_side**2),
-        inner=(
-            Steps(
-                "rows of taps",
-                lambda n: SIDE * n.layer.k / n.halo_side,
-                inner=(
-                    # Of 32 places one has all taps of a row.
-                    Steps("taps", lambda n: n.layer.k, anchor, per_step),
-                ),
-            ),
-        ),
-    )
-
-
-def _range(what: str) -> Steps:
-    return Steps(what, lambda n: n.halo_side - 1, "shared load")
-
-
-def _spread(members: Callable[[Launch], int]) -> tuple[Steps, ...]:
-    return (
-        _range("least and most row"),
-        _range("least and most column"),
-        Steps(
-            "add to image",
-            lambda n: n.spread(n.halo_side**2 * members(n)),
-            "global store",
-            0,
-            (
-                Steps(
-                    "rows that show it",
-                    lambda n: n.at_edge() * n.halo_side,
-                    inner=(
-                        # A warp's pixels lie in about three rows.
-                        Steps("columns that show it", lambda n: 3, "float"),
-                    ),
-                    never="float",
-                ),
-            ),
-        ),
-    )
-
-
-_PRODUCT = Steps(
-    "product",
-    lambda n: (
-        QUADS
-        / n.product_parts()[0]
-        * min(1.0, n.spread(math.prod(n.product_parts())))
-    ),
-    "ffma",
-    64,
-)
-_FINISH = Steps(
-    "write product",
-    lambda n: n.spread(n.product_parts()[1] * 16),
-    "global store",
-    0,
-    (Steps("add parts", lambda n: n.product_parts()[0], "float"),),
-)
-_AFFINE = Steps(
-    "write scale and shift",
-    lambda n: n.spread(2 * n.rows),
-    "float",
-    0,
-)
-
-
-def _lines(what: str, anchor_of_step: int) -> Steps:
     return Steps(
         what,
-        lambda n: n.spread(n.layer.k * QUADS),
-        inner=(Steps(what, lambda n: n.layer.k, "ffma", anchor_of_step),),
-    )
-
-
-def _stage_members(times: Callable[[Launch], float]) -> tuple[Steps, ...]:
-    """Value and grad_output, for so many of the steps around."""
-    halos = _stage_halos("copy halos", _members)
-    grads = _stage_tile("copy grad_output", _members)
-    return tuple(
-        dataclasses.replace(s, trips=lambda n, s=s: times(n) * s.trips(n))
-        for s in (halos, grads)
-    )
-
-
-def _correlate(times: Callable[[Launch], float]) -> Steps:
-    """make_gradients, whose channels are at hand before."""
-    return Steps(
-        "planes",
-        times,
+        lambda a: SIDE / (a.threads // 32),
         inner=(
-            *_stage_members(lambda n: 0),
-            Steps("four planes", lambda n: 2, inner=(_lines("correlate", 16),)),
+            Steps("periods", mirrored),
+            Steps("images", mirrored, "shared store", 0),
+            Steps("periods of the mirror", mirrored),
+            Steps("images in the mirror", mirrored, "shared store", 0),
+            Steps("no images", lambda a: 0, "shared store", 0),
         ),
     )
 
 
-def _grouped(*inner: Steps) -> Steps:
-    return Steps("weight channels", lambda n: 1 << n.group, inner=inner)
+def _stage(what: str, pieces: _Trips) -> tuple[Steps, ...]:
+    """stage_pixels: element by element, or by 8 or 16 bytes, alike."""
+    return (
+        Steps(f"{what}, elements", lambda a: 0, "shared store", 0),
+        Steps(what, lambda a: a.steps(pieces(a)), "global load", 0),
+        Steps(f"{what}, other pieces", lambda a: 0, "global load", 0),
+    )
 
 
-def _in_group(i: int) -> Callable[[Launch], int]:
-    """Whether a group has a weight channel i: its loop is unrolled."""
-    return lambda n: int(i < 1 << n.group)
+def _stage_value(what: str, pixels: _Trips) -> tuple[Steps, ...]:
+    def pieces(a: Launch) -> float:
+        return pixels(a) * value_width(a) * a.bytes / _ONE
+
+    return _stage(what, pieces)
 
 
-def _only(times: Callable[[Launch], float], steps: Steps) -> Steps:
-    return dataclasses.replace(steps, trips=lambda n: times(n) * steps.trips(n))
+def _stage_relation(what: str, pixels: _Trips) -> tuple[Steps, ...]:
+    def pieces(a: Launch) -> float:
+        one = min(_ONE, a.layer.R * a.bytes)
+        return pixels(a) * _blocks_at_once(a) * DEEP * a.bytes / one
+
+    return _stage(what, pieces)
 
 
-def _jobs(*inner: Steps) -> tuple[Steps, ...]:
-    return (Steps("jobs", lambda n: 1, inner=inner),)
+def _stage_around(channels: _Trips) -> Steps:
+    def fours(a: Launch) -> float:
+        return a.steps((a.around + 1) ** 2 * channels(a) / 4)
+
+    return Steps("copy around the tile", fours, "global load", 0)
 
 
-def _slabs(*inner: Steps) -> Steps:
-    return Steps("slabs of the footprint", lambda n: 1, inner=inner)
+def _halo(a: Launch) -> int:
+    return a.around**2
 
 
-def _of_tiles(*inner: Steps) -> Steps:
-    return Steps("tiles", lambda n: n.tiles, inner=inner)
+_ADD_WARPS = Steps("add warps", lambda a: a.parts - 1, "barrier", 2)
+
+
+def _depth(trips: _Trips) -> Steps:
+    return Steps("depth", trips, "tensor", 0)
+
+
+def _each_image(trips: _Trips, *inner: Steps, anchor: str = "") -> Steps:
+    """Images.for_each, a pass for each that is shown any pixel."""
+    columns = Steps("columns' images", trips, anchor, 0, inner)
+    return Steps("rows' images", trips, inner=(columns,))
 
 
 # ---- The kernels.
 
+
+def _blocks_at_once(a: Launch) -> int:
+    return min(blocks_of_relation(a.layer), 4)
+
+
+def _add(what: str, trips: _Trips) -> Steps:
+    return Steps(what, trips, "tensor", 0)
+
+
 HIDDEN_FORWARD = _jobs(
+    *_find(),
     Steps(
-        "channels of phi",
-        lambda n: math.ceil(n.layer.R / _CENTRE),
+        "relation channels",
+        lambda a: blocks_of_relation(a.layer) / _blocks_at_once(a),
         inner=(
-            _stage_tile("copy phi", lambda n: min(n.layer.R, _CENTRE)),
+            *_stage_relation("copy psi", _halo),
+            *_stage_relation("copy phi", lambda a: TILE),
             Steps(
-                "centre",
-                lambda n: n.spread(min(n.layer.R, _CENTRE) * QUADS),
-                "ffma",
-                36,
+                "taps",
+                lambda a: a.layer.K / a.parts,
+                inner=(_add("blocks of psi", _blocks_at_once),),
             ),
+            _add("blocks of phi", lambda a: _blocks_at_once(a) / a.parts),
         ),
     ),
-    _slabs(
-        *_find(),
-        Steps(
-            "channels",
-            lambda n: n.layer.R / n.channels,
-            inner=(
-                _stage_halos("copy halos", lambda n: n.channels),
-                _copy(
-                    "copy weights",
-                    lambda n: n.copies(
-                        n.channels * n.layer.K, n.threads / OWNED
-                    ),
-                ),
-                Steps(
-                    "copy scale and shift",
-                    lambda n: n.spread(n.channels * n.layer.K),
-                    "shared store",
-                    0,
-                ),
-                Steps(
-                    "lines",
-                    lambda n: n.spread(n.channels * n.layer.k * QUADS),
-                    inner=(Steps("hidden", lambda n: n.layer.k, "ffma", 36),),
-                ),
-            ),
-        ),
-    ),
-    _add_parts(lambda n: n.slots, lambda n: 1),
-    Steps("write nothing", lambda n: 0, "global store", 0),
+    _ADD_WARPS,
 )
 
 CORE_FORWARD = _jobs(
-    _slabs(
-        *_find(),
-        _stage_halos("copy halos", _members),
-        _grouped(
-            _mixed(lambda n: n.rows, transposed=True),
-            _lines("aggregate", 32),
-            _add_parts(
-                lambda n: min(n.slots, n.layer.k), lambda n: 1, "shared store"
-            ),
-        ),
+    *_find(),
+    *_stage_value("copy value", _halo),
+    Steps(
+        "copy hidden",
+        lambda a: depth(a.layer) / a.parts,
+        "global load",
+        0,
     ),
-    _store_tile("write output", _members),
-)
-
-TAP_GRADIENTS = _jobs(
-    _slabs(
-        _of_tiles(
-            *_find(),
-            _stage_halo(),
-            _mixed(lambda n: n.rows, transposed=False),
-            _gather(1, "float"),
-            *_spread(lambda n: 1),
-        ),
-        _AFFINE,
+    Steps(
+        "taps",
+        lambda a: a.layer.K / a.parts,
+        "ffma",
+        0,
+        (_depth(lambda a: depth(a.layer) - 1),),
     ),
-)
-
-HIDDEN_WEIGHT_GRADIENTS = _jobs(
-    _of_tiles(
-        *_find(),
-        _stage_tile("copy grad_hidden", lambda n: n.columns),
-        _stage_halo(),
-        Steps(
-            "make taps",
-            lambda n: n.spread(n.layer.K * QUADS),
-            "shared store",
-            0,
-        ),
-        _PRODUCT,
-    ),
-    _FINISH,
-)
-
-HIDDEN_GRADIENTS = _jobs(
-    _slabs(
-        *_find(),
-        Steps(
-            "weight channels",
-            lambda n: n.layer.G,
-            inner=(
-                *_stage_members(lambda n: 1 / (1 << n.group)),
-                _copy(
-                    "copy weights",
-                    lambda n: n.copies(n.layer.K * n.groups * OWNED, n.threads),
-                ),
-                _correlate(lambda n: 1),
-                Steps(
-                    "gradient of hidden",
-                    lambda n: n.layer.K * n.groups / n.slots,
-                    "ffma",
-                    32,
-                ),
-            ),
-        ),
-    ),
-    _add_parts(lambda n: n.slots // n.groups, lambda n: n.groups),
-)
-
-CORE_WEIGHT_GRADIENTS = _jobs(
-    _of_tiles(
-        *_find(),
-        _stage_tile("copy hidden", lambda n: n.columns),
-        *_stage_members(lambda n: 1),
-        *(
-            step
-            for i in range(4)
-            for step in (
-                _correlate(_in_group(i)),
-                _only(_in_group(i), _PRODUCT),
-            )
-        ),
-    ),
-    *(_only(_in_group(i), _FINISH) for i in range(4)),
+    _ADD_WARPS,
 )
 
 VALUE_GRADIENTS = _jobs(
-    _slabs(
-        _of_tiles(
-            *_find(),
-            _stage_tile("copy grad_output", _members),
-            _grouped(
-                _mixed(lambda n: n.rows, transposed=True),
-                _gather(8, "ffma"),
+    _find_images("find rows"),
+    _find_images("find columns"),
+    *_stage_value("copy grad_output", lambda a: (a.around + 1) ** 2),
+    _stage_around(lambda a: depth(a.layer) * DEEP),
+    Steps(
+        "taps",
+        lambda a: a.layer.K / a.parts,
+        inner=(
+            Steps("next row", lambda a: a.parts / a.layer.k),
+            _each_image(
+                lambda a: a.images(),
+                _depth(lambda a: depth(a.layer) - 1),
+                anchor="ffma",
             ),
-            *_spread(_members),
         ),
     ),
+    _ADD_WARPS,
 )
 
-CENTRE_GRADIENTS = _jobs(
-    _of_tiles(
-        _stage_tile("copy phi", lambda n: n.taps),
-        _stage_tile("copy grad_hidden", lambda n: n.columns),
-        _mixed(lambda n: CENTRE_ROWS, transposed=False),
-        Steps(
-            "rectify",
-            lambda n: n.taps / n.slots,
-            "shared store",
-            0,
+HIDDEN_GRADIENTS = _jobs(
+    *_find(),
+    Steps(
+        "weight channels",
+        lambda a: units_of_share(a.layer),
+        inner=(
+            *_stage_value("copy value", _halo),
+            Steps(
+                "pairs of taps",
+                lambda a: a.layer.K / 2 / a.parts,
+                "tensor",
+                0,
+            ),
         ),
-        _PRODUCT,
     ),
-    _AFFINE,
-    _FINISH,
+    _ADD_WARPS,
+)
+
+CORE_WEIGHTS = _jobs(
+    _of_tiles(
+        *_find(),
+        *_stage_value("copy value", _halo),
+        *_stage_value("copy grad_output", lambda a: TILE),
+        Steps(
+            "copy hidden",
+            lambda a: a.steps(TILE * products(a.layer) * WIDE),
+            "shared store",
+        ),
+        Steps("rows", lambda a: a.rows() * a.busy, "tensor", 0),
+    )
+)
+
+
+def _sums(a: Launch) -> int:
+    """Of scale and shift, that a half of a tile adds up."""
+    return (a.layer.K + 1) * min(blocks_of_relation(a.layer), 2) * DEEP * 2
+
+
+def _shown(a: Launch) -> float:
+    """Of psi as often as it has images; phi once."""
+    return (a.layer.K * a.images() + 1) / (a.layer.K + 1)
+
+
+RELATION_GRADIENTS = _jobs(
+    Steps("clear sums", lambda a: 2 * _sums(a) / a.threads, "shared store"),
+    _of_tiles(
+        _find_images("find rows"),
+        _find_images("find columns"),
+        _stage_around(lambda a: depth(a.layer) * DEEP),
+        Steps(
+            "psi and phi",
+            lambda a: 2,
+            inner=(
+                Steps(
+                    "entries",
+                    lambda a: (a.layer.K + 1) / a.parts / 2,
+                    inner=(
+                        Steps("next row", lambda a: a.parts / a.layer.k),
+                        _each_image(_shown, _depth(lambda a: depth(a.layer))),
+                    ),
+                ),
+            ),
+        ),
+    ),
+    Steps("write sums", lambda a: _sums(a) / a.threads, "global store"),
+)
+
+
+# Unrolled over the taps of a warp: 8, 4 or 2.
+_OF_A_TAP = _each_image(_shown, anchor="tensor")
+HIDDEN_WEIGHTS = _jobs(
+    _of_tiles(
+        _find_images("find rows"),
+        _find_images("find columns"),
+        _stage_around(lambda a: columns_together(a.layer) * WIDE),
+        Steps(
+            "rows",
+            lambda a: a.rows() * a.busy,
+            inner=(
+                *(_OF_A_TAP,) * 2,
+                *(dataclasses.replace(_OF_A_TAP, optional=True),) * 6,
+            ),
+        ),
+    )
+)
+
+ADD_PARTIALS = (
+    Steps("zeros", lambda a: 0, "global store", 0),
+    Steps("more zeros", lambda a: 0, "global store", 0),
+    Steps(
+        "sums",
+        lambda a: 1,
+        inner=(Steps("parts", lambda a: a.parts, "float"),),
+    ),
 )
