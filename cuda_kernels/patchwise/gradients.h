@@ -66,6 +66,12 @@ SAN_HOST_DEVICE int places(const Layout& layout, const Tile& tile,
   return (tile.height + slab.lines - 1) * (tile.width + layout.k() - 1);
 }
 
+// Into how many parts the rows of a tile are dealt out among eight warps of
+// which so many have all other work.
+inline int row_parts_of(int owners) {
+  return owners <= 2 ? 4 : owners <= 4 ? 2 : 1;
+}
+
 struct Range {
   int low, high;
 };

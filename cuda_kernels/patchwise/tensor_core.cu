@@ -81,7 +81,7 @@ __global__ void __launch_bounds__(kTileThreads* kMostParts, 1)
     LaneSums<kUnit> sums = {};
     const T* const from = memory.halo +
                           (pixels.y * layout.stride + pixels.x) * kPitch +
-                          lane() % 4 * kOwn<kUnit>;
+                          first_element<kUnit>(lane() % 4);
     WeightReader<kUnit, T> reader(p, part, unit);
 #pragma unroll 1  // the sums alone fill half of the registers
     for (int t = part; t < p.K; t += a.parts) {
@@ -97,8 +97,7 @@ __global__ void __launch_bounds__(kTileThreads* kMostParts, 1)
     }
     add_warps(a.parts, reinterpret_cast<float*>(shared_memory()), sums);
     if (part == 0)
-      store_value<kUnit>(a.output, layout, tile, g + lane() % 4 * kOwn<kUnit>,
-                         pixels, sums);
+      store_value<kUnit>(a.output, layout, tile, g, lane() % 4, pixels, sums);
   }
 }
 

@@ -8,7 +8,7 @@
 //
 // Who owns what. A block: a tile of 64 pixels and all weight channels, 8 at a
 // time, or, of few tiles, a share of them. A warp: 16 of the pixels, and of the
-// pairs of taps all, every second or every fourth; the parts of each sum are
+// steps of taps all, every second or every fourth; the parts of each sum are
 // added in a fixed order.
 //
 // Shared memory: the halo of 64 channels of value: 28 KB for k = 7 in half
@@ -22,17 +22,24 @@ namespace {
 // Products of a warp at most, [16, 8] each.
 constexpr int kMostTiles = 8;
 
+// Parts of the taps at most: of many products a lane needs more registers than
+// it has beside so many warps.
+template <typename T>
+SAN_HOST_DEVICE constexpr int most_parts(int tiles) {
+  return kIsSplit<T> && tiles > 2 ? 2 : kMostParts;
+}
+
 // How grad_hidden is cut into work.
 struct HiddenPlan {
   int G, K;
-  int pairs, units, tiles;  // of taps; of 8 weight channels; of products
+  int steps, units, tiles;  // of taps; of 8 weight channels; of products
   int shares;               // of the units, each with sums of its own
   int64_t tasks;            // tiles of images
 
   explicit HiddenPlan(const PatchwiseCoreForward& task)
       : G(static_cast<int>(task.weight_channels)),
         K(static_cast<int>(task.window.taps())),
-        pairs(static_cast<int>(pieces(K, 2))),
+        steps(static_cast<int>(pieces(K, taps_of_step(gradient_unit(G))))),
         units(static_cast<int>(pieces(G, kWide))),
         tiles(1),
         shares(1),
@@ -42,7 +49,7 @@ struct HiddenPlan {
   }
 
   SAN_HOST_DEVICE int64_t fragments() const {
-    return int64_t{pairs} * units * tiles;
+    return int64_t{steps} * units * tiles;
   }
 };
 
@@ -50,7 +57,7 @@ template <typename T>
 struct PackHidden {
   HiddenPlan plan;
   const float* weight;
-  Right<T>* to;  // [pairs, units, tiles, lanes]
+  Right<T>* to;  // [steps, units, tiles, lanes]
 };
 
 template <typename T>
@@ -63,12 +70,14 @@ __global__ void __launch_bounds__(kMostThreads)
     const int lane = static_cast<int>(i % 32);
     const int to = static_cast<int>(i / 32 % p.tiles) * kWide + lane / 4;
     const int64_t step = i / 32 / p.tiles;
-    const int first =
-        static_cast<int>(step % p.units) * kWide + lane % 4 * kOwnGradients;
+    const int first = static_cast<int>(step % p.units) * kWide;
+    const int q = static_cast<int>(step / p.units), member = lane % 4;
     float values[4];
     for (int j = 0; j < 4; ++j) {
-      const int64_t tap = step / p.units * 2 + j / 2;
-      const int g = first + j % 2;
+      const bool two = p.G == 2;
+      const int tap =
+          two ? tap_of<2>(q, member, j / 2) : tap_of<kWide>(q, member, j / 2);
+      const int g = (two ? 0 : first + member * kOwnGradients) + j % 2;
       values[j] = tap < p.K && g < p.G && to < p.G
                       ? a.weight[(g * int64_t{p.K} + tap) * p.G + to]
                       : 0;
@@ -82,7 +91,7 @@ struct HiddenGradients {
   TensorLayout layout;
   HiddenPlan plan;
   int64_t jobs, pixels;
-  int parts;  // of the pairs of taps
+  int parts;  // of the steps
   Runs<T> runs;
   Image<const T> value, grad_output;
   const Right<T>* weights;
@@ -124,7 +133,7 @@ __device__ void read_grads(const HiddenGradients<T>& a, const Tile& tile,
 }
 
 template <int kTiles, int kUnit, typename T>
-__global__ void __launch_bounds__(kTileThreads* kMostParts, 1)
+__global__ void __launch_bounds__(kTileThreads* most_parts<T>(kTiles), 1)
     tensor_hidden_gradients(HiddenGradients<T> a) {
   const TensorLayout& layout = a.layout;
   const HiddenPlan& p = a.plan;
@@ -136,7 +145,7 @@ __global__ void __launch_bounds__(kTileThreads* kMostParts, 1)
   const LanePixels pixels(warp % kTileWarps);
   const T* const from = memory.halo +
                         (pixels.y * layout.stride + pixels.x) * kPitch +
-                        member * kOwnGradients;
+                        first_gradient<kUnit>(member);
   for (int64_t job = blockIdx.x; job < a.jobs; job += gridDim.x) {
     const Tile tile = layout.tile(job / p.shares);
     const int share = static_cast<int>(job % p.shares);
@@ -145,7 +154,7 @@ __global__ void __launch_bounds__(kTileThreads* kMostParts, 1)
     __syncthreads();
     memory.sources.find(layout, tile, layout.slab(0));
     for (int unit = share; unit < p.units; unit += p.shares) {
-      const int g = unit * kWide, own = g + member * kOwnGradients;
+      const int g = unit * kWide, own = g + first_gradient<kUnit>(member);
       const bool has[2] = {exists[0] && own < p.G, exists[1] && own < p.G};
       __syncthreads();
       stage_halo(layout, memory.sources, tile, a.value, g, a.runs,
@@ -155,13 +164,13 @@ __global__ void __launch_bounds__(kTileThreads* kMostParts, 1)
       wait_copies<0>();
       __syncthreads();
 #pragma unroll 1
-      for (int q = part; q < p.pairs; q += a.parts) {
+      for (int q = part; q < p.steps; q += a.parts) {
         float gradients[2][4];
-        make_gradients<kUnit>(layout, memory.sources.taps, q, from, grads, has,
-                              gradients);
+        make_gradients<kUnit>(layout, memory.sources.taps, q, member, from,
+                              grads, has, gradients);
         const Left<T> left = left_of<T>(gradients);
         const Right<T>* const weights =
-            a.weights + (int64_t{q} * p.units + unit) * (kTiles * 32) + lane();
+            a.weights + (q * p.units + unit) * (kTiles * 32) + lane();
 #pragma unroll
         for (int i = 0; i < kTiles; ++i) {
           const Right<T> right = weights[i * 32];
@@ -204,9 +213,9 @@ struct Workspace {
         right(arena.take<Right<T>>(plan.fragments() * 32)),
         hidden(arena.take<float>(plan.shares > 1 ? plan.shares * pixels * plan.G
                                                  : 0)),
-        weights(arena.take<float>(weight_plan.chunks.count * plan.G * plan.K *
-                                  plan.G)),
-        bias(arena.take<float>(weight_plan.chunks.count * plan.G * plan.K)) {}
+        weights(
+            arena.take<float>(weight_plan.parts() * plan.G * plan.K * plan.G)),
+        bias(arena.take<float>(weight_plan.parts() * plan.G * plan.K)) {}
 };
 
 template <typename T>
@@ -223,7 +232,8 @@ void launch_hidden_gradients(const PatchwiseCoreBackward& task,
       {blocks_for(pieces(plan.fragments() * 32, kMostThreads)), kMostThreads},
       stream,
       PackHidden<T>{plan, static_cast<const float*>(f.weight), w.right});
-  const int parts = parts_for(jobs, plan.pairs);
+  const int parts =
+      std::min(parts_for(jobs, plan.steps), most_parts<T>(plan.tiles));
   const Image<const T> value(f.value), grad_output(task.grad_output);
   const auto run = [&](auto kernel, int unit, int pitch) {
     launch(
@@ -255,7 +265,7 @@ void run(const PatchwiseCoreBackward& task, void* stream) {
   launch_tensor_value_gradients<T>(task, w.value, stream);
   launch_hidden_gradients(task, w, stream);
   launch_core_weights<T>(task, w.weights, w.bias, stream);
-  const int64_t parts = w.weight_plan.chunks.count;
+  const int64_t parts = w.weight_plan.parts();
   const int64_t biases = int64_t{w.plan.G} * w.plan.K;
   const int64_t weights = biases * w.plan.G;
   launch_sum<float>({w.weights, parts, weights, 0},

@@ -6,10 +6,10 @@
 // side in its registers, pixel by pixel, and turns it over in a small piece of
 // shared memory of its own.
 //
-// Who owns what. A warp: of 8 weight channels 8, 4 or 2 taps, [16, G] products
-// of each two taps in registers, through a chunk of the tiles. A block:
-// eight such warps. Blocks leave partial sums, which a second kernel adds in a
-// fixed order.
+// Who owns what. A warp: of a unit of weight channels 8, 4 or 2 taps, [16, G]
+// products of each step in registers, through a chunk of the tiles or, of few
+// taps, half or a quarter of their rows. A block: eight such warps. Blocks
+// leave partial sums, which a second kernel adds in a fixed order.
 //
 // Shared memory: the halo of 64 channels of value, grad_output and hidden of a
 // tile, and the pieces: 45 KB for k = 7 and G = 8 in half types.
@@ -31,7 +31,7 @@ struct CoreWeights {
   Runs<T> values, grads;
   const float* hidden;
   Image<const T> value, grad_output;
-  float *weights, *bias;  // [chunks, G, K, G], [chunks, G, K]
+  float *weights, *bias;  // [parts, G, K, G], [parts, G, K]
 };
 
 template <typename T>
@@ -143,7 +143,7 @@ __device__ float add_groups(float sum) {
 template <int kTiles, int kUnit, typename T>
 __global__ void __launch_bounds__(kThreads, kIsHalf<T> ? 2 : 1)
     tensor_core_weights(CoreWeights<T> a) {
-  constexpr int kPairs = CoreWeightPlan::pairs_of(kTiles);
+  constexpr int kSteps = CoreWeightPlan::steps_of(kTiles, kUnit);
   constexpr int kPitch = kPixelPitch<kUnit>;
   const TensorLayout& layout = a.layout;
   const CoreWeightPlan& plan = a.plan;
@@ -156,9 +156,12 @@ __global__ void __launch_bounds__(kThreads, kIsHalf<T> ? 2 : 1)
     const int64_t chunk = job / (plan.units * plan.shares);
     const int work = static_cast<int>(job % (plan.units * plan.shares));
     const int g = work % plan.units * kWide;
+    const int slot = work / plan.units * CoreWeightPlan::kWarps + warp;
+    const int row_part = slot / plan.owners;  // with shares, always the first
     const int first =
-        (work / plan.units * CoreWeightPlan::kWarps + warp) * kPairs;
-    float sums[kPairs][kTiles][4] = {}, bias[kPairs][4] = {};
+        row_part < plan.row_parts ? slot % plan.owners * kSteps : layout.taps();
+    const int64_t part = chunk * plan.row_parts + row_part;
+    float sums[kSteps][kTiles][4] = {}, bias[kSteps][4] = {};
     const int64_t end = min((chunk + 1) * plan.chunks.size, plan.chunks.tiles);
     for (int64_t at = chunk * plan.chunks.size; at < end; ++at) {
       const Tile tile = layout.tile(at);
@@ -168,26 +171,26 @@ __global__ void __launch_bounds__(kThreads, kIsHalf<T> ? 2 : 1)
       stage_weights<kTiles, kUnit>(a, memory, tile, g);
       __syncthreads();
 #pragma unroll 1
-      for (int rows = 0; rows < kTileWarps; ++rows) {
+      for (int rows = row_part; rows < kTileWarps; rows += plan.row_parts) {
         const LanePixels pixels(rows);
         if (pixels.y >= tile.height) break;
         LaneGrads grads;
         load_grads<kUnit>(memory.grads +
                               (pixels.y * kSide + pixels.x) * kPitch +
-                              member * kOwnGradients,
+                              first_gradient<kUnit>(member),
                           grads);
-        const bool any = g + member * kOwnGradients < a.G;
+        const bool any = g + first_gradient<kUnit>(member) < a.G;
         const bool exists[2] = {any && pixels.exists(tile, 0),
                                 any && pixels.exists(tile, 1)};
         const T* const from = memory.halo +
                               (pixels.y * layout.stride + pixels.x) * kPitch +
-                              member * kOwnGradients;
+                              first_gradient<kUnit>(member);
 #pragma unroll
-        for (int j = 0; j < kPairs; ++j) {
-          if ((first + j) * 2 >= K) break;
+        for (int j = 0; j < kSteps; ++j) {
+          if ((first + j) * taps_of_step(kUnit) >= K) break;
           float gradients[2][4];
-          make_gradients<kUnit>(layout, memory.sources.taps, first + j, from,
-                                grads, exists, gradients);
+          make_gradients<kUnit>(layout, memory.sources.taps, first + j, member,
+                                from, grads, exists, gradients);
 #pragma unroll
           for (int i = 0; i < 4; ++i)
             bias[j][i] += gradients[0][i] + gradients[1][i];
@@ -207,22 +210,25 @@ __global__ void __launch_bounds__(kThreads, kIsHalf<T> ? 2 : 1)
       }
     }
 #pragma unroll
-    for (int j = 0; j < kPairs; ++j) {
-      const int tap = (first + j) * 2;
+    for (int j = 0; j < kSteps; ++j) {
 #pragma unroll
       for (int i = 0; i < kTiles * 4; ++i) {
-        const int t = tap + i % 4 / 2;
+        // Of the step's 16 rows: of two weight channels, a tap has two.
+        const int t =
+            tap_of<kUnit>(first + j, group / kOwnGradients, i % 4 / 2);
+        const int to = g + (kUnit == 2 ? group % 2 : group);
         const int from = i / 4 * kWide + member * 2 + i % 2;
-        if (t < K && g + group < a.G && from < a.G)
-          a.weights[((chunk * a.G + g + group) * K + t) * a.G + from] =
+        if (t < K && to < a.G && from < a.G)
+          a.weights[((part * a.G + to) * K + t) * a.G + from] =
               sums[j][i / 4][i % 4];
       }
 #pragma unroll
       for (int i = 0; i < 4; ++i) {
         const float sum = add_groups(bias[j][i]);
-        const int t = tap + i / 2, to = g + member * 2 + i % 2;
+        const int t = tap_of<kUnit>(first + j, member, i / 2);
+        const int to = g + first_gradient<kUnit>(member) + i % 2;
         if (group == 0 && t < K && to < a.G)
-          a.bias[(chunk * a.G + to) * K + t] = sum;
+          a.bias[(part * a.G + to) * K + t] = sum;
       }
     }
   }
@@ -232,8 +238,9 @@ __global__ void __launch_bounds__(kThreads, kIsHalf<T> ? 2 : 1)
 
 template <typename T>
 size_t core_weight_bytes(const PatchwiseCoreForward& task) {
-  const int pitch =
-      task.weight_channels == 2 ? kPixelPitch<2> : kPixelPitch<kWide>;
+  const int pitch = gradient_unit(task.weight_channels) == 2
+                        ? kPixelPitch<2>
+                        : kPixelPitch<kWide>;
   Arena arena(nullptr);
   WeightMemory<T>(TensorLayout(task.window), CoreWeightPlan(task).tiles, pitch,
                   arena);
@@ -248,7 +255,7 @@ void launch_core_weights(const PatchwiseCoreBackward& task, float* weights,
   const int64_t jobs = plan.chunks.count * plan.units * plan.shares;
   if (jobs == 0) return;
   const int G = static_cast<int>(f.weight_channels);
-  const int unit = G == 2 ? 2 : kWide;
+  const int unit = gradient_unit(G);
   const Image<const T> value(f.value), grad_output(task.grad_output);
   const auto kernel = G == 2            ? &tensor_core_weights<1, 2, T>
                       : plan.tiles == 1 ? &tensor_core_weights<1, kWide, T>

@@ -1,11 +1,13 @@
 // The gradients of the weights of the footprint, for the tensor-core kernels
 // that use them up. For .cu files only.
 //
-// A lane has two weight channels, of a unit of 8 or 2, and correlates the 8
-// channels of grad_output that each of them weighed with what a tap shows of
-// value. Two taps make a step of 16: tap 2 q + u and weight channel 8 * unit +
-// j are its 8 u + j in memory, and in the order of a lane's neighbours {2 *
-// member, 2 * member + 1} of tap 2 q, then of 2 q + 1.
+// A lane has two weight channels and correlates the 8 channels of grad_output
+// that each of them weighed with what a tap shows of value, for two taps at a
+// time: these make a step of 16 with those of the other lanes. In memory, tap
+// 2 q + u and weight channel 8 * unit + j of a step are its 8 u + j, and in the
+// order of a lane's neighbours {2 * member, 2 * member + 1} of tap 2 q, then of
+// 2 q + 1. Where there are two weight channels all lanes have both, a step has
+// eight taps, and 2 * member + u takes the place of u.
 #ifndef CUDA_KERNELS_PATCHWISE_TENSOR_GRADIENTS_H_
 #define CUDA_KERNELS_PATCHWISE_TENSOR_GRADIENTS_H_
 
@@ -17,44 +19,73 @@ namespace {
 
 constexpr int kOwnGradients = 2;
 
+// Taps of a step.
+SAN_HOST_DEVICE constexpr int taps_of_step(int unit) {
+  return unit == 2 ? 8 : 2;
+}
+
+// The unit of G weight channels.
+SAN_HOST_DEVICE int gradient_unit(int64_t G) { return G == 2 ? 2 : kWide; }
+
+// Of the step's tap that is a lane's u-th.
+template <int kUnit>
+__device__ int tap_of(int step, int member, int u) {
+  return step * taps_of_step(kUnit) + (kUnit == 2 ? 2 * member : 0) + u;
+}
+
+// The lane's first weight channel in a unit.
+template <int kUnit>
+__device__ int first_gradient(int member) {
+  return kUnit == 2 ? 0 : member * kOwnGradients;
+}
+
 // grad_output at the lane's two pixels: its two weight channels of each member.
 using LaneGrads = float[kMembers][2][2];
 
-// sums[pixel][0, 1] += what the pixel gives and sees; both are neighbours of
-// `from` of its halo, member by member.
+// sums[pixel][first, first + 1] = what the pixel gives and sees; both are
+// neighbours of `from` of its halo, member by member.
 template <int kUnit, typename T>
 __device__ void correlate(const T* from, int step, const LaneGrads& grads,
                           float (&sums)[2][4], int first) {
+  constexpr int kNear = kUnit == 2 ? kBoundary / (2 * sizeof(T)) : 1;
 #pragma unroll
   for (int i = 0; i < 2; ++i) {
     float low = 0, high = 0;
 #pragma unroll
-    for (int m = 0; m < kMembers; ++m) {
-      float seen[2];
+    for (int m = 0; m < kMembers; m += kNear) {
+      float seen[2 * kNear];
       load(from + i * step + m * kUnit, seen);
-      low += grads[m][i][0] * seen[0];
-      high += grads[m][i][1] * seen[1];
+#pragma unroll
+      for (int j = 0; j < kNear; ++j) {
+        low += grads[m + j][i][0] * seen[2 * j];
+        high += grads[m + j][i][1] * seen[2 * j + 1];
+      }
     }
     sums[i][first] = low;
     sums[i][first + 1] = high;
   }
 }
 
-// The gradients of the weights of taps 2 q and 2 q + 1, zero beyond the last
-// and where there is no pixel, or no channel of the lane. `from` is what the
-// lane's first pixel sees at the first tap.
+// The gradients of the weights of the lane's two taps of a step, zero beyond
+// the last and where there is no pixel, or no channel of the lane. `from` is
+// what the lane's first pixel sees at the first tap.
 template <int kUnit, typename T>
 __device__ void make_gradients(const Layout& layout, const int* taps, int q,
-                               const T* from, const LaneGrads& grads,
-                               const bool (&exists)[2], float (&to)[2][4]) {
+                               int member, const T* from,
+                               const LaneGrads& grads, const bool (&exists)[2],
+                               float (&to)[2][4]) {
   const int K = layout.taps(), step = layout.stride * kPixelPitch<kUnit>;
-  correlate<kUnit>(from + taps[2 * q] * kPixelPitch<kUnit>, step, grads, to, 0);
-  warp_sync();  // what both taps see at once would fill the registers
-  if (2 * q + 1 < K)
-    correlate<kUnit>(from + taps[2 * q + 1] * kPixelPitch<kUnit>, step, grads,
-                     to, 2);
-  else
-    to[0][2] = to[0][3] = to[1][2] = to[1][3] = 0;
+#pragma unroll
+  for (int u = 0; u < 2; ++u) {
+    const int tap = tap_of<kUnit>(q, member, u);
+    if ((kUnit > 2 && u == 0) || tap < K)
+      correlate<kUnit>(from + taps[tap] * kPixelPitch<kUnit>, step, grads, to,
+                       2 * u);
+    else
+      to[0][2 * u] = to[0][2 * u + 1] = to[1][2 * u] = to[1][2 * u + 1] = 0;
+    // What both taps see at once would fill the registers.
+    if (u == 0) warp_sync();
+  }
   // Times a NaN that a tap shows, the zeros of no pixel would be NaN.
 #pragma unroll
   for (int i = 0; i < 2; ++i)
@@ -75,32 +106,43 @@ __device__ void load_grads(const T* from, LaneGrads& grads) {
 }
 
 // How the gradients of weight and bias are cut into work: a warp owns some
-// pairs of taps of a unit of 8 weight channels, a block eight warps and a chunk
-// of the tiles.
+// steps of a unit of weight channels and, where they are few, some rows of the
+// tiles; a block eight warps and a chunk of the tiles.
 struct CoreWeightPlan {
   static constexpr int kWarps = 8;
 
   int tiles;          // of 8 channels of hidden
-  int units, shares;  // of weight channels; blocks that share the taps of one
+  int owners;         // warps that have all steps of a unit
+  int row_parts;      // into which the rows are dealt out
+  int units, shares;  // of weight channels; blocks that share the steps of one
   Chunks chunks;
 
-  // Pairs of taps whose products fill the registers.
-  static SAN_HOST_DEVICE constexpr int pairs_of(int tiles) {
-    return tiles == 1 ? 4 : tiles == 2 ? 2 : 1;
+  // Steps whose products fill the registers; of few taps one.
+  static SAN_HOST_DEVICE constexpr int steps_of(int tiles, int unit) {
+    return unit == 2 ? 1 : tiles == 1 ? 4 : tiles == 2 ? 2 : 1;
   }
 
   explicit CoreWeightPlan(const PatchwiseCoreForward& task)
       : tiles(tiles_of(task.weight_channels)),
+        owners(owners_of(task, tiles)),
+        row_parts(row_parts_of(owners)),
         units(static_cast<int>(pieces(task.weight_channels, kWide))),
-        shares(static_cast<int>(
-            pieces(task.window.taps(), 2 * kWarps * pairs_of(tiles)))),
-        chunks(task.window, task.batch, int64_t{units} * shares) {}
+        shares(static_cast<int>(pieces(owners, kWarps))),
+        chunks(task.window, task.batch, int64_t{units} * shares * row_parts) {}
+
+  // Partial sums of each gradient.
+  int64_t parts() const { return chunks.count * row_parts; }
 
  private:
   static int tiles_of(int64_t G) {
     int tiles = 1;
     while (tiles * kWide < G && tiles < 8) tiles *= 2;
     return tiles;
+  }
+  static int owners_of(const PatchwiseCoreForward& task, int tiles) {
+    const int unit = gradient_unit(task.weight_channels);
+    return static_cast<int>(
+        pieces(task.window.taps(), taps_of_step(unit) * steps_of(tiles, unit)));
   }
 };
 
@@ -113,7 +155,7 @@ void launch_tensor_value_gradients(const PatchwiseCoreBackward& task,
                                    void* workspace, void* stream);
 template <typename T>
 size_t value_gradient_bytes(const PatchwiseCoreForward& task);
-// Writes partial sums: [chunks, G, K, G] and [chunks, G, K].
+// Writes partial sums: [parts, G, K, G] and [parts, G, K].
 template <typename T>
 void launch_core_weights(const PatchwiseCoreBackward& task, float* weights,
                          float* bias, void* stream);

@@ -60,25 +60,26 @@ struct RelationMemory {
 };
 
 // Pixels of a warp: element i of row y is at x = 2 * member + i % 2, of the
-// channel at group + i / 2 * 8.
-using Held = float[kRows][4];
+// channel at group + i / 2 * 8. Of 8 channels or less there are two of them.
+template <int kHeld>
+using Held = float[kRows][kHeld];
 
 // Calls f(element of the image, y, i) for those elements of a warp that exist;
 // `r` is the lane's first channel.
-template <typename V, typename F>
+template <int kHeld, typename V, typename F>
 __device__ void for_each_held(const Layout& layout, const Tile& tile, int top,
                               int r, int R, const Image<V>& image, F f) {
-  const int64_t first = tile.image * layout.window.pixels();
+  const int64_t W = layout.window.columns.size;
+  const int x = lane() % 4 * 2;
+  V* row = image.at(tile.image * layout.window.pixels() + (tile.y + top) * W +
+                    tile.x + x) +
+           r;
 #pragma unroll
-  for (int y = 0; y < kRows; ++y)
+  for (int y = 0; y < kRows; ++y, row += W * image.pitch)
 #pragma unroll
-    for (int i = 0; i < 4; ++i) {
-      const int x = lane() % 4 * 2 + i % 2, channel = r + i / 2 * 8;
-      if (top + y < tile.height && x < tile.width && channel < R)
-        f(image.at(first + (tile.y + top + y) * layout.window.columns.size +
-                   tile.x + x)[channel],
-          y, i);
-    }
+    for (int i = 0; i < kHeld; ++i)
+      if (top + y < tile.height && x + i % 2 < tile.width && r + i / 2 * 8 < R)
+        f(row[i % 2 * image.pitch + i / 2 * 8], y, i);
 }
 
 // Adds up over the lanes of a group four sums of each; the lane of member m has
@@ -98,7 +99,7 @@ __device__ float add_members(const float (&sums)[4]) {
 // that a tap shows give: `weights` are the tap's, `readers` the lane's.
 template <typename T>
 __device__ void add_readers(const Left<T>* weights, int depth, const T* readers,
-                            const int* rows, int column, Held& products) {
+                            const int* rows, int column, Held<4>& products) {
 #pragma unroll 1  // registers are scarce
   for (int d = 0; d < depth; ++d) {
     const Left<T> left = weights[d * 32];
@@ -113,14 +114,15 @@ __device__ void add_readers(const Left<T>* weights, int depth, const T* readers,
 // What an entry gives to the gradients of the pixels x. Returns the lane's part
 // of the gradients of scale and shift: of [group + member / 2 * 8], the first
 // of an even member.
-__device__ float rectify(const Held& x, const Held& products,
+template <int kHeld>
+__device__ float rectify(const Held<kHeld>& x, const Held<4>& products,
                          const float (&scale)[2], const float (&shift)[2],
-                         Held& grads) {
+                         Held<kHeld>& grads) {
   float sums[4] = {};
 #pragma unroll
   for (int y = 0; y < kRows; ++y)
 #pragma unroll
-    for (int i = 0; i < 4; ++i) {
+    for (int i = 0; i < kHeld; ++i) {
       const float grad =
           relu_gradient(x[y][i] * scale[i / 2] + shift[i / 2], products[y][i]);
       sums[i / 2 * 2] += grad * x[y][i];
@@ -130,7 +132,7 @@ __device__ float rectify(const Held& x, const Held& products,
   return add_members(sums);
 }
 
-template <typename T>
+template <int kHeld, typename T>
 __global__ void __launch_bounds__(kThreads, 3)
     tensor_relation_gradients(RelationGradients<T> a) {
   const TensorLayout& layout = a.layout;
@@ -168,9 +170,9 @@ __global__ void __launch_bounds__(kThreads, 3)
 #pragma unroll 1  // psi, then phi: one text for both
       for (int centre = 0; centre < 2; ++centre) {
         const Image<const T>& image = centre ? a.phi : a.psi;
-        Held x = {}, grads = {};
+        Held<kHeld> x = {}, grads = {};
         if (exists)
-          for_each_held(
+          for_each_held<kHeld>(
               layout, tile, half * kRows, r, p.R, image,
               [&](const T& from, int y, int i) { x[y][i] = wide(from); });
         // phi is shown once, by what would be the tap in the middle.
@@ -184,7 +186,7 @@ __global__ void __launch_bounds__(kThreads, 3)
           const int index = e * p.blocks + block;
           const Left<T>* const weights =
               p.left + int64_t{index} * p.depth * 32 + lane();
-          Held products = {};
+          Held<4> products = {};
           memory.images.for_each(
               kh, kw, centre, [&](const int* rows, const int* columns) {
                 add_readers(weights, p.depth, readers, rows + half * kRows,
@@ -194,23 +196,24 @@ __global__ void __launch_bounds__(kThreads, 3)
           float low[2], high[2];
           load(affine, low);
           load(affine + 16, high);
-          lane_sums[e * blocks * kDeep * 2] +=
-              rectify(x, products, {low[0], high[0]}, {low[1], high[1]}, grads);
+          lane_sums[e * blocks * kDeep * 2] += rectify<kHeld>(
+              x, products, {low[0], high[0]}, {low[1], high[1]}, grads);
           kw += parts;
         }
         if (parts > 1 && !centre) {
           float* const scratch = memory.scratch + half * 32 + lane();
 #pragma unroll
-          for (int i = 0; i < kRows * 4; ++i)
-            if (part > 0) scratch[i * kHalves * 32] = grads[i / 4][i % 4];
+          for (int i = 0; i < kRows * kHeld; ++i)
+            if (part > 0)
+              scratch[i * kHalves * 32] = grads[i / kHeld][i % kHeld];
           __syncthreads();
           if (part == 0)
 #pragma unroll
-            for (int i = 0; i < kRows * 4; ++i)
-              grads[i / 4][i % 4] += scratch[i * kHalves * 32];
+            for (int i = 0; i < kRows * kHeld; ++i)
+              grads[i / kHeld][i % kHeld] += scratch[i * kHalves * 32];
         }
         if (exists && part == (centre ? parts - 1 : 0))
-          for_each_held(
+          for_each_held<kHeld>(
               layout, tile, half * kRows, r, p.R,
               centre ? a.grad_phi : a.grad_psi,
               [&](T& to, int y, int i) { to = rounded<T>(grads[y][i]); });
@@ -258,7 +261,7 @@ struct BackwardWorkspace {
   Arena arena;
   RelationParameters<T> parameters;
   float* sums;     // [chunks, 2, S]
-  float* weights;  // [chunks, G, S]
+  float* weights;  // [parts, G, S]
 
   BackwardWorkspace(const PatchwiseHiddenForward& task, void* workspace)
       : plan(task),
@@ -266,7 +269,7 @@ struct BackwardWorkspace {
         arena(aligned(workspace)),
         parameters(task, arena),
         sums(arena.take<float>(plan.chunks.count * 2 * parameters.S())),
-        weights(arena.take<float>(weight_plan.chunks.count * parameters.G *
+        weights(arena.take<float>(weight_plan.parts() * parameters.G *
                                   parameters.S())) {}
 };
 
@@ -284,7 +287,8 @@ void run(const PatchwiseHiddenBackward& task, void* stream) {
                          static_cast<const float*>(f.weight)});
   const int64_t jobs = w.plan.chunks.count * w.plan.columns;
   if (jobs > 0) {
-    launch(&tensor_relation_gradients<T>,
+    launch(p.R > 8 ? &tensor_relation_gradients<4, T>
+                   : &tensor_relation_gradients<2, T>,
            {blocks_for(jobs), kThreads, w.plan.template shared_bytes<T>(p)},
            stream,
            RelationGradients<T>{
@@ -301,7 +305,7 @@ void run(const PatchwiseHiddenBackward& task, void* stream) {
                     {static_cast<float*>(task.grad_scale), 1, S, 0}, stream);
   launch_sum<float>({w.sums + S, parts, 2 * S, 0},
                     {static_cast<float*>(task.grad_shift), 1, S, 0}, stream);
-  launch_sum<float>({w.weights, w.weight_plan.chunks.count, p.G * S, 0},
+  launch_sum<float>({w.weights, w.weight_plan.parts(), p.G * S, 0},
                     {static_cast<float*>(task.grad_weight), 1, p.G * S, 0},
                     stream);
 }

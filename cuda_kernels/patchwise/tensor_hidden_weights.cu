@@ -9,7 +9,8 @@
 //
 // Who owns what. A warp: of 16 relation channels 8, 4 or 2 taps, or phi, and 8,
 // 16 or 32 weight channels: [16, 64] products of all in registers, through a
-// chunk of the tiles. A block: eight such warps. Blocks leave partial sums,
+// chunk of the tiles or, of few taps, half or a quarter of their rows. A block:
+// eight such warps. Blocks leave partial sums,
 // which a second kernel adds in a fixed order.
 //
 // Shared memory: grad_hidden around a tile: 4 to 18 KB for k = 7 in half types.
@@ -18,7 +19,7 @@
 namespace san::patchwise {
 namespace {
 
-constexpr int kThreads = HiddenWeightPlan::kUnits * 32;
+constexpr int kThreads = HiddenWeightPlan::kWarps * 32;
 constexpr int kSums = 8;  // products of a warp, [16, 8] each
 
 template <typename T>
@@ -31,7 +32,7 @@ struct WeightGradients {
   Divisor<uint32_t> fours;  // of grad_hidden's channels
   Image<const T> phi, psi;
   const float *affine, *grad_hidden;
-  float* parts;  // [chunks, G, S]
+  float* parts;  // [parts, G, S]
 };
 
 template <typename T>
@@ -120,16 +121,20 @@ __global__ void __launch_bounds__(kThreads, kIsHalf<T> ? 2 : 1)
   const int warp = static_cast<int>(threadIdx.x) / 32;
   const int k = layout.k(), group = lane() / 4, member = lane() % 4;
   for (int64_t job = blockIdx.x; job < a.jobs; job += gridDim.x) {
-    const int64_t chunk = job / (plan.columns * plan.units);
-    const int work = static_cast<int>(job % (plan.columns * plan.units));
+    const int64_t chunk = job / (plan.columns * plan.shares);
+    const int work = static_cast<int>(job % (plan.columns * plan.shares));
     const int column = work % plan.columns * (kTiles * kWide);
-    const int unit = work / plan.columns * HiddenWeightPlan::kUnits + warp;
+    const int slot = work / plan.columns * HiddenWeightPlan::kWarps + warp;
+    const int unit = slot % plan.units, row_part = slot / plan.units;
     const int block = unit / plan.groups, taps = unit % plan.groups;
     const bool centre = taps == plan.groups - 1;
-    const int first = centre ? p.K : taps * kTaps;
-    const int count = block >= p.blocks ? 0
-                      : centre          ? 1
-                                        : min(p.K - first, kTaps);
+    const int first = centre ? p.K : taps * plan.taps;
+    const int count = row_part >= plan.row_parts ? 0
+                      : centre                   ? 1
+                                                 : min(p.K - first, plan.taps);
+    // Where its first tap is; phi is shown by what would be the middle one.
+    const int top = centre ? k / 2 : first / k,
+              left_tap = centre ? k / 2 : first % k;
     const int r = block * kDeep + group;
     const Image<const T>& image = centre ? a.phi : a.psi;
     float sums[kTaps][kTiles][4] = {};
@@ -142,20 +147,23 @@ __global__ void __launch_bounds__(kThreads, kIsHalf<T> ? 2 : 1)
                    a.fours, memory.readers, memory.pitch);
       __syncthreads();
       if (count == 0) continue;
-      const int64_t corner = tile.image * layout.window.pixels() +
-                             int64_t{tile.y} * layout.window.columns.size +
-                             tile.x;
+      const int64_t W = layout.window.columns.size;
+      const int64_t corner =
+          tile.image * layout.window.pixels() + tile.y * W + tile.x;
 #pragma unroll 1
-      for (int row = 0; row < tile.height; row += 2) {
+      for (int row = 2 * row_part; row < tile.height;
+           row += 2 * plan.row_parts) {
         float x[2][4] = {};
+        const int px = member * 2;
+        const T* from = image.at(corner + row * W + px) + r;
 #pragma unroll
         for (int i = 0; i < 8; ++i) {
-          const int y = row + i / 4, channel = r + i % 4 / 2 * 8;
-          const int px = member * 2 + i % 2;
-          if (y < tile.height && px < tile.width && channel < p.R)
-            x[i / 4][i % 4] = wide(image.at(
-                corner + y * layout.window.columns.size + px)[channel]);
+          if (i == 4) from += W * image.pitch;
+          if (row + i / 4 < tile.height && px + i % 2 < tile.width &&
+              r + i % 4 / 2 * 8 < p.R)
+            x[i / 4][i % 4] = wide(from[i % 2 * image.pitch + i % 4 / 2 * 8]);
         }
+        int kh = top, kw = left_tap;
 #pragma unroll
         for (int j = 0; j < kTaps; ++j) {
           if (j >= count) break;
@@ -174,8 +182,8 @@ __global__ void __launch_bounds__(kThreads, kIsHalf<T> ? 2 : 1)
             for (int i = 0; i < kTiles; ++i)
               multiply(sums[j][i], left, right[i]);
           };
-          memory.images.for_each(centre ? k / 2 : e / k, centre ? k / 2 : e % k,
-                                 centre, add);
+          memory.images.for_each(kh, kw, centre, add);
+          if (++kw == k) kw = 0, ++kh;
         }
       }
     }
@@ -186,8 +194,8 @@ __global__ void __launch_bounds__(kThreads, kIsHalf<T> ? 2 : 1)
         const int g = column + i / 4 * kWide + member * 2 + i % 2;
         const int channel = r + i % 4 / 2 * 8;
         if (j < count && g < p.G && channel < p.R)
-          a.parts[(chunk * p.G + g) * p.S() + p.at(first + j, channel)] =
-              sums[j][i / 4][i % 4];
+          a.parts[((chunk * plan.row_parts + row_part) * p.G + g) * p.S() +
+                  p.at(first + j, channel)] = sums[j][i / 4][i % 4];
       }
   }
 }
@@ -208,7 +216,7 @@ void launch_hidden_weights(const PatchwiseHiddenForward& task,
                            const float* affine, const float* grad_hidden,
                            float* parts, void* stream) {
   const HiddenWeightPlan plan(task);
-  const int64_t jobs = plan.chunks.count * plan.columns * plan.units;
+  const int64_t jobs = plan.chunks.count * plan.columns * plan.shares;
   const auto kernel = plan.tiles == 1   ? &tensor_hidden_weights<1, T>
                       : plan.tiles == 2 ? &tensor_hidden_weights<2, T>
                                         : &tensor_hidden_weights<4, T>;

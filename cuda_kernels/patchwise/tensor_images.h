@@ -61,33 +61,35 @@ struct ImageAxis {
         k(static_cast<int>(axis.taps)),
         images(images) {}
 
-  // `step` is between rows, or columns, of the halo; thread by thread from
-  // `thread` on. A barrier has to follow.
+  // `step` is between rows, or columns, of the halo; warp by warp from `warp`
+  // on, eight lanes for each tap. A barrier has to follow.
   __device__ void find(const Axis& axis, int first, int count, int step,
-                       int thread) const {
-    if (thread < 0 || thread >= k) return;
+                       int warp) const {
     const int none = kSide + k - 1;
-    int bits = 0;
-    for (int i = 0; i < kSide; ++i) {
-      int image = 0;
+    for (int item = warp * 32 + lane(); item / 32 * 32 < k * kSide;
+         item += static_cast<int>(blockDim.x)) {
+      const int tap = item / kSide, i = item % kSide;
+      int image = 0, bits = 0;
       const auto add = [&](int shown_to) {
         const bool any = shown_to >= 0 && shown_to < none;
-        at[(image * k + thread) * kSide + i] = (any ? shown_to : none) * step;
+        at[(image * k + tap) * kSide + i] = (any ? shown_to : none) * step;
         if (any) bits |= 1 << image;
         ++image;
       };
       // Position v is that of the tap for pixel v + half - tap, and the halo
       // begins `half` before the tile.
-      if (i < count)
+      if (tap < k && i < count)
         for_each_image(axis, first + i, [&](int64_t v) {
-          const int64_t pixel = v + k / 2 - thread;
+          const int64_t pixel = v + k / 2 - tap;
           add(pixel < 0 || pixel >= axis.size
                   ? none
                   : static_cast<int>(pixel - first + k / 2));
         });
-      while (image < images) add(none);
+      while (tap < k && image < images) add(none);
+      for (int other = 1; other < kSide; other *= 2)
+        bits |= shuffle_xor(bits, other);
+      if (tap < k && i == 0) used[tap] = bits;
     }
-    used[thread] = bits;
   }
 };
 
@@ -102,27 +104,27 @@ struct Images {
   // Offsets in a halo whose pixels are `pitch` elements apart.
   __device__ void find(const TensorLayout& layout, const Tile& tile,
                        int pitch) const {
-    const int thread = static_cast<int>(threadIdx.x);
+    const int warp = static_cast<int>(threadIdx.x) / 32;
+    const int last = static_cast<int>(blockDim.x) / 32 - 1;
     const int side = layout.stride + 1;
-    rows.find(layout.window.rows, tile.y, tile.height, side * pitch, thread);
-    columns.find(layout.window.columns, tile.x, tile.width, pitch,
-                 static_cast<int>(blockDim.x) - 1 - thread);
+    rows.find(layout.window.rows, tile.y, tile.height, side * pitch, warp);
+    columns.find(layout.window.columns, tile.x, tile.width, pitch, last - warp);
   }
 
   // Calls f(rows, columns) with the offsets of the tile's rows and columns, for
   // each combination of images that a tap may show; of the pixels `alone`.
   template <typename F>
   __device__ void for_each(int kh, int kw, bool alone, F f) const {
-    const int used_rows = alone ? 1 : rows.used[kh];
-    const int used_columns = alone ? 1 : columns.used[kw];
+    const int of_rows = alone ? 1 : rows.used[kh];
+    const int of_columns = alone ? 1 : columns.used[kw];
+    const int* row = rows.at + kh * kSide;
 #pragma unroll 1
-    for (int y = 0; y < rows.images; ++y) {
-      if (!(used_rows >> y & 1)) continue;
+    for (int y = of_rows; y != 0; y >>= 1, row += rows.k * kSide) {
+      if (!(y & 1)) continue;
+      const int* column = columns.at + kw * kSide;
 #pragma unroll 1
-      for (int x = 0; x < columns.images; ++x)
-        if (used_columns >> x & 1)
-          f(rows.at + (y * rows.k + kh) * kSide,
-            columns.at + (x * columns.k + kw) * kSide);
+      for (int x = of_columns; x != 0; x >>= 1, column += columns.k * kSide)
+        if (x & 1) f(row, column);
     }
   }
 };

@@ -84,13 +84,15 @@ __global__ void __launch_bounds__(kMostThreads)
 }
 
 // How grad_weight is cut into work: a warp owns [16, tiles * 8] of it for each
-// of some entries, `taps` of psi's or phi's; a block eight such units and a
-// chunk of the tiles of the image.
+// of some entries, `taps` of psi's or phi's, and, where such units are few,
+// some rows of the tiles; a block eight warps and a chunk of the tiles of the
+// image.
 struct HiddenWeightPlan {
-  static constexpr int kUnits = 8;  // warps of a block
+  static constexpr int kWarps = 8;
 
   int tiles, taps, columns;  // tiles of 8 weight channels; blocks of those
-  int groups, units;         // of entries; of a column, in blocks of kUnits
+  int groups, units;         // of entries; of a column
+  int row_parts, shares;     // of the rows; blocks that share the units
   Chunks chunks;
 
   explicit HiddenWeightPlan(const PatchwiseHiddenForward& task)
@@ -100,16 +102,32 @@ struct HiddenWeightPlan {
       : tiles(p.G > 16  ? 4
               : p.G > 8 ? 2
                         : 1),
-        taps(8 / tiles),
+        taps(taps_of(p, 8 / tiles)),
         columns(static_cast<int>(pieces(p.G, tiles * kWide))),
-        groups(static_cast<int>(pieces(p.K, taps)) + 1),
-        units(static_cast<int>(pieces(p.blocks * groups, kUnits))),
-        chunks(task.window, task.batch, columns * units) {}
+        groups(groups_of(p, taps)),
+        units(p.blocks * groups),
+        row_parts(row_parts_of(units)),
+        shares(static_cast<int>(pieces(units, kWarps))),
+        chunks(task.window, task.batch, columns * shares * row_parts) {}
+
+  // Partial sums of the gradient.
+  int64_t parts() const { return chunks.count * row_parts; }
+
+ private:
+  static int groups_of(const Entries& p, int taps) {
+    return static_cast<int>(pieces(p.K, taps)) + 1;
+  }
+  // As few as leave half of a block's warps for the other rows.
+  static int taps_of(const Entries& p, int most) {
+    for (int taps = 1; taps < most; ++taps)
+      if (row_parts_of(p.blocks * groups_of(p, taps)) > 1) return taps;
+    return most;
+  }
 };
 
 }  // namespace
 
-// Writes the parts of grad_weight of the hidden layer, [chunks, G, S].
+// Writes the parts of grad_weight of the hidden layer, [parts, G, S].
 template <typename T>
 void launch_hidden_weights(const PatchwiseHiddenForward& task,
                            const float* affine, const float* grad_hidden,

@@ -124,7 +124,7 @@ __global__ void __launch_bounds__(kTileThreads* kMostParts, 1)
                       hidden + high * memory.hidden_pitch + d * kDeep);
                 },
                 weights);
-            const T* const grads = memory.grads + member * kOwn<kUnit>;
+            const T* const grads = memory.grads + first_element<kUnit>(member);
             weigh<kUnit, T>({grads + low * kPitch, grads + high * kPitch},
                             weights, sums);
           });
@@ -133,8 +133,7 @@ __global__ void __launch_bounds__(kTileThreads* kMostParts, 1)
     }
     add_warps(a.parts, reinterpret_cast<float*>(shared_memory()), sums);
     if (part == 0)
-      store_value<kUnit>(a.grad_value, layout, tile, g + member * kOwn<kUnit>,
-                         pixels, sums);
+      store_value<kUnit>(a.grad_value, layout, tile, g, member, pixels, sums);
   }
 }
 

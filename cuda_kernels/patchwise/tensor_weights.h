@@ -2,10 +2,11 @@
 // of hidden: mapped[p, g] of a tap is a product of 16 pixels, G deep, with 8 or
 // 16 weight channels. For .cu files only.
 //
-// A warp has a unit of weight channels, 2, 8 or 16 of them, and a lane two or
-// four neighbours of these, of one product or of two, so that it reads
-// neighbours of value: the columns of the products are in that order. Of a unit
-// of 2, which SAN's first layer has, the products are padded and value is not.
+// A warp has a unit of 8 or 16 weight channels, and a lane two or four
+// neighbours of these, of one product or of two, so that it reads neighbours of
+// value: the columns of the products are in that order. SAN's first layer has
+// two weight channels: there every lane has both, in columns of its own, and
+// two of the 8 members.
 #ifndef CUDA_KERNELS_PATCHWISE_TENSOR_WEIGHTS_H_
 #define CUDA_KERNELS_PATCHWISE_TENSOR_WEIGHTS_H_
 
@@ -23,6 +24,11 @@ template <int kUnit>
 constexpr int kOwn = kUnit > kWide ? 4 : 2;
 template <int kUnit>
 constexpr int kProducts = kOwn<kUnit> / 2;
+// Members of a lane, and those of them that are neighbours.
+template <int kUnit>
+constexpr int kLaneMembers = kUnit == 2 ? 2 : kMembers;
+template <int kUnit>
+constexpr int kNeighbours = kUnit == 2 ? 2 : 1;
 
 // From pixel to pixel of what is like value: by member, then weight channel,
 // and a gap that puts what the lanes read at once into different banks.
@@ -33,6 +39,16 @@ constexpr int kPixelPitch = kMembers * kUnit + (kUnit > kWide ? kUnit : kWide);
 // types.
 template <typename T>
 constexpr int kMostUnit = kIsHalf<T> ? 16 : kWide;
+
+// The lane's first weight channel in a unit, and where that is in a pixel.
+template <int kUnit>
+__device__ int first_channel(int member) {
+  return kUnit == 2 ? 0 : member * kOwn<kUnit>;
+}
+template <int kUnit>
+__device__ int first_element(int member) {
+  return member * (kUnit == 2 ? kLaneMembers<kUnit> * kUnit : kOwn<kUnit>);
+}
 
 // Calls f with the unit of G weight channels, at most kMost, as a type.
 template <int kMost, typename F>
@@ -60,7 +76,8 @@ __device__ int valid_of(const Runs<T>& runs, int G, int g) {
 template <typename T>
 struct CoreParameters {
   int G, K;
-  int products, units, depth;  // of a unit; how many; steps
+  int products, units, depth;   // of a unit; how many; steps
+  int weights_step, bias_step;  // from tap to tap
   size_t bytes;
   Right<T>* weights;  // [K, units, depth, products, lanes]
   float* bias;        // [K, units, products * 8]
@@ -70,16 +87,15 @@ struct CoreParameters {
         K(static_cast<int>(task.window.taps())),
         products(kMostUnit<T> > kWide && G > kWide ? 2 : 1),
         units(static_cast<int>(pieces(G, columns()))),
-        depth(static_cast<int>(pieces(G, kDeep))) {
+        depth(static_cast<int>(pieces(G, kDeep))),
+        weights_step(units * depth * products * 32),
+        bias_step(units * columns()) {
     Arena arena(aligned(workspace));
-    weights = arena.take<Right<T>>(fragments() * 32);
-    bias = arena.take<float>(int64_t{K} * units * columns());
+    weights = arena.take<Right<T>>(int64_t{K} * weights_step);
+    bias = arena.take<float>(int64_t{K} * bias_step);
     bytes = arena.bytes();
   }
 
-  SAN_HOST_DEVICE int64_t fragments() const {
-    return int64_t{K} * units * products * depth;
-  }
   // Columns of a unit's products.
   SAN_HOST_DEVICE int columns() const { return products * kWide; }
 };
@@ -95,11 +111,11 @@ __global__ void __launch_bounds__(kMostThreads) pack_core(PackCore<T> a) {
   const CoreParameters<T>& p = a.to;
   const int64_t stride = int64_t{gridDim.x} * blockDim.x;
   const int64_t first = int64_t{blockIdx.x} * blockDim.x + threadIdx.x;
-  for (int64_t i = first; i < p.fragments() * 32; i += stride) {
+  for (int64_t i = first; i < int64_t{p.K} * p.weights_step; i += stride) {
     const int lane = static_cast<int>(i % 32), column = lane / 4;
     const int64_t step = i / 32 / p.products, unit = step / p.depth;
-    const int g = static_cast<int>(unit % p.units) * p.columns() +
-                  column / 2 * (p.products * 2) +
+    const int lane_first = p.G == 2 ? 0 : column / 2 * (p.products * 2);
+    const int g = static_cast<int>(unit % p.units) * p.columns() + lane_first +
                   static_cast<int>(i / 32 % p.products) * 2 + column % 2;
     const int from = static_cast<int>(step % p.depth) * kDeep + lane % 4 * 4;
     const int64_t tap = unit / p.units;
@@ -110,10 +126,9 @@ __global__ void __launch_bounds__(kMostThreads) pack_core(PackCore<T> a) {
                       : 0;
     p.weights[i] = right_of<T>(values);
   }
-  const int width = p.units * p.columns();
-  for (int64_t i = first; i < int64_t{p.K} * width; i += stride) {
-    const int g = static_cast<int>(i % width);
-    p.bias[i] = g < p.G ? a.bias[g * int64_t{p.K} + i / width] : 0;
+  for (int64_t i = first; i < int64_t{p.K} * p.bias_step; i += stride) {
+    const int g = static_cast<int>(i % (p.G == 2 ? 2 : p.bias_step));
+    p.bias[i] = g < p.G ? a.bias[g * int64_t{p.K} + i / p.bias_step] : 0;
   }
 }
 
@@ -121,7 +136,8 @@ template <typename T>
 void launch_pack(const PatchwiseCoreForward& task, const CoreParameters<T>& to,
                  void* stream) {
   launch(&pack_core<T>,
-         {blocks_for(pieces(to.fragments() * 32, kMostThreads)), kMostThreads},
+         {blocks_for(pieces(int64_t{to.K} * to.weights_step, kMostThreads)),
+          kMostThreads},
          stream,
          PackCore<T>{to, static_cast<const float*>(task.weight),
                      static_cast<const float*>(task.bias)});
@@ -187,24 +203,20 @@ __device__ void stage_hidden(const float* hidden, const CoreParameters<T>& p,
 // What a lane reads of the parameters: those of one tap and unit at a time.
 template <int kUnit, typename T>
 struct WeightReader {
+  const CoreParameters<T>& p;
   const Right<T>* weights;
   const float* bias;
-  int weights_step, bias_step;  // from tap to tap
-  int depth;
 
   __device__ WeightReader(const CoreParameters<T>& p, int tap, int unit)
-      : weights_step(p.units * p.depth * (kProducts<kUnit> * 32)),
-        bias_step(p.units * (kProducts<kUnit> * kWide)),
-        depth(p.depth) {
-    weights = p.weights + int64_t{tap} * weights_step +
-              unit * p.depth * (kProducts<kUnit> * 32) + lane();
-    bias = p.bias + int64_t{tap} * bias_step +
-           unit * (kProducts<kUnit> * kWide) + lane() % 4 * kOwn<kUnit>;
-  }
+      : p(p),
+        weights(p.weights + int64_t{tap} * p.weights_step +
+                unit * p.depth * (kProducts<kUnit> * 32) + lane()),
+        bias(p.bias + int64_t{tap} * p.bias_step +
+             unit * (kProducts<kUnit> * kWide) + lane() % 4 * kOwn<kUnit>) {}
 
   __device__ void skip(int taps) {
-    weights += taps * weights_step;
-    bias += taps * bias_step;
+    weights += taps * p.weights_step;
+    bias += taps * p.bias_step;
   }
 
   // The weights of the tap: hidden(step) is the left side of a step.
@@ -227,7 +239,7 @@ struct WeightReader {
     };
     add_step(0);
 #pragma unroll 1  // most often there is one step
-    for (int d = 1; d < depth; ++d) {
+    for (int d = 1; d < p.depth; ++d) {
       from += kProducts<kUnit> * 32;
       add_step(d);
     }
@@ -236,22 +248,24 @@ struct WeightReader {
 
 // Sums of a lane: of each member, pixel and weight channel.
 template <int kUnit>
-using LaneSums = float[kMembers][2][kOwn<kUnit>];
+using LaneSums = float[kLaneMembers<kUnit>][2][kOwn<kUnit>];
 
 // Adds the lane's channels of what its two pixels see, weighed.
 template <int kUnit, typename T>
 __device__ void weigh(const T* const (&from)[2],
                       const float (&weights)[kProducts<kUnit>][4],
                       LaneSums<kUnit>& sums) {
+  constexpr int kCount = kOwn<kUnit>, kNear = kNeighbours<kUnit>;
 #pragma unroll
-  for (int m = 0; m < kMembers; ++m)
+  for (int m = 0; m < kLaneMembers<kUnit>; m += kNear)
 #pragma unroll
     for (int i = 0; i < 2; ++i) {
-      float seen[kOwn<kUnit>];
+      float seen[kNear * kCount];
       load(from[i] + m * kUnit, seen);
 #pragma unroll
-      for (int j = 0; j < kOwn<kUnit>; ++j)
-        sums[m][i][j] += weights[j / 2][i * 2 + j % 2] * seen[j];
+      for (int j = 0; j < kNear * kCount; ++j)
+        sums[m + j / kCount][i][j % kCount] +=
+            weights[j % kCount / 2][i * 2 + j % 2] * seen[j];
     }
 }
 
@@ -272,10 +286,11 @@ struct ValueImage {
   }
 };
 
-// Writes the lane's sums, whose first weight channel is g.
+// Writes the lane's sums, of the unit that begins with g.
 template <int kUnit, typename T>
 __device__ void store_value(const ValueImage<T>& to, const Layout& layout,
-                            const Tile& tile, int g, const LanePixels& pixels,
+                            const Tile& tile, int g, int member,
+                            const LanePixels& pixels,
                             const LaneSums<kUnit>& sums) {
   constexpr int kCount = kOwn<kUnit>;
   struct alignas(kCount * sizeof(T)) Elements {
@@ -283,10 +298,12 @@ __device__ void store_value(const ValueImage<T>& to, const Layout& layout,
   };
 #pragma unroll
   for (int i = 0; i < 2; ++i) {
-    if (!pixels.exists(tile, i) || g >= to.G) continue;
-    T* const first = to.image.at(pixels.in_batch(layout, tile, i)) + g;
+    const int own = g + first_channel<kUnit>(member);
+    if (!pixels.exists(tile, i) || own >= to.G) continue;
+    T* const first = to.image.at(pixels.in_batch(layout, tile, i)) + g +
+                     first_element<kUnit>(member);
 #pragma unroll
-    for (int m = 0; m < kMembers; ++m) {
+    for (int m = 0; m < kLaneMembers<kUnit>; ++m) {
       Elements elements;
 #pragma unroll
       for (int j = 0; j < kCount; ++j)
@@ -297,7 +314,7 @@ __device__ void store_value(const ValueImage<T>& to, const Layout& layout,
       }
 #pragma unroll
       for (int j = 0; j < kCount; ++j)
-        if (g + j < to.G) first[m * to.G + j] = elements.at[j];
+        if (own + j < to.G) first[m * to.G + j] = elements.at[j];
     }
   }
 }
