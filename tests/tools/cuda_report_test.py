@@ -25,6 +25,7 @@ from tools.cuda_report import (
     trips,
 )
 from tools.cuda_report.entries import TYPES
+from tools.cuda_report.families import patchwise_launch
 
 _SOURCE = pathlib.Path(__file__).with_name("report_kernels.cu")
 # From this project's folder in Bazel's runfiles.
@@ -290,6 +291,24 @@ def test_bytes_of_eager(group, forward, training):
     )
 
 
+def test_launches_of_patchwise_kernels():
+    # By hand, after the launching code.
+    first, second, *_, last = layers.LAYERS
+    launch = patchwise_launch.core_forward(first, 2)
+    assert (launch.jobs, launch.threads, launch.unit) == (64 * 14 * 14, 128, 2)
+    # Along an axis, 14 tiles of three taps; two of these see a mirror.
+    assert launch.images() == pytest.approx(44 / 42)
+    launch = patchwise_launch.core_forward(last, 4)
+    assert (launch.jobs, launch.threads, launch.unit) == (64 * 8, 256, 8)
+    launch = patchwise_launch.core_weights(first, 2)
+    # Nine taps are two steps: four warps share the rows, and leave four sums.
+    assert (launch.jobs, launch.partials) == (256, 1024)
+    assert launch.busy == pytest.approx(9 / 8 / 8)
+    launch = patchwise_launch.hidden_weights(second, 2)
+    assert (launch.jobs, launch.partials) == (784, 784)
+    assert launch.tiles == 4
+
+
 @pytest.mark.parametrize("architecture", ["sm_80", "sm_90"])
 def test_the_project_s_kernels(architecture):
     path = pathlib.Path(__file__).parents[2] / _BUILT
@@ -298,6 +317,11 @@ def test_the_project_s_kernels(architecture):
     found = model.launches(kernels, device, 0.6)
     modelled = [launch for launch in found if not launch.problem]
     assert modelled
+    assert not {
+        f"{launch.kernel}: {launch.problem}"
+        for launch in found
+        if launch.problem and launch.entry.group == "patchwise core"
+    }
     assert not {
         o for k in kernels.values() for o in mix.unknown(k.instructions)
     }

@@ -8,6 +8,7 @@ microsecond and is left out.
 from tools.cuda_report.entries import DataType, Entry
 from tools.cuda_report.families import patchwise_launch as launch
 from tools.cuda_report.families import patchwise_loops as loops
+from tools.cuda_report.families.patchwise_launch import WIDE
 from tools.cuda_report.layers import Layer
 
 _GROUP = "patchwise core"
@@ -78,7 +79,7 @@ ENTRIES = (
         sizes=_unit,
     ),
     Entry(
-        "patchwise.tensor_relation_gradients<{exact}>",
+        "patchwise.tensor_relation_gradients<{held}, {exact}>",
         "gradients of phi, psi, scale and shift",
         _GROUP,
         _TRAINING,
@@ -90,6 +91,7 @@ ENTRIES = (
             launch.hidden_flops,
             _relation_sums,
         ),
+        sizes=lambda layer, _: {"held": 4 if layer.R > WIDE else 2},
     ),
     Entry(
         "patchwise.tensor_hidden_weights<{columns}, {exact}>",

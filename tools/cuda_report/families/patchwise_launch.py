@@ -33,7 +33,7 @@ class Launch:
       parts: into which the taps are dealt out among warps; or that are added.
       busy: part of the warps' work that exists.
       unit: weight channels whose members are copied together.
-      chunks: that leave partial sums.
+      partials: sums that are left of each gradient of a parameter.
     """
 
     layer: Layer
@@ -44,7 +44,7 @@ class Launch:
     parts: float = 1
     busy: float = 1
     unit: int = 0
-    chunks: int = 0
+    partials: int = 0
 
     @property
     def around(self) -> int:
@@ -119,26 +119,36 @@ def _chunks(layer: Layer, per_chunk: int) -> int:
 
 
 def _chunked(
-    layer: Layer, size: int, per_chunk: int, threads: int, **more: float
+    layer: Layer,
+    size: int,
+    per_chunk: int,
+    threads: int,
+    row_parts: int = 1,
+    **more: float,
 ) -> Launch:
-    count = _chunks(layer, per_chunk)
+    count = _chunks(layer, per_chunk * row_parts)
     return Launch(
         layer,
         size,
         count * per_chunk,
         threads,
         tiles=tiles(layer) / count,
-        chunks=count,
+        partials=count * row_parts,
         **more,
     )
 
 
 def _on_tiles(
-    layer: Layer, size: int, per_tile: int, most: int, unit: int = 0
+    layer: Layer,
+    size: int,
+    per_tile: int,
+    pieces: int,
+    unit: int = 0,
+    most: int = 4,
 ) -> Launch:
     """A block for each tile, or a few, whose warps share so many pieces."""
     jobs = tiles(layer) * per_tile
-    parts = _parts(jobs, most)
+    parts = min(_parts(jobs, pieces), most)
     return Launch(layer, size, jobs, 128 * parts, parts=parts, unit=unit)
 
 
@@ -190,9 +200,20 @@ def core_forward(layer: Layer, size: int) -> Launch:
 
 def hidden_gradients(layer: Layer, size: int) -> Launch:
     """Of tensor_hidden_gradients."""
-    pairs = -(-layer.K // 2)
-    own = gradient_unit(layer)
-    return _on_tiles(layer, size, _shares(layer), pairs, own)
+    exact = size == 4 and products(layer) > 2
+    return _on_tiles(
+        layer,
+        size,
+        _shares(layer),
+        math.ceil(steps_of_taps(layer)),
+        gradient_unit(layer),
+        2 if exact else 4,
+    )
+
+
+def steps_of_taps(layer: Layer) -> float:
+    """Products over taps, of two or of eight."""
+    return layer.K / (8 if gradient_unit(layer) == 2 else 2)
 
 
 def _shares(layer: Layer) -> int:
@@ -210,22 +231,31 @@ def units_of_share(layer: Layer) -> float:
 
 def core_weights(layer: Layer, size: int) -> Launch:
     """Of tensor_core_weights."""
-    pairs = pairs_of_warp(layer)
-    shares = -(-layer.K // (2 * 8 * pairs))
-    busy = layer.K / 2 / (shares * 8 * pairs)
+    unit = gradient_unit(layer)
+    steps = 1 if unit == 2 else max(1, 4 // products(layer))
+    owners = math.ceil(steps_of_taps(layer) / steps)
+    shares = -(-owners // 8)
+    busy = steps_of_taps(layer) / (shares * 8 * steps)
     units = -(-layer.G // WIDE)
-    own = gradient_unit(layer)
-    return _chunked(layer, size, units * shares, 256, busy=busy, unit=own)
+    return _chunked(
+        layer,
+        size,
+        units * shares,
+        256,
+        busy=busy,
+        unit=unit,
+        row_parts=_row_parts(owners),
+    )
+
+
+def _row_parts(owners: int) -> int:
+    """Into which rows are dealt out where so many warps have all other work."""
+    return 4 if owners <= 2 else 2 if owners <= 4 else 1
 
 
 def value_width(a: Launch) -> int:
     """Channels of a pixel that are copied together."""
     return MEMBERS * a.unit
-
-
-def pairs_of_warp(layer: Layer) -> int:
-    """Of taps, in tensor_core_weights."""
-    return max(1, 4 // products(layer))
 
 
 def relation_gradients(layer: Layer, size: int) -> Launch:
@@ -238,14 +268,22 @@ def relation_gradients(layer: Layer, size: int) -> Launch:
 def hidden_weights(layer: Layer, size: int) -> Launch:
     """Of tensor_hidden_weights."""
     together = columns_together(layer)
-    taps = 8 // together
+    blocks = blocks_of_relation(layer)
+
+    def units(taps: int) -> int:
+        return blocks * (-(-layer.K // taps) + 1)
+
+    most = 8 // together
+    taps = next((n for n in range(1, most) if _row_parts(units(n)) > 1), most)
+    row_parts = _row_parts(units(taps))
+    shares = -(-units(taps) // 8)
     columns = -(-layer.G // (together * WIDE))
-    groups = -(-layer.K // taps) + 1
-    warps = blocks_of_relation(layer) * groups
-    units = -(-warps // 8)
-    entries = blocks_of_relation(layer) * (layer.K + 1)
-    busy = entries / (units * 8 * taps)
-    return _chunked(layer, size, columns * units, 256, busy=busy)
+    # All code for the most taps counts, whatever is passed by.
+    busy = blocks * (layer.K + 1) / (shares * 8 * most)
+    sizes = _chunked(
+        layer, size, columns * shares, 256, busy=busy, row_parts=row_parts
+    )
+    return sizes
 
 
 # ---- Shared memory, in bytes.
@@ -375,7 +413,7 @@ def work(
       shared: bytes of a block.
       elements: of images that each pixel moves, beside hidden in float32.
       flops: of each pixel.
-      part: elements of the partial sums of a chunk.
+      part: elements of the sums that are left of parameters' gradients.
     """
 
     def work(layer: Layer, data_type: DataType, _: Device) -> Work:
@@ -386,7 +424,7 @@ def work(
             sizes.threads,
             shared(sizes),
             sizes,
-            layer.pixels * moved + 4 * sizes.chunks * part(layer),
+            layer.pixels * moved + 4 * sizes.partials * part(layer),
             layer.pixels * flops(layer),
         )
 
@@ -401,13 +439,15 @@ def sums(
 
     Args:
       launches: that leave them.
-      parts: elements of each.
+      parts: elements of one sum of each.
     """
 
     def work(layer: Layer, data_type: DataType, _: Device) -> Work:
         counts = [part(layer) for part in parts]
-        chunks = [launch(layer, data_type.bytes).chunks for launch in launches]
-        added = sum(map(math.prod, zip(counts, chunks, strict=True)))
+        partials = [
+            launch(layer, data_type.bytes).partials for launch in launches
+        ]
+        added = sum(map(math.prod, zip(counts, partials, strict=True)))
         total = sum(counts)
         blocks = -(-total // 256)
         sizes = Launch(layer, 4, blocks, 256, parts=added / total)

@@ -1,6 +1,7 @@
 """The loops of the patchwise kernels, in their source's order."""
 
 import dataclasses
+import math
 from collections.abc import Callable
 
 from tools.cuda_report.families.patchwise_launch import (
@@ -13,6 +14,7 @@ from tools.cuda_report.families.patchwise_launch import (
     columns_together,
     depth,
     products,
+    steps_of_taps,
     units_of_share,
     value_width,
 )
@@ -44,14 +46,14 @@ def _find() -> tuple[Steps, ...]:
 
 
 def _find_images(what: str) -> Steps:
-    """Of the rows or the columns, by the threads of one warp."""
+    """Of the rows or the columns, eight lanes for each tap."""
 
     def mirrored(a: Launch) -> float:
         return a.at_edge()
 
     return Steps(
         what,
-        lambda a: SIDE / (a.threads // 32),
+        lambda a: a.steps(SIDE * a.layer.k),
         inner=(
             Steps("periods", mirrored),
             Steps("images", mirrored, "shared store", 0),
@@ -187,8 +189,8 @@ HIDDEN_GRADIENTS = _jobs(
         inner=(
             *_stage_value("copy value", _halo),
             Steps(
-                "pairs of taps",
-                lambda a: a.layer.K / 2 / a.parts,
+                "steps of taps",
+                lambda a: math.ceil(steps_of_taps(a.layer)) / a.parts,
                 "tensor",
                 0,
             ),
