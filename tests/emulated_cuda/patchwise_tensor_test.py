@@ -238,6 +238,24 @@ def test_not_a_number_is_passed_on(op, run, kind, argument, sizes):
 
 @of_kinds
 @of_passes
+def test_infinities_leave_no_number(op, run, kind):
+    # Of float32's two parts the second is NaN then.
+    shape = (1, 5, 3, 9, 10, 3)
+    dtype, allow_tf32 = KINDS[kind]
+    inputs = OPS[op][0](shape, dtype)
+    inputs[2][0, 4, 5, -1] = torch.inf
+    results = run(op, shape, inputs, allow_tf32)
+    references = expected(op, shape, inputs, run)
+    assert not all(wanted.isfinite().all() for wanted in references)
+    for got, wanted in zip(results, references, strict=True):
+        finite = wanted.isfinite()
+        assert torch.equal(got.isfinite(), finite)
+        rounded = wanted.to(got.dtype)
+        assert torch.equal(got[finite], rounded[finite])
+
+
+@of_kinds
+@of_passes
 def test_no_images(op, run, kind):
     shape = (0, 4, 2, 5, 7, 3)
     for result in check(op, run, shape, kind):
