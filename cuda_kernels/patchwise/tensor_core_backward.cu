@@ -15,6 +15,7 @@
 // types. A first kernel writes weights to the workspace in the order in which
 // lanes read them.
 #include "cuda_kernels/patchwise/tensor_gradients.h"
+#include "cuda_kernels/patchwise/tensor_images.h"
 
 namespace san::patchwise {
 namespace {
@@ -290,7 +291,7 @@ int64_t tensor_workspace(const PatchwiseCoreBackward& task) {
         {value_gradient_bytes<T>(f), core_weight_bytes<T>(f),
          GradientMemory<T>::bytes(TensorLayout(f.window), kPixelPitch<kWide>,
                                   kMostTiles, kMostParts)});
-    if (shared <= most_shared_bytes())
+    if (shared <= most_shared_bytes() && can_tell_images(f.window))
       bytes = Workspace<T>(f, nullptr).arena.bytes() + kBoundary;
   });
   return bytes;

@@ -320,7 +320,7 @@ int64_t tensor_workspace(const PatchwiseHiddenBackward& task) {
     const size_t shared =
         std::max(RelationPlan(f).template shared_bytes<T>(Entries(f)),
                  hidden_weight_bytes<T>(f));
-    if (shared <= most_shared_bytes())
+    if (shared <= most_shared_bytes() && can_tell_images(f.window))
       bytes = BackwardWorkspace<T>(f, nullptr).arena.bytes() + kBoundary;
   });
   return bytes;

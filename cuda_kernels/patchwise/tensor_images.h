@@ -47,6 +47,11 @@ inline int most_images(const Axis& axis) {
   return most;
 }
 
+// Whether an int has a bit for each image.
+inline bool can_tell_images(const Window& window) {
+  return most_images(window.rows) < 32 && most_images(window.columns) < 32;
+}
+
 // Of one axis of a tile: at[(image * k + tap) * kSide + i] is the row, or the
 // column, of the halo that image `image` of the tile's i-th is shown to by a
 // tap; that of zeros where there is none. used[tap] has a bit for each image
