@@ -52,14 +52,19 @@ def _stem_backward(
     return (1 + needs_x) * _stem(x, weight, shift)
 
 
+def _windows(x: Shape, pool: int) -> int:
+    batch, _, height, width = x
+    return batch * (height // pool) * (width // pool)
+
+
 def _norm_relu_linear(x: Shape, *norm_and_weights: Any) -> int:
-    *_, weights, _, _, _ = norm_and_weights
-    return _pixels(x) * sum(map(prod, weights))
+    *_, pool, weights, _, _, _ = norm_and_weights
+    return _windows(x, pool) * sum(map(prod, weights))
 
 
 def _norm_relu_linear_backward(grad: Shape, x: Shape, *rest: Any) -> int:
     weight = rest[-1]
-    return 2 * _pixels(x) * prod(weight)
+    return 2 * _pixels(grad) * prod(weight)
 
 
 def _pointwise(x: Shape, *rest: Any) -> int:
@@ -169,11 +174,11 @@ def _norm_relu_macs(x: Shape, *norm_and_pool: Any) -> int:
 
 
 def _norm_relu_linear_macs(x: Shape, *rest: Any) -> int:
-    *_, biases, _, _ = rest
+    *_, pool, _, biases, _, _ = rest
     return (
-        3 * prod(x)
+        _norm_relu_macs(x, pool)
         + _norm_relu_linear(x, *rest)
-        + _pixels(x) * sum(map(prod, biases))
+        + _windows(x, pool) * sum(map(prod, biases))
     )
 
 

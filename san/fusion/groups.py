@@ -119,43 +119,65 @@ class Pointwise(Group):
 
 
 class NormReluLinear(Group):
-    """Batch norm, ReLU and 1x1 convolutions, their outputs side by side."""
+    """Batch norm, ReLU and 1x1 convolutions, their outputs side by side.
+
+    Args:
+      owner: the module that they belong to.
+      names: where they are, relative to the owner.
+      pools: whether a pooling comes third, before the convolutions.
+    """
+
+    def __init__(
+        self, owner: nn.Module, *names: str, pools: bool = False
+    ) -> None:
+        super().__init__(owner, *names)
+        self._owner, self._pools = owner, pools
+        self._first = 2 + pools  # of the convolutions
 
     def _why_modules(self, like: Tensor) -> str:
-        norm, _, *convs = self.modules
+        names, modules, first = self.names, self.modules, self._first
+        why = self._norm_relu(like)
+        if not why and self._pools:
+            why = rule.why_not_pool(names[2], modules[2])
         return (
-            self._norm_relu(like)
-            or _why_not_pointwise(self.names[2:], convs, like)
+            why
+            or _why_not_pointwise(names[first:], modules[first:], like)
             or rule.why_not_channels(
-                self.names[0], norm, rule.channels_of(convs[0])[1]
+                names[0], modules[0], rule.channels_of(modules[first])[1]
             )
         )
 
     def takes(self, x: Tensor) -> bool:
         """Whether an image goes through the fused operator."""
-        return self._takes(x) and x.shape[1] == self.modules[0].num_features
+        return (
+            self._takes(x)
+            and x.shape[1] == self.modules[0].num_features
+            and (not self._pools or _can_pool(x))
+        )
 
     def fused(self, x: Tensor, residual: Tensor | None = None) -> Tensor:
         """Maps [N, C, H, W] to [N, O, H, W]; for images that it takes."""
-        norm, _, *convs = self.modules
+        convs = self.modules[self._first :]
         return ops.norm_relu_linear(
             x,
-            norm,
+            self.modules[0],
             [conv.weight for conv in convs],
             [_bias(conv) for conv in convs],
             residual=residual,
+            pool=2 if self._pools else 1,
         )
 
     def __call__(self, x: Tensor) -> Tensor:
-        """Maps [N, C, H, W] to [N, O, H, W]."""
+        """Maps [N, C, H, W] to [N, O, H, W], pooled if it pools."""
         if self.takes(x):
             return self.fused(x)
-        norm, relu, *convs = self.modules
-        return _side_by_side(relu(norm(x)), convs)
+        owner, names = self._owner, self.names
+        x = NormRelu(owner, *names[: self._first])(x)
+        return Pointwise(owner, *names[self._first :])(x)
 
     def add_to(self, residual: Tensor, x: Tensor) -> Tensor:
         """What it makes of x, added to [N, O, H, W]."""
-        outputs = self.modules[2]
+        outputs = self.modules[-1]
         if self.takes(x) and _is_like(residual, x, len(outputs.weight)):
             return self.fused(x, residual)
         return residual + self(x)

@@ -184,18 +184,25 @@ class SAN(nn.Module):
 def steps_of(network: Any) -> Iterator[Group | nn.Module]:
     """Everything before the head, in order.
 
-    Each pooling is grouped with the norm before it.
+    The norm after a stage, the pooling and the next stage's convolution are
+    one step, so that what is between them is not kept for the backward pass.
 
     Args:
       network: a SAN, or what has its modules.
     """
-    yield Stem(network, "conv_in", "bn_in", "relu", "pool")
-    for stage in range(network.num_stages):
-        is_last = stage == network.num_stages - 1
-        pool = [] if is_last else ["pool"]
-        yield Pointwise(network, f"conv{stage}")
+    yield _stem(network)
+    yield Pointwise(network, "conv0")
+    last = network.num_stages - 1
+    for stage in range(last):
         yield network.get_submodule(f"layer{stage}")
-        yield NormRelu(network, f"bn{stage}", "relu", *pool)
+        names = f"bn{stage}", "relu", "pool", f"conv{stage + 1}"
+        yield NormReluLinear(network, *names, pools=True)
+    yield network.get_submodule(f"layer{last}")
+    yield NormRelu(network, f"bn{last}", "relu")
+
+
+def _stem(network: Any) -> Stem:
+    return Stem(network, "conv_in", "bn_in", "relu", "pool")
 
 
 def stage_maps(network: Any, images: Tensor) -> Iterator[Tensor]:
@@ -205,16 +212,14 @@ def stage_maps(network: Any, images: Tensor) -> Iterator[Tensor]:
       network: a SAN, or what has its modules.
       images: [N, in_channels, H, W].
     """
-    x = images
-    for step in steps_of(network):
-        if not isinstance(step, NormRelu):
-            x = step(x)
-            continue
-        norm, relu, *pools = step.names
-        x = NormRelu(network, norm, relu)(x)
+    x = _stem(network)(images)
+    for stage in range(network.num_stages):
+        if stage:
+            x = network.pool(x)
+        x = Pointwise(network, f"conv{stage}")(x)
+        x = network.get_submodule(f"layer{stage}")(x)
+        x = NormRelu(network, f"bn{stage}", "relu")(x)
         yield x
-        for pool in pools:
-            x = network.get_submodule(pool)(x)
 
 
 # What decides how they compute, as it was when they were made.

@@ -35,9 +35,7 @@ def norm_relu(x: Tensor, norm: nn.BatchNorm2d, pool: int = 1) -> Tensor:
       ValueError: if an argument is none of the above, with the rule that it
         breaks.
     """
-    _check("norm_relu", x, norm)
-    if pool not in (1, 2):
-        raise ValueError(f"norm_relu: pool must be 1 or 2, got {pool!r}")
+    _check("norm_relu", x, norm, pool)
     return torch.ops.san.norm_relu(x, *_norm_of(x, norm), pool)
 
 
@@ -47,6 +45,7 @@ def norm_relu_linear(
     weight: Tensor | Sequence[Tensor],
     bias: Tensor | Sequence[Tensor] | None,
     residual: Tensor | None = None,
+    pool: int = 1,
 ) -> Tensor:
     """Computes weight max(0, norm(x)) + bias + residual at every pixel.
 
@@ -56,17 +55,18 @@ def norm_relu_linear(
       weight: [O, C] or [O, C, 1, 1]; or several such, whose outputs come
         side by side and which are never kept as one.
       bias: [O] or None; or one for each weight.
-      residual: [N, O, H, W] or None.
+      residual: of the shape of the result, or None.
+      pool: as for norm_relu, of max(0, norm(x)).
 
     Returns:
-      [N, O, H, W] in channels-last; in autocast of its dtype,
+      [N, O, H // pool, W // pool] in channels-last; in autocast of its dtype,
       promoted with that of residual.
 
     Raises:
       ValueError: if an argument is none of the above, with the rule that it
         breaks.
     """
-    _check("norm_relu_linear", x, norm)
+    _check("norm_relu_linear", x, norm, pool)
     weights, biases = _matrices(x, weight, bias)
     dtype, kind = weights[0].dtype, x.device.type
     if torch.is_autocast_enabled(kind) and dtype != torch.float64:
@@ -74,6 +74,7 @@ def norm_relu_linear(
     return torch.ops.san.norm_relu_linear(
         x,
         *_norm_of(x, norm),
+        pool,
         weights,
         biases,
         dtype,
@@ -137,7 +138,7 @@ def _norm_of(x: Tensor, norm: Any) -> Norm:
     return Norm(gamma, beta, mean, variance, share, norm.eps, name)
 
 
-def _check(op: str, x: Any, norm: Any) -> None:
+def _check(op: str, x: Any, norm: Any, pool: Any) -> None:
     if not isinstance(x, Tensor) or x.dim() != 4:
         got = list(x.shape) if isinstance(x, Tensor) else type(x).__name__
         raise ValueError(f"{op}: x must be a tensor [N, C, H, W], got {got}")
@@ -148,3 +149,5 @@ def _check(op: str, x: Any, norm: Any) -> None:
             f"{op}: norm must have the {x.shape[1]} channels of x, "
             f"got {norm.num_features}"
         )
+    if pool not in (1, 2):
+        raise ValueError(f"{op}: pool must be 1 or 2, got {pool!r}")

@@ -223,11 +223,11 @@ def _matrix(weights: Sequence[Tensor], dtype: torch.dtype) -> Tensor:
 
 
 def _linear(x: Tensor, *inputs: Any) -> Tensor:
-    *norm, weights, biases, dtype, residual = inputs
+    *norm, pool, weights, biases, dtype, residual = inputs
     weight, bias = _matrix(weights, dtype), _joined(biases, dtype)
-    image = dense_image(x)
-    active = _run_forward(image, Norm(*norm), 1).flatten(0, 2).to(dtype)
-    shape = (*image.shape[:3], len(weight))
+    active = _run_forward(dense_image(x), Norm(*norm), pool)
+    shape = (*active.shape[:3], len(weight))
+    active = active.flatten(0, 2).to(dtype)
     if residual is None:
         rows = torch.addmm(bias, active, weight.T)
     elif residual.dtype == dtype:
@@ -242,26 +242,27 @@ def _linear(x: Tensor, *inputs: Any) -> Tensor:
 
 
 def _fake_linear(x: Tensor, *inputs: Any) -> Tensor:
-    *_, weights, _, dtype, residual = inputs
+    *_, pool, weights, _, dtype, residual = inputs
     batch, _, height, width = x.shape
     if residual is not None:
         dtype = torch.promote_types(dtype, residual.dtype)
     outputs = sum(len(weight) for weight in weights)
-    rows = x.new_empty((batch, height, width, outputs), dtype=dtype)
-    return rows.permute(0, 3, 1, 2)
+    shape = (batch, height // pool, width // pool, outputs)
+    return x.new_empty(shape, dtype=dtype).permute(0, 3, 1, 2)
 
 
 def _linear_backward(
     grad: Tensor, x: Tensor, *norm_and_weight: Any
 ) -> tuple[Tensor, ...]:
-    *norm, weight = norm_and_weight
+    *norm, pool, weight = norm_and_weight
     dtype = weight.dtype
     image = dense_image(x)
     rows = dense_image(grad).flatten(0, 2).to(dtype)
-    active = torch.empty_like(image)
-    grad_active = (rows @ weight).to(x.dtype).view(image.shape)
+    active = _windows(image, pool)
+    grad_active = (rows @ weight).to(x.dtype).view(active.shape)
+    grad_x = grad_active if pool == 1 else torch.empty_like(image)
     grads = _run_backward(
-        grad_active, image, Norm(*norm), 1, grad_active, active
+        grad_active, image, Norm(*norm), pool, grad_x, active
     )
     active = active.flatten(0, 2).to(dtype)
     return *grads, rows.T @ active, rows.sum(0)
@@ -299,7 +300,7 @@ def _differentiate(ctx: Any, grad: Tensor) -> Any:
 
 
 def _save_linear(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
-    x, *norm, weights, _, ctx.dtype, residual = inputs
+    x, *norm, ctx.pool, weights, _, ctx.dtype, residual = inputs
     ctx.residual = None if residual is None else residual.dtype
     _save_norm(ctx, x, norm, *weights)
 
@@ -308,7 +309,7 @@ def _differentiate_linear(ctx: Any, grad: Tensor) -> Any:
     x, gamma, beta, mean, variance, share, *weights = ctx.saved_tensors
     norm = Norm(gamma, beta, mean, variance, share, ctx.eps, ctx.group)
     *grads, of_weights, of_biases = torch.ops.san.norm_relu_linear_backward(
-        grad, x, *norm, _matrix(weights, ctx.dtype)
+        grad, x, *norm, ctx.pool, _matrix(weights, ctx.dtype)
     )
     sizes = [len(weight) for weight in weights]
     of_weights = [
@@ -317,7 +318,7 @@ def _differentiate_linear(ctx: Any, grad: Tensor) -> Any:
     ]
     of_biases = list(of_biases.split(sizes))
     residual = None if ctx.residual is None else grad.to(ctx.residual)
-    return *grads, *[None] * 5, of_weights, of_biases, None, residual
+    return *grads, *[None] * 6, of_weights, of_biases, None, residual
 
 
 define(
@@ -347,8 +348,8 @@ define(
     fake=_fake_norm_relu_backward,
 )
 define(
-    f"norm_relu_linear(Tensor x, {_NORM_SCHEMA}, Tensor[] weights, "
-    "Tensor[] biases, ScalarType dtype, Tensor? residual) -> Tensor",
+    f"norm_relu_linear(Tensor x, {_NORM_SCHEMA}, int pool, "
+    "Tensor[] weights, Tensor[] biases, ScalarType dtype, Tensor? residual) -> Tensor",
     _linear,
     fake=_fake_linear,
     backward=_differentiate_linear,
@@ -357,7 +358,7 @@ define(
 )
 define(
     f"norm_relu_linear_backward(Tensor grad, Tensor x, {_NORM_SCHEMA}, "
-    "Tensor weight) -> (Tensor, Tensor, Tensor, Tensor, Tensor)",
+    "int pool, Tensor weight) -> (Tensor, Tensor, Tensor, Tensor, Tensor)",
     _linear_backward,
     fake=_fake_linear_backward,
 )

@@ -51,14 +51,15 @@ def test_norm_relu(channels, training, pool, dtype):
 @pytest.mark.smallest
 @pytest.mark.parametrize("dtype", _TOLERANCES, ids=str)
 @pytest.mark.parametrize("training", [True, False])
-def test_norm_relu_linear(training, dtype):
+@pytest.mark.parametrize("pool", [1, 2])
+def test_norm_relu_linear(pool, training, dtype):
     torch.manual_seed(0)
     modules = nn.ModuleList([nn.BatchNorm2d(64), nn.Conv2d(64, 24, 1)])
     _check(
         lambda x, norm, conv: ops.norm_relu_linear(
-            x, norm, conv.weight, conv.bias
+            x, norm, conv.weight, conv.bias, pool=pool
         ),
-        lambda x, norm, conv: conv(F.relu(norm(x))),
+        lambda x, norm, conv: conv(F.max_pool2d(F.relu(norm(x)), pool)),
         modules.train(training),
         torch.randn(2, 64, 14, 13, dtype=dtype),
     )

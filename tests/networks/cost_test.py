@@ -247,14 +247,13 @@ def test_fused_operators_by_hand():
     assert macs(lambda x: ops.norm_relu(x, *norm, 2)) == 4 * 144
     weight, bias = [torch.ones(5, 4), torch.ones(2, 4)], [ones[:1].expand(5)]
     bias.append(ones[:2])
-    assert (
-        macs(
-            lambda x: ops.norm_relu_linear(
-                x, *norm, weight, bias, torch.float32, None
-            )
-        )
-        == 3 * 144 + 36 * 7 * 5
-    )
+
+    def linear(pool):
+        inputs = *norm, pool, weight, bias, torch.float32, None
+        return macs(lambda x: ops.norm_relu_linear(x, *inputs))
+
+    assert linear(1) == 3 * 144 + 36 * 7 * 5
+    assert linear(2) == 4 * 144 + 9 * 7 * 5
     assert macs(lambda x: ops.stem(x, torch.ones(3, 4), ones[:3])) == 36 * (
         12 + 3 * 3
     )

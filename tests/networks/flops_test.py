@@ -73,13 +73,14 @@ def test_the_stem_by_hand():
     )
 
 
-def test_norm_relu_linear_by_hand():
+@pytest.mark.parametrize(("pool", "pixels"), [(1, 30), (2, 4)])
+def test_norm_relu_linear_by_hand(pool, pixels):
     norm = torch.nn.BatchNorm2d(4).eval()
     x, weights = ones(2, 4, 3, 5), [ones(6, 4), ones(1, 4)]
-    products = 2 * 30 * 7 * 4
+    products = 2 * pixels * 7 * 4
 
     def call(x, *weights):
-        return san.ops.norm_relu_linear(x, norm, weights, None)
+        return san.ops.norm_relu_linear(x, norm, weights, None, pool=pool)
 
     assert step_flops(call, x, *weights) == (products, 2 * products)
 

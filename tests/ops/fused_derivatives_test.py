@@ -28,7 +28,6 @@ def norm():
 def calls():
     """Arguments of each operator."""
     x = values(2, 3, 4, 6)
-    grad_x = values(2, 3, 4, 6, seed=1)
     weights = [values(2, 3, seed=2), values(1, 3, seed=3)]
     biases = [values(2, seed=4), values(1, seed=5)]
     stem = values(5, 3, seed=2), values(5, seed=3)
@@ -55,11 +54,15 @@ def calls():
         "pointwise": (x, *affine, values(1, 1, 3, 32, seed=2), biases[0], 2),
         "norm_relu": (x, *norm(), 2),
         "norm_relu_backward": (values(2, 3, 2, 3), x, *norm(), 2),
-        "norm_relu_linear": (x, *norm(), weights, biases, x.dtype, grad_x),
+        "norm_relu_linear": (
+            *(x, *norm(), 2, weights, biases, x.dtype),
+            values(2, 3, 2, 3, seed=1),
+        ),
         "norm_relu_linear_backward": (
-            grad_x,
+            values(2, 3, 2, 3, seed=1),
             x,
             *norm(),
+            2,
             torch.cat(weights).detach(),
         ),
         "stem": (x, *stem),

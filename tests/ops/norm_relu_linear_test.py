@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from torch.nn import functional as F
 
 from san.ops import norm_relu_linear
 from tests.ops.norms import (
@@ -11,6 +12,7 @@ from tests.ops.norms import (
     image,
     linear_parameters,
     make_norm,
+    plain,
     plain_linear,
     run,
 )
@@ -28,6 +30,26 @@ def test_norm_relu_linear_equals_the_layers(shape, outputs, training):
             run(plain_linear, norm, image(shape), *inputs),
             TOLERANCE[torch.float64],
         )
+
+
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("shape", [s for s in SHAPES if min(s[2:]) > 1])
+def test_pooled_equals_the_layers(shape, training):
+    norm = make_norm(shape[1]).train(training)
+    weight, bias, _ = linear_parameters(shape, 7)
+
+    def pooled(x, norm, weight, bias):
+        return norm_relu_linear(x, norm, weight, bias, pool=2)
+
+    def layers(x, norm, weight, bias):
+        kernel = weight[..., None, None]
+        return F.conv2d(plain(2)(x, norm), kernel, bias)
+
+    assert_close(
+        run(pooled, norm, image(shape), weight, bias),
+        run(layers, norm, image(shape), weight, bias),
+        TOLERANCE[torch.float64],
+    )
 
 
 def several(x, norm, residual, *parameters):

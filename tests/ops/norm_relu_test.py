@@ -125,7 +125,8 @@ def test_what_is_saved_is_the_input(autocast):
         ),
     ):
         y = norm_relu(x, norm, 2)
-        norm_relu_linear(x, norm, weights, None, None)
+        for pool in (1, 2):
+            norm_relu_linear(x, norm, weights, None, pool=pool)
     large = {t.data_ptr() for t in saved if t.numel() > 8 * 64}
     assert large == {t.data_ptr() for t in (x, *weights)}
     assert y.is_contiguous(memory_format=torch.channels_last)
@@ -204,6 +205,8 @@ def test_errors_name_the_rule():
     x = torch.ones(2, 4, 3, 3)
     with pytest.raises(ValueError, match="pool must be 1 or 2, got 3"):
         norm_relu(x, norm, 3)
+    with pytest.raises(ValueError, match="linear: pool must be 1 or 2, got 0"):
+        norm_relu_linear(x, norm, torch.ones(2, 4), None, pool=0)
     with pytest.raises(ValueError, match=r"x must be a tensor .* got \[4, 3\]"):
         norm_relu(torch.ones(4, 3), norm)
     with pytest.raises(ValueError, match="norm must have the 4 channels"):
@@ -238,7 +241,7 @@ def test_opcheck():
     )
     torch.library.opcheck(
         torch.ops.san.norm_relu_linear.default,
-        (x, *norm, *several_lists, torch.float32, None),
+        (x, *norm, 2, *several_lists, torch.float32, None),
     )
     torch.library.opcheck(torch.ops.san.channel_moments.default, (x.detach(),))
 
