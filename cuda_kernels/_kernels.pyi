@@ -321,7 +321,18 @@ def pointwise_forward(
     y: Tensor,
     *,
     relu: bool = False,
-    add: bool = False,
+    addend: Tensor | None = None,
+) -> None: ...
+def pointwise_panels(
+    weight: Tensor, panels: Tensor, *, transposed: bool = False
+) -> None: ...
+def pointwise_gradient(
+    x: Tensor,
+    scale: Tensor | None,
+    shift: Tensor | None,
+    grad_y: Tensor,
+    grad_weight: Tensor,
+    grad_bias: Tensor,
 ) -> None: ...
 def takes_bfloat16() -> bool: ...
 def square(

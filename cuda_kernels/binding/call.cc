@@ -53,7 +53,8 @@ void Call::check_memory() const {
   for (auto one = arguments_.begin(); one != arguments_.end(); ++one) {
     for (auto earlier = arguments_.begin(); earlier != one; ++earlier) {
       const Tensor &a = one->tensor, &b = earlier->tensor;
-      if (one->may_be == &b && a.data() == b.data()) continue;
+      const bool may_be = one->may_be == &b || earlier->may_be == &a;
+      if (may_be && a.data() == b.data()) continue;
       if (one->is_written)
         a.require_apart_from(b);
       else if (earlier->is_written)

@@ -1,6 +1,7 @@
-// The 1x1 convolution on the CPU: who does which pixels and panels. The split
-// depends on the sizes only.
+// The 1x1 convolution on the CPU: who does which pixels and panels, and of its
+// gradient which pixels and columns. The split depends on the sizes only.
 #include <algorithm>
+#include <memory>
 
 #include "cuda_kernels/cpu/instruction_set.h"
 #include "cuda_kernels/cpu/jobs.h"
@@ -33,6 +34,58 @@ void forward(const Pointwise& task) {
       });
 }
 
+template <typename T>
+void pack(const PointwisePanels& task) {
+  cpu::for_each_job<T>(panels_of(task.outputs), 0, [&](int64_t panel, T*) {
+    pointwise_rows<T>().pack(task, panel, panel + 1);
+  });
+}
+
+// Bands of pixels have sums of their own, of which all but the first need
+// memory: fewer the larger they are.
+constexpr int64_t kMostBands = 32, kMostSums = 1 << 19;
+
+template <typename A>
+void gradient(const PointwiseGradient& task) {
+  const int64_t C = task.inputs, O = task.outputs, count = (C + 1) * O;
+  A* weight = static_cast<A*>(task.grad_weight);
+  A* bias = static_cast<A*>(task.grad_bias);
+  // Sums of more elements come from the third cache: in fewer, longer steps.
+  const int64_t most = count > kMostSums / 4 ? kGradientPixels : kBlock;
+  const int64_t steps = (task.pixels + most - 1) / most;
+  if (steps == 0 || O == 0) {
+    std::fill_n(weight, O * C, A(0));
+    std::fill_n(bias, O, A(0));
+    return;
+  }
+  const int64_t bands =
+      std::clamp<int64_t>(kMostSums / count, 1, std::min(kMostBands, steps));
+  // Without a column, one that sums the bias.
+  const int64_t parts =
+      std::max<int64_t>(1, (C + kGradientColumns - 1) / kGradientColumns);
+  const std::unique_ptr<A[]> sums(new A[(bands - 1) * count]);
+  const auto sums_of = [&](int64_t band) {
+    return sums.get() + (band - 1) * count;
+  };
+  cpu::for_each_job<A>(
+      bands * parts, kGradientScratch, [&](int64_t job, A* scratch) {
+        const int64_t band = job / parts, part = job % parts;
+        A* own = band == 0 ? weight : sums_of(band);
+        const int64_t first = band * steps / bands;
+        for (int64_t step = first; step < (band + 1) * steps / bands; ++step)
+          pointwise_rows<A>().gradient(task, step * task.pixels / steps,
+                                       (step + 1) * task.pixels / steps,
+                                       part * C / parts, (part + 1) * C / parts,
+                                       step > first, scratch, own,
+                                       band == 0 ? bias : own + C * O);
+      });
+#pragma omp parallel for
+  for (int64_t i = 0; i < count; ++i) {
+    A& to = i < C * O ? weight[i] : bias[i - C * O];
+    for (int64_t band = 1; band < bands; ++band) to += sums_of(band)[i];
+  }
+}
+
 }  // namespace
 
 bool takes_bfloat16() {
@@ -49,6 +102,14 @@ void run_on_cpu(const Pointwise& task) {
   if (task.type == ScalarType::kBfloat16) return forward<bfloat16>(task);
   task.type == ScalarType::kFloat64 ? forward<double>(task)
                                     : forward<float>(task);
+}
+void run_on_cpu(const PointwisePanels& task) {
+  if (task.type == ScalarType::kBfloat16) return pack<bfloat16>(task);
+  task.type == ScalarType::kFloat64 ? pack<double>(task) : pack<float>(task);
+}
+void run_on_cpu(const PointwiseGradient& task) {
+  task.type == ScalarType::kFloat64 ? gradient<double>(task)
+                                    : gradient<float>(task);
 }
 
 }  // namespace san::pointwise

@@ -1,11 +1,10 @@
-// The task of a 1x1 convolution for inference on the CPU: a matrix
-// product with what comes before and after it, so that neither takes a pass
-// over memory of its own. Callers have checked everything.
+// The task of a 1x1 convolution on the CPU: a matrix product with what comes
+// before and after it, so that neither takes a pass over memory of its own.
+// Callers have checked everything.
 //
 // P pixels, C input channels, O output channels. With w the weight:
 //
-//   y[p, o] = sum over c of w[o, c] * f(x[p, c]) + bias[o]      or
-//   y[p, o] += sum over c of w[o, c] * f(x[p, c])
+//   y[p, o] = sum over c of w[o, c] * f(x[p, c]) + bias[o] + addend[p, o]
 //
 // f is relu(scale[c] * x + shift[c]), relu(x) or x itself. A sum is taken
 // channel by channel in order, some of them at a time: the same bits for any
@@ -42,12 +41,37 @@ struct Pointwise {
   bool relu;
   const void *scale, *shift;  // null, both, without a norm
   const void* panels;
-  bool add;
-  const void* bias;  // may be null
+  const void *bias, *addend;  // may be null; the addend may be y
   void* y;
 };
 
+// Writes panels of the weight, which is [O, C], or [C, O] if `transposed`.
+struct PointwisePanels {
+  ScalarType type;  // as above
+  int64_t inputs, outputs;
+  const void* weight;
+  bool transposed;
+  void* panels;
+};
+
+// With g the gradient of y:
+//
+//   grad_weight[o, c] = sum over p of g[p, o] * f(x[p, c])
+//   grad_bias[o] = sum over p of g[p, o]
+//
+// Summed up in bands of pixels that depend on the sizes only.
+struct PointwiseGradient {
+  ScalarType type;  // float32 or float64
+  int64_t pixels, inputs, outputs;
+  const void* x;
+  const void *scale, *shift;  // null, both, for f(x) = x
+  const void* grad_y;
+  void *grad_weight, *grad_bias;
+};
+
 void run_on_cpu(const Pointwise& task);
+void run_on_cpu(const PointwisePanels& task);
+void run_on_cpu(const PointwiseGradient& task);
 
 }  // namespace san::pointwise
 

@@ -73,7 +73,7 @@ def run_fused(
     *tensors: Tensor | None,
     workspace: Callable[[], int] | None = None,
     workspace_dtype: torch.dtype = torch.float64,
-    **options: int | bool,
+    **options: int | bool | Tensor | None,
 ) -> None:
     """Calls a kernel, on CUDA on the current stream of the tensors' device.
 

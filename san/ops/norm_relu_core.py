@@ -22,6 +22,12 @@ from san.ops.fused_call import (
     like_image,
     run_fused,
 )
+from san.ops.pointwise import (
+    panels_of,
+    run_gradient,
+    run_pointwise,
+    takes_weight,
+)
 from san.ops.registration import define
 
 
@@ -225,7 +231,11 @@ def _matrix(weights: Sequence[Tensor], dtype: torch.dtype) -> Tensor:
 def _linear(x: Tensor, *inputs: Any) -> Tensor:
     *norm, pool, weights, biases, dtype, residual = inputs
     weight, bias = _matrix(weights, dtype), _joined(biases, dtype)
-    active = _run_forward(dense_image(x), Norm(*norm), pool)
+    image = dense_image(x)
+    if x.dtype == dtype and takes_weight(weight):
+        y = _own_linear(image, Norm(*norm), pool, weight, bias, residual)
+        return y.permute(0, 3, 1, 2)
+    active = _run_forward(image, Norm(*norm), pool)
     shape = (*active.shape[:3], len(weight))
     active = active.flatten(0, 2).to(dtype)
     if residual is None:
@@ -239,6 +249,32 @@ def _linear(x: Tensor, *inputs: Any) -> Tensor:
             bias, active, weight.T
         )
     return rows.view(shape).permute(0, 3, 1, 2)
+
+
+def _own_linear(
+    image: Tensor,
+    norm: Norm,
+    pool: int,
+    weight: Tensor,
+    bias: Tensor,
+    residual: Tensor | None,
+) -> Tensor:
+    """By the kernel of pointwise: without a pass for what is not pooled."""
+    affine: tuple[Tensor, Tensor] | None = norm.affine()[:2]
+    if pool > 1:
+        image, affine = _run_forward(image, norm, pool), None
+    addend = None
+    if residual is not None and residual.dtype == weight.dtype:
+        addend = dense_image(residual)
+    y = run_pointwise(
+        *(image, panels_of(weight), len(weight)),
+        affine=affine,
+        bias=bias,
+        addend=addend,
+    )
+    if residual is None or addend is not None:
+        return y
+    return dense_image(residual) + y
 
 
 def _fake_linear(x: Tensor, *inputs: Any) -> Tensor:
@@ -257,15 +293,36 @@ def _linear_backward(
     *norm, pool, weight = norm_and_weight
     dtype = weight.dtype
     image = dense_image(x)
+    if grad.dtype == x.dtype == dtype != torch.bfloat16 and takes_weight(
+        weight
+    ):
+        return _own_linear_backward(
+            dense_image(grad), image, Norm(*norm), pool, weight
+        )
     rows = dense_image(grad).flatten(0, 2).to(dtype)
     active = _windows(image, pool)
     grad_active = (rows @ weight).to(x.dtype).view(active.shape)
     grad_x = grad_active if pool == 1 else torch.empty_like(image)
-    grads = _run_backward(
-        grad_active, image, Norm(*norm), pool, grad_x, active
-    )
+    grads = _run_backward(grad_active, image, Norm(*norm), pool, grad_x, active)
     active = active.flatten(0, 2).to(dtype)
     return *grads, rows.T @ active, rows.sum(0)
+
+
+def _own_linear_backward(
+    grad: Tensor, image: Tensor, norm: Norm, pool: int, weight: Tensor
+) -> tuple[Tensor, ...]:
+    """By the kernels of pointwise, likewise."""
+    panels = panels_of(weight, transposed=True)
+    grad_active = run_pointwise(grad, panels, weight.shape[1])
+    if pool == 1:
+        of_linear = run_gradient(grad, image, norm.affine()[:2])
+        grads = _run_backward(grad_active, image, norm, pool, grad_active)
+    else:
+        active = torch.empty_like(grad_active)
+        grad_x = torch.empty_like(image)
+        grads = _run_backward(grad_active, image, norm, pool, grad_x, active)
+        of_linear = run_gradient(grad, active)
+    return *grads, *of_linear
 
 
 def _fake_linear_backward(

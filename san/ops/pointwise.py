@@ -1,4 +1,4 @@
-"""1x1 convolutions for inference on the CPU, with what stands around them.
+"""1x1 convolutions on the CPU, with what stands around them.
 
 The norm and the ReLU before a convolution, its bias and the sum that it is
 added to take no pass over memory of their own; and the weight comes in the
@@ -13,7 +13,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 import cuda_kernels
 from san.ops.fused_call import (
@@ -36,27 +35,105 @@ def takes_weight(weight: Tensor) -> bool:
     return weight.dtype in (torch.float32, torch.float64)
 
 
-def panels_of(weight: Tensor) -> Tensor:
+def panels_of(weight: Tensor, transposed: bool = False) -> Tensor:
     """A weight as the operators take it.
 
     Args:
       weight: [O, C].
+      transposed: whether it is [C, O] instead.
 
     Returns:
       [1, ceil(O / 32), C, 32], the rows of the weight and then zeros; in
       bfloat16 [1, ceil(O / 32), ceil(C / 2), 64], with pairs of columns side
       by side.
     """
-    rows, channels = weight.shape
+    rows, channels = reversed(weight.shape) if transposed else weight.shape
     width = cuda_kernels.POINTWISE_PANEL
     step = 2 if weight.dtype == torch.bfloat16 else 1
-    full = F.pad(weight, (0, -channels % step, 0, -rows % width))
-    panels = full.unflatten(1, (-1, step)).unflatten(0, (-1, width))
-    return panels.transpose(1, 2).flatten(2).contiguous()[None]
+    shape = (1, -(-rows // width), -(-channels // step), step * width)
+    panels = weight.new_empty(shape)
+    run_fused(
+        cuda_kernels.pointwise_panels,
+        matrix(weight),
+        panels,
+        transposed=transposed,
+    )
+    return panels
 
 
 def _vector(v: Tensor | None, x: Tensor) -> Tensor | None:
     return None if v is None else matrix(v.to(compute_dtype(x.dtype)))
+
+
+def _vectors(
+    affine: tuple[Tensor, Tensor] | None, x: Tensor
+) -> tuple[Tensor | None, Tensor | None]:
+    if affine is None:
+        return None, None
+    return _vector(affine[0], x), _vector(affine[1], x)
+
+
+def run_pointwise(
+    image: Tensor,
+    panels: Tensor,
+    channels: int,
+    *,
+    affine: tuple[Tensor, Tensor] | None = None,
+    bias: Tensor | None = None,
+    addend: Tensor | None = None,
+) -> Tensor:
+    """Computes weight f(image) + bias + addend below autograd.
+
+    Args:
+      image: [N, H, W, C], dense, on the CPU.
+      panels: of the weight [O, C]; see panels_of.
+      channels: O.
+      affine: scale [C] and shift [C]: f is max(0, scale * x + shift). None
+        for the identity.
+      bias: [O] or None.
+      addend: [N, H, W, O], dense, or None.
+
+    Returns:
+      [N, H, W, O].
+    """
+    y = image.new_empty((*image.shape[:3], channels))
+    run_fused(
+        cuda_kernels.pointwise_forward,
+        image,
+        *_vectors(affine, image),
+        panels.detach().contiguous(),
+        _vector(bias, image),
+        y,
+        relu=affine is not None,
+        addend=addend,
+    )
+    return y
+
+
+def run_gradient(
+    grad: Tensor,
+    image: Tensor,
+    affine: tuple[Tensor, Tensor] | None = None,
+) -> tuple[Tensor, Tensor]:
+    """Gradients of the weight [O, C] and the bias [O], below autograd.
+
+    Args:
+      grad: of the result [N, H, W, O]; like image float32 or float64.
+      image: [N, H, W, C].
+      affine: as for run_pointwise.
+    """
+    outputs, channels = grad.shape[3], image.shape[3]
+    of_weight = grad.new_empty((1, 1, outputs, channels))
+    of_bias = grad.new_empty((1, 1, 1, outputs))
+    run_fused(
+        cuda_kernels.pointwise_gradient,
+        image,
+        *_vectors(affine, image),
+        grad,
+        of_weight,
+        of_bias,
+    )
+    return of_weight[0, 0], of_bias.flatten()
 
 
 def _pointwise(
@@ -67,18 +144,9 @@ def _pointwise(
     bias: Tensor | None,
     channels: int,
 ) -> Tensor:
+    affine = None if scale is None or shift is None else (scale, shift)
     image = dense_image(x)
-    y = image.new_empty((*image.shape[:3], channels))
-    run_fused(
-        cuda_kernels.pointwise_forward,
-        image,
-        _vector(scale, x),
-        _vector(shift, x),
-        panels.detach().contiguous(),
-        _vector(bias, x),
-        y,
-        relu=scale is not None,
-    )
+    y = run_pointwise(image, panels, channels, affine=affine, bias=bias)
     return y.permute(0, 3, 1, 2)
 
 
@@ -89,6 +157,7 @@ def _fake_pointwise(x: Tensor, *rest: Any) -> Tensor:
 
 
 def _pointwise_add(y: Tensor, x: Tensor, panels: Tensor) -> None:
+    image = y.detach().permute(0, 2, 3, 1)
     run_fused(
         cuda_kernels.pointwise_forward,
         dense_image(x),
@@ -96,9 +165,9 @@ def _pointwise_add(y: Tensor, x: Tensor, panels: Tensor) -> None:
         None,
         panels.detach().contiguous(),
         None,
-        y.detach().permute(0, 2, 3, 1),
+        image,
         relu=True,
-        add=True,
+        addend=image,
     )
 
 

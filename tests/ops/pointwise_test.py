@@ -8,6 +8,7 @@ from torch.nn import functional as F
 
 import cuda_kernels
 from san.ops import panels_of, takes_weight
+from san.ops.pointwise import run_gradient
 
 SAN = torch.ops.san
 
@@ -17,13 +18,26 @@ def image(*shape, dtype=torch.float64, seed=0):
     return torch.randn(*shape, dtype=dtype, generator=generator)
 
 
-def test_panels_by_hand():
+@pytest.mark.parametrize("transposed", [False, True])
+def test_panels_by_hand(transposed):
     weight = torch.arange(66.0).view(33, 2)
-    panels = panels_of(weight)
+    panels = panels_of(weight.t() if transposed else weight, transposed)
     assert panels.shape == (1, 2, 2, 32)
     assert panels[0, 0, 1, :3].tolist() == [1, 3, 5]
     assert panels[0, 1, :, 0].tolist() == [64, 65]
     assert not panels[0, 1, :, 1:].any()
+
+
+@pytest.mark.skipif(
+    not cuda_kernels.takes_bfloat16(), reason="no pairs of bfloat16 here"
+)
+@pytest.mark.parametrize("channels", [1, 6, 7])
+def test_panels_of_bfloat16_by_hand(channels):
+    weight = image(40, channels).bfloat16()
+    expected = F.pad(weight, (0, channels % 2, 0, 24)).view(2, 32, -1, 2)
+    expected = expected.transpose(1, 2).flatten(2)[None]
+    assert torch.equal(panels_of(weight), expected)
+    assert torch.equal(panels_of(weight.t(), True), expected)
 
 
 @pytest.mark.parametrize(
@@ -96,12 +110,16 @@ def test_bits_do_not_depend_on_threads(size):
     batch, channels, side, outputs = size
     x = image(batch, channels, side, side, dtype=torch.float32)
     panels = panels_of(image(outputs, channels, dtype=torch.float32, seed=1))
+    grad = image(batch, side, side, outputs, dtype=torch.float32, seed=2)
+    rows = x.permute(0, 2, 3, 1).contiguous()
     threads, results = torch.get_num_threads(), []
     for count in (1, 2, 3, 1):
         torch.set_num_threads(count)
-        results.append(SAN.pointwise(x, None, None, panels, None, outputs))
+        y = SAN.pointwise(x, None, None, panels, None, outputs)
+        results.append((y, *run_gradient(grad, rows)))
     torch.set_num_threads(threads)
-    assert all(torch.equal(y, results[0]) for y in results)
+    for result in results[1:]:
+        assert all(map(torch.equal, result, results[0]))
 
 
 def test_an_addition_has_no_derivative():
