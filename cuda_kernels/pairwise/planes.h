@@ -84,6 +84,33 @@ struct Planes {
     }
   }
 
+  // Multiplies a row of a channel.
+  void multiply(int64_t row, int64_t channel, A by) const {
+    A* begin = at(channel, row) + reach;
+    for (int64_t x = 0; x < width; x += L)
+      cpu::store<L>(begin + x, cpu::load<L>(begin + x) * by);
+  }
+
+  // The way back from fill: adds a row of all channels to pixels.
+  void add_to(int64_t row, int64_t count, A* to, int64_t step) const {
+    for (int64_t c = 0; c < count; c += L) {
+      const cpu::FirstLanes<A, L> first(
+          static_cast<int>(std::min<int64_t>(count - c, L)));
+      for (int64_t x = 0; x < width; x += L) {
+        Vector<A, L> v[L];
+#pragma GCC unroll 16
+        for (int i = 0; i < L; ++i)
+          v[i] = c + i < count ? cpu::load<L>(at(c + i, row) + reach + x)
+                               : Vector<A, L>{};
+        cpu::transpose(v);
+        for (int i = 0; i < std::min<int64_t>(width - x, L); ++i) {
+          A* pixel = to + (x + i) * step + c;
+          first.store(pixel, first.load(pixel) + v[i]);
+        }
+      }
+    }
+  }
+
   int64_t channels, rows, width, reach, pitch, plane;
   A* data = nullptr;
 };

@@ -5,6 +5,7 @@
 #include "cuda_kernels/cpu/instruction_set.h"
 #include "cuda_kernels/pairwise/pixel_backward.h"
 #include "cuda_kernels/pairwise/strip.h"
+#include "cuda_kernels/pairwise/strip_backward.h"
 
 namespace san::pairwise {
 namespace {
@@ -51,11 +52,21 @@ void forward(const PairwiseProblem<A>& problem, int64_t n, int64_t h,
     forward_by_pixels(problem, n, h, scratch, output, log_sum_exp);
 }
 
+template <typename A>
+int64_t backward_scratch_elements(const PairwiseShape& shape) {
+  return backward_in_strips<A>(shape)
+             ? elements<A>(BackwardStripBuffers<A>(shape, nullptr))
+             : elements<A>(Buffers<A>(shape, nullptr));
+}
+
 // Everything up to the logits again, then back.
 template <typename A>
 void backward(const PairwiseProblem<A>& problem, int64_t n, int64_t h,
               A* scratch, const Attended<A>& attended, A* grad_features,
               const MappingGradients<A>& sums) {
+  if (backward_in_strips<A>(problem.shape))
+    return row_backward_in_strips(problem, n, h, scratch, attended,
+                                  grad_features, sums);
   const Buffers<A> b(problem.shape, scratch);
   for (int64_t w = 0; w < problem.shape.width; ++w) {
     const BackwardPixel<A> pixel(problem, b, n, h, w);
@@ -123,7 +134,8 @@ void moments_backward(const PairwiseProblem<A>& problem, int64_t n, int64_t h,
 
 template <typename A>
 int64_t scratch_elements(const PairwiseShape& shape) {
-  return elements<A>(Buffers<A>(shape, nullptr));
+  return std::max(elements<A>(Buffers<A>(shape, nullptr)),
+                  backward_scratch_elements<A>(shape));
 }
 
 template <typename A>

@@ -81,6 +81,36 @@ struct StripBuffers {
   A *own, *z, *weights, *log_sums, *counts, *output;
 };
 
+// Calls to(j, t, init(j, t) + sum over d of matrix(d, j) * from(d, t)) for
+// kTaps taps and all columns j of a packed matrix, and as many as make a panel
+// whole. Several taps share what is loaded of the matrix.
+template <int kTaps, typename A, typename Init, typename From, typename To>
+inline __attribute__((always_inline)) void map_lanes(const A* matrix,
+                                                     int64_t depth,
+                                                     int64_t columns, Init init,
+                                                     From from, To to) {
+  using V = Vector<A, kWide<A>>;
+  with_panel<A>(columns, [&](auto panel) {
+    constexpr int kWidth = panel.kWidth;
+    constexpr int kTile = kWidth < kStripTile ? kWidth : kStripTile;
+    for (int64_t j = 0; j < columns; j += kTile) {
+      const A* m = matrix + j / kWidth * kWidth * depth + j % kWidth;
+      V sum[kTile][kTaps];
+      for (int i = 0; i < kTile; ++i)
+        for (int t = 0; t < kTaps; ++t) sum[i][t] = V{} + init(j + i, t);
+      for (int64_t d = 0; d < depth; ++d, m += kWidth) {
+        V v[kTaps];
+        for (int t = 0; t < kTaps; ++t) v[t] = from(d, t);
+#pragma GCC unroll 8
+        for (int i = 0; i < kTile; ++i)
+          for (int t = 0; t < kTaps; ++t) sum[i][t] += m[i] * v[t];
+      }
+      for (int i = 0; i < kTile; ++i)
+        for (int t = 0; t < kTaps; ++t) to(j + i, t, sum[i][t]);
+    }
+  });
+}
+
 // The pixels [w, w + L) of row h.
 template <typename A>
 struct Strip {
@@ -129,34 +159,6 @@ struct Strip {
       for (int64_t x = 0; x < k; ++x) f(tap++, y, x);
   }
 
-  // Calls to(j, t, init(j, t) + sum over d of matrix(d, j) * from(d, t)) for
-  // kTaps taps and all columns j of a packed matrix, and as many as make a
-  // panel whole. Several taps share what is loaded of the matrix.
-  template <int kTaps, typename Init, typename From, typename To>
-  inline __attribute__((always_inline)) void map(const A* matrix, int64_t depth,
-                                                 int64_t columns, Init init,
-                                                 From from, To to) const {
-    with_panel<A>(columns, [&](auto panel) {
-      constexpr int kWidth = panel.kWidth;
-      constexpr int kTile = kWidth < kStripTile ? kWidth : kStripTile;
-      for (int64_t j = 0; j < columns; j += kTile) {
-        const A* m = matrix + j / kWidth * kWidth * depth + j % kWidth;
-        V sum[kTile][kTaps];
-        for (int i = 0; i < kTile; ++i)
-          for (int t = 0; t < kTaps; ++t) sum[i][t] = V{} + init(j + i, t);
-        for (int64_t d = 0; d < depth; ++d, m += kWidth) {
-          V v[kTaps];
-          for (int t = 0; t < kTaps; ++t) v[t] = from(d, t);
-#pragma GCC unroll 8
-          for (int i = 0; i < kTile; ++i)
-            for (int t = 0; t < kTaps; ++t) sum[i][t] += m[i] * v[t];
-        }
-        for (int i = 0; i < kTile; ++i)
-          for (int t = 0; t < kTaps; ++t) to(j + i, t, sum[i][t]);
-      }
-    });
-  }
-
   static V higher(V a, V b) { return a > b ? a : b; }  // keeps NaN of b
   static V rectified(V v) { return v < 0 ? V{} : v; }  // keeps NaN
 
@@ -184,7 +186,7 @@ struct Strip {
   void map_taps(int64_t y, int64_t x) const {
     const A* table = p.table + ((view.first_row + y) * k + x) * b.table_pitch;
     const A* psi = first + y * b.planes.pitch + x;
-    map<kTaps>(
+    map_lanes<kTaps>(
         p.w1, R, R,
         [&](int64_t j, int t) { return table[t * b.table_pitch + j]; },
         [&](int64_t d, int t) {
@@ -199,7 +201,7 @@ struct Strip {
     for (int t = 0; t < kTaps; ++t)
       seen[t] = whole ? V{} + A(1) : count_of(y, x + t);
     A* logits = b.weights + (y * k + x) * b.groups * L;
-    map<kTaps>(
+    map_lanes<kTaps>(
         p.w2, R, G, [](int64_t, int) { return A(0); },
         [&](int64_t d, int t) {
           return cpu::load<L>(b.z + (d * kTaps + t) * L);

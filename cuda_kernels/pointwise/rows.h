@@ -18,9 +18,9 @@ constexpr int64_t kDepth = sizeof(T) == 2 ? kMostBfloat16Channels : 512;
 template <typename T>
 constexpr int64_t kPitch = kDepth<T> + 64 / sizeof(T);
 
-// A step of the weight's gradient: its pixels at most, and the columns of a job.
-// Of so many activations those of a tile fit the first cache, all of them the
-// second.
+// A step of the weight's gradient: its pixels at most, and the columns of a
+// job. Of so many activations those of a tile fit the first cache, all of them
+// the second.
 constexpr int64_t kGradientPixels = 196, kGradientColumns = 256;
 // Rows of the gradient of y that lie beside them.
 constexpr int64_t kGradientRows = 192;

@@ -59,6 +59,24 @@ def by_definition(features, scale, shift, table, w1, w2, kernel_size):
     return (weights * beta).sum(2).unflatten(2, size)
 
 
+# On the CPU vectors hold pixels, or relation channels; strips of pixels with
+# and without an edge, and what is left of a row.
+@pytest.mark.parametrize("relation", [3, 8, 9])
+@pytest.mark.parametrize(
+    ("kernel_size", "size"), [(3, (4, 33)), (7, (9, 31)), (7, (4, 40))]
+)
+def test_gradients_equal_the_definition(relation, kernel_size, size):
+    *tensors, _ = op_inputs(kernel_size, relation, 3, 9, size)
+    results = []
+    for op in (torch.ops.san.pairwise_core, by_definition):
+        output = op(*tensors, kernel_size)
+        seeds = torch.linspace(-1, 2, output.numel()).double()
+        seeds = seeds.view(output.shape)
+        results.append([output, *torch.autograd.grad(output, tensors, seeds)])
+    for got, expected in zip(*results, strict=True):
+        torch.testing.assert_close(got, expected, rtol=1e-10, atol=1e-10)
+
+
 @pytest.mark.parametrize("kernel_size", [1, 3])
 @pytest.mark.parametrize("channel", [0, 4, 7], ids=["phi", "psi", "beta"])
 def test_not_a_number_is_passed_on(channel, kernel_size):
