@@ -41,6 +41,11 @@ constexpr char kUseInstructionSetDoc[] =
     "Raises:\n"
     "  ValueError: the name is not one of them.\n";
 
+constexpr char kTakesBfloat16Doc[] =
+    "Whether pointwise_forward and pairwise_forward take bfloat16 on the CPU:\n"
+    "the processor multiplies pairs of it (avx512_bf16), in the instruction\n"
+    "set in use, and has no AMX, which PyTorch uses.";
+
 #ifdef SAN_NO_CUDA
 constexpr bool kBuiltWithCuda = false;
 #else
@@ -87,6 +92,7 @@ PYBIND11_MODULE(_kernels, module) {
   module.def("instruction_sets", &instruction_sets, kInstructionSetsDoc);
   module.def("use_instruction_set", &use_set_named, py::arg("name"),
              kUseInstructionSetDoc);
+  module.def("takes_bfloat16", &multiplies_bfloat16, kTakesBfloat16Doc);
 }
 
 }  // namespace san

@@ -29,4 +29,13 @@ int instruction_set() { return in_use.load(std::memory_order_relaxed); }
 
 void use_instruction_set(int index) { in_use = index; }
 
+bool multiplies_bfloat16() {
+#ifdef __x86_64__
+  return instruction_set() == 2 && __builtin_cpu_supports("avx512bf16") &&
+         !__builtin_cpu_supports("amx-bf16");
+#else
+  return false;
+#endif
+}
+
 }  // namespace san

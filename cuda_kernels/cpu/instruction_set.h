@@ -17,6 +17,10 @@ int best_instruction_set();
 int instruction_set();
 // For all later kernels of all threads; at most best_instruction_set().
 void use_instruction_set(int index);
+// Whether the set in use multiplies pairs of bfloat16 (pairs.h) faster than
+// anything else here does: the processor has avx512_bf16 and no AMX, with which
+// PyTorch is faster.
+bool multiplies_bfloat16();
 
 }  // namespace san
 

@@ -200,7 +200,12 @@ struct FirstLanes {
   template <typename T>
   V load(const T* from) const {
     T elements[16] = {};
+#ifdef __AVX512F__
+    const __m256i words = _mm256_maskz_loadu_epi16(mask, from);
+    memcpy(elements, &words, sizeof words);
+#else
     copy(from, elements);
+#endif
     return cpu::load<L>(elements);
   }
   template <typename T>

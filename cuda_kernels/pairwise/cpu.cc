@@ -42,16 +42,16 @@ std::vector<A> tap_counts(int64_t size, int64_t kernel_size) {
 }
 
 // The problem and the memory that it points to.
-template <typename A>
-class Problem : public PairwiseProblem<A> {
+template <typename T, typename A = Accumulator<T>>
+class Problem : public PairwiseProblem<T> {
  public:
   Problem(const PairwiseShape& shape, const void* features, const void* scale,
           const void* shift)
-      : PairwiseProblem<A>{},
+      : PairwiseProblem<T>{},
         rows_(tap_counts<A>(shape.height, shape.kernel_size)),
         columns_(tap_counts<A>(shape.width, shape.kernel_size)) {
     this->shape = shape;
-    this->features = static_cast<const A*>(features);
+    this->features = static_cast<const T*>(features);
     this->scale = static_cast<const A*>(scale);
     this->shift = static_cast<const A*>(shift);
     this->row_counts = rows_.data();
@@ -76,7 +76,7 @@ class Problem : public PairwiseProblem<A> {
 
   // Rows of `columns` elements with the pitch of the kernels' buffers.
   const A* pitched(const void* matrix, int64_t rows, int64_t columns) {
-    const int64_t pitch = pairwise_rows<A>().pitch(this->shape);
+    const int64_t pitch = pairwise_rows<T>().pitch(this->shape);
     const A* from = static_cast<const A*>(matrix);
     A* to = allocate(rows * pitch);
     for (int64_t i = 0; i < rows; ++i)
@@ -91,10 +91,10 @@ class Problem : public PairwiseProblem<A> {
   }
   const A* pack(const void* matrix, int64_t depth, int64_t columns,
                 int64_t step, int64_t column_step) {
-    const PairwiseRows<A>& rows = pairwise_rows<A>();
+    const PairwiseRows<T>& rows = pairwise_rows<T>();
     A* to = allocate(rows.packed_elements(depth, columns));
-    rows.pack(static_cast<const A*>(matrix), depth, columns, step, column_step,
-              to);
+    rows.pack(this->shape, static_cast<const A*>(matrix), depth, columns, step,
+              column_step, to);
     return to;
   }
 
@@ -102,10 +102,10 @@ class Problem : public PairwiseProblem<A> {
   std::vector<std::vector<A>> memory_;
 };
 
-template <typename A>
-Problem<A> mapped_problem(const PairwiseShape& shape,
+template <typename T>
+Problem<T> mapped_problem(const PairwiseShape& shape,
                           const PairwiseInputs& in) {
-  Problem<A> problem(shape, in.features, in.scale, in.shift);
+  Problem<T> problem(shape, in.features, in.scale, in.shift);
   const int64_t R = shape.relation_channels, G = shape.weight_channels;
   problem.table = problem.pitched(in.table, shape.taps(), R);
   problem.w1 = problem.packed(in.w1, R, R);
@@ -199,11 +199,12 @@ class BandSums {
   std::vector<Sum> memory_;
 };
 
-template <typename A>
+template <typename T>
 void forward(const PairwiseForward& task) {
+  using A = Accumulator<T>;
   const PairwiseShape& shape = task.shape;
-  const Problem<A> problem = mapped_problem<A>(shape, task.inputs);
-  const PairwiseRows<A>& rows = pairwise_rows<A>();
+  const Problem<T> problem = mapped_problem<T>(shape, task.inputs);
+  const PairwiseRows<T>& rows = pairwise_rows<T>();
   const int64_t step = rows.forward_rows(shape);
   const int64_t bands = (shape.height + step - 1) / step;
   cpu::for_each_job<A>(
@@ -211,7 +212,7 @@ void forward(const PairwiseForward& task) {
       [&](int64_t job, A* scratch) {
         const int64_t h = job % bands * step;
         rows.forward(problem, job / bands, h, std::min(shape.height, h + step),
-                     scratch, static_cast<A*>(task.output),
+                     scratch, static_cast<T*>(task.output),
                      static_cast<A*>(task.log_sum_exp));
       });
 }
@@ -352,6 +353,7 @@ void moments_backward(const PairwiseMomentsBackward& task) {
 }  // namespace
 
 void run_on_cpu(const PairwiseForward& task) {
+  if (task.type == ScalarType::kBfloat16) return forward<bfloat16>(task);
   task.type == ScalarType::kFloat64 ? forward<double>(task)
                                     : forward<float>(task);
 }

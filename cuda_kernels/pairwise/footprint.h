@@ -69,15 +69,19 @@ class Arena {
 // Vectors may be read and written past the last element of a buffer.
 constexpr int64_t kSlack = 32;
 
-template <typename A>
+template <typename T>
 struct Buffers {
+  using A = Accumulator<T>;
+
   Buffers(const PairwiseShape& s, A* scratch) : arena(scratch) {
     const int64_t taps = s.taps();
     groups = padded<A>(s.weight_channels);
     pitch = pitch_of(padded<A>(s.relation_channels > s.weight_channels
                                    ? s.relation_channels
                                    : s.weight_channels));
-    for (A** buffer : {&a, &z, &grad_a, &grad_logits})
+    for (T** buffer : {&a, &z})
+      *buffer = reinterpret_cast<T*>(arena.take(taps * pitch + kSlack));
+    for (A** buffer : {&grad_a, &grad_logits})
       *buffer = arena.take(taps * pitch + kSlack);
     for (A** buffer : {&weights, &grad_weights, &group_counts})
       *buffer = arena.take(taps * groups + kSlack);
@@ -88,7 +92,8 @@ struct Buffers {
 
   Arena<A> arena;
   int64_t groups, pitch;
-  A *a, *z, *grad_a, *grad_logits;
+  T *a, *z;
+  A *grad_a, *grad_logits;
   A *weights, *grad_weights, *group_counts;
   A *counts, *inverse, *group_sums;
 };

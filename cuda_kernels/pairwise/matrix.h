@@ -3,19 +3,22 @@
 //
 // Idea. A tile of C, some rows by one or two vectors of columns, stays in
 // registers over the whole depth; each step loads the vectors of B once and
-// multiplies them by one element of A per row. B comes in panels as wide as a
-// tile. Everything is in an unnamed namespace: one copy per instruction set.
+// multiplies them by one element of A per row, of bfloat16 by a pair of them. B
+// comes in panels as wide as a tile. Everything is in an unnamed namespace: one
+// copy per instruction set.
 #ifndef CUDA_KERNELS_PAIRWISE_MATRIX_H_
 #define CUDA_KERNELS_PAIRWISE_MATRIX_H_
 
 #include <cstdint>
 #include <utility>
 
+#include "cuda_kernels/cpu/pairs.h"
 #include "cuda_kernels/cpu/vectors.h"
 
 namespace san::pairwise {
 namespace {
 
+using cpu::kStep;
 using cpu::kWide;
 using cpu::Vector;
 
@@ -73,18 +76,19 @@ inline int64_t padded(int64_t columns) {
 }
 
 // C = relu(init + A B), or without the relu; init may be C itself or null for
-// zeros. Element (i, d) of A is a[i * a_row + d * a_depth].
-template <typename A>
+// zeros. Element (i, d) of A is a[i * a_row + d * a_depth]; element (d, j) of a
+// panel of B b[panel * b_panel + d * b_row + j]. In bfloat16 element 2 d + 1
+// lies behind each element 2 d, of A and of B, and there is one for every d.
+template <typename T, typename C = Accumulator<T>>
 struct Product {
   int64_t rows, columns, depth;
-  const A* a;
+  const T* a;
   int64_t a_row, a_depth;
-  const A*
-      b;  // element (d, j) of a panel is b[panel * b_panel + d * b_row + j]
+  const T* b;
   int64_t b_row, b_panel;
-  const A* init;
+  const Accumulator<T>* init;
   int64_t init_row;
-  A* c;
+  C* c;
   int64_t c_row;
   bool relu = false;
   bool upper = false;  // only tiles that touch j >= i are wanted
@@ -95,45 +99,53 @@ inline Vector<A, L> relu(Vector<A, L> v) {
   return v < 0 ? Vector<A, L>{} : v;  // keeps NaN, and -inf is none
 }
 
-template <typename P, int kRows, int kARow, typename A>
-void tile(const Product<A>& p, int64_t row, int64_t column) {
+template <typename P, int kRows, int kARow, typename T, typename C>
+void tile(const Product<T, C>& p, int64_t row, int64_t column) {
+  using A = Accumulator<T>;
   constexpr int L = P::kLanes, V = P::kCount;
+  constexpr cpu::AllLanes<A, L> lanes;
   const int64_t a_row = kARow ? kARow : p.a_row;
-  const int64_t a_depth = kARow == kPitch ? 1 : p.a_depth;
-  const A* a = p.a + row * a_row;
-  const A* b = p.b + column / P::kWidth * p.b_panel;
+  const int64_t a_depth = (kARow == kPitch ? 1 : p.a_depth) * kStep<T>;
+  const T* a = p.a + row * a_row;
+  const T* b = p.b + column / P::kWidth * p.b_panel;
+  const auto each = [](auto f) {
+    cpu::unrolled<kRows>(
+        [&](auto i) { cpu::unrolled<V>([&](auto v) { f(i, v); }); });
+  };
   Vector<A, L> sum[kRows][V] = {};
   if (p.init) {
     const A* init = p.init + row * p.init_row + column;
-    for (int i = 0; i < kRows; ++i)
-      for (int v = 0; v < V; ++v)
-        sum[i][v] = cpu::load<L>(init + i * p.init_row + v * L);
+    each([&](auto i, auto v) {
+      sum[i][v] = cpu::load<L>(init + i * p.init_row + v * L);
+    });
   }
-  for (int64_t d = 0; d < p.depth; ++d, a += a_depth, b += p.b_row) {
+  for (int64_t d = 0; d < p.depth;
+       d += kStep<T>, a += a_depth, b += p.b_row * kStep<T>) {
     Vector<A, L> factor[V];
-    for (int v = 0; v < V; ++v) factor[v] = cpu::load<L>(b + v * L);
-#pragma GCC unroll 16
-    for (int i = 0; i < kRows; ++i)
-      for (int v = 0; v < V; ++v) sum[i][v] += a[i * a_row] * factor[v];
-  }
-  A* c = p.c + row * p.c_row + column;
-  for (int i = 0; i < kRows; ++i)
     for (int v = 0; v < V; ++v)
-      cpu::store<L>(c + i * p.c_row + v * L,
-                    p.relu ? relu<A, L>(sum[i][v]) : sum[i][v]);
+      factor[v] = cpu::bits_at<L, A>(b + v * L * kStep<T>);
+    each([&](auto i, auto v) {
+      sum[i][v] = cpu::multiply_add(a + i * a_row, factor[v], sum[i][v]);
+    });
+  }
+  C* c = p.c + row * p.c_row + column;
+  each([&](auto i, auto v) {
+    cpu::store_rounded(lanes, c + i * p.c_row + v * L,
+                       p.relu ? relu<A, L>(sum[i][v]) : sum[i][v]);
+  });
 }
 
-template <typename P, int kARow, typename A, int... kRows>
-inline void tile_of(int64_t rows, const Product<A>& p, int64_t row,
+template <typename P, int kARow, typename T, typename C, int... kRows>
+inline void tile_of(int64_t rows, const Product<T, C>& p, int64_t row,
                     int64_t column, std::integer_sequence<int, kRows...>) {
-  using Tile = void (*)(const Product<A>&, int64_t, int64_t);
-  static constexpr Tile kTiles[] = {tile<P, kRows + 1, kARow, A>...};
+  using Tile = void (*)(const Product<T, C>&, int64_t, int64_t);
+  static constexpr Tile kTiles[] = {tile<P, kRows + 1, kARow, T, C>...};
   kTiles[rows - 1](p, row, column);
 }
 
 // Rows are split into tiles of nearly equal height.
-template <typename P, int kARow, typename A>
-inline void multiply_panels(const Product<A>& p) {
+template <typename P, int kARow, typename T, typename C>
+inline void multiply_panels(const Product<T, C>& p) {
   const int64_t tiles = (p.rows + kTileRows - 1) / kTileRows;
   const int64_t height = p.rows / tiles, taller = p.rows % tiles;
   for (int64_t column = 0; column < p.columns; column += P::kWidth)
@@ -146,9 +158,9 @@ inline void multiply_panels(const Product<A>& p) {
     }
 }
 
-template <typename A>
-inline void multiply(const Product<A>& p) {
-  with_panel<A>(p.columns, [&](auto panel) {
+template <typename T, typename C>
+inline void multiply(const Product<T, C>& p) {
+  with_panel<Accumulator<T>>(p.columns, [&](auto panel) {
     using P = decltype(panel);
     if (p.a_row == 1)
       multiply_panels<P, 1>(p);
@@ -159,21 +171,19 @@ inline void multiply(const Product<A>& p) {
   });
 }
 
-// Elements of a packed [depth, columns] matrix.
-template <typename A>
-inline int64_t packed_elements(int64_t depth, int64_t columns) {
-  return depth * padded<A>(columns);
-}
-
-// Packs B, whose element (d, j) is from[d * step + j * column_step], in panels.
-template <typename A>
+// Packs B, whose element (d, j) is from[d * step + j * column_step], in panels;
+// what fills it up is zero.
+template <typename T, typename A>
 inline void pack(const A* from, int64_t depth, int64_t columns, int64_t step,
-                 int64_t column_step, A* to) {
+                 int64_t column_step, T* to) {
   const int64_t width = panel_width<A>(columns);
   for (int64_t first = 0; first < columns; first += width)
-    for (int64_t d = 0; d < depth; ++d)
+    for (int64_t d = 0; d < depth; d += kStep<T>)
       for (int64_t j = first; j < first + width; ++j)
-        *to++ = j < columns ? from[d * step + j * column_step] : A(0);
+        for (int64_t e = d; e < d + kStep<T>; ++e)
+          *to++ = rounded<T>(j < columns && e < depth
+                                 ? from[e * step + j * column_step]
+                                 : A(0));
 }
 
 }  // namespace

@@ -22,13 +22,14 @@ constexpr int lanes_of() {
   return sizeof(typename Lanes::V) / sizeof(A);
 }
 
-template <typename A>
+template <typename T>
 struct Pixel {
+  using A = Accumulator<T>;
   static constexpr int L = kWide<A>;
   using V = Vector<A, L>;
   using Integer = std::conditional_t<sizeof(A) == 4, int32_t, int64_t>;
 
-  Pixel(const PairwiseProblem<A>& problem, const Buffers<A>& buffers, int64_t n,
+  Pixel(const PairwiseProblem<T>& problem, const Buffers<T>& buffers, int64_t n,
         int64_t h, int64_t w)
       : p(problem),
         s(problem.shape),
@@ -55,7 +56,7 @@ struct Pixel {
 
   A count_of(int64_t tap) const { return view.whole() ? A(1) : b.counts[tap]; }
 
-  const A* feature(int64_t pixel) const {
+  const T* feature(int64_t pixel) const {
     return p.features + (image + pixel) * F;
   }
 
@@ -79,10 +80,11 @@ struct Pixel {
       const auto scale = lanes.load(p.scale + i);
       const auto own = lanes.load(p.features + index * F + i) * scale +
                        lanes.load(p.shift + i);
-      const A* psi = feature(0) + R + i;
+      const T* psi = feature(0) + R + i;
       view.for_each([&](int64_t tap, int64_t pixel, int64_t) {
         const auto d = own - scale * lanes.load(psi + pixel * F);
-        cpu::store<kLanes>(b.a + tap * b.pitch + i, relu<A, kLanes>(d));
+        cpu::store_rounded(cpu::AllLanes<A, kLanes>(), b.a + tap * b.pitch + i,
+                           relu<A, kLanes>(d));
       });
     });
   }
@@ -99,15 +101,26 @@ struct Pixel {
   }
 
   // to = from * mapping (+ init), a row per tap.
-  void map(const A* from, int64_t depth, const A* mapping, int64_t columns,
-           const A* init, A* to, int64_t to_pitch, bool with_relu) const {
+  template <typename C>
+  void map(const T* from, int64_t depth, const void* mapping, int64_t columns,
+           const A* init, C* to, int64_t to_pitch, bool with_relu) const {
     const int64_t width = panel_width<A>(columns);
-    multiply<A>({taps, columns, depth, from, b.pitch, 1, mapping, width,
-                 depth * width, init, b.pitch, to, to_pitch, with_relu});
+    multiply(Product<T, C>{taps, columns, depth, from, b.pitch, 1,
+                           static_cast<const T*>(mapping), width,
+                           round_up(depth, kStep<T>) * width, init, b.pitch, to,
+                           to_pitch, with_relu});
   }
 
   void hidden() const {
-    map(b.a, R, p.w1, R, rows_of(p.table, b.z), b.z, b.pitch, true);
+    if constexpr (kStep<T> == 1) {
+      map(b.a, R, p.w1, R, rows_of(p.table, b.z), b.z, b.pitch, true);
+    } else {
+      map(b.a, R, p.w1, R, rows_of(p.table, b.grad_a), b.z, b.pitch, true);
+      // The second of a pair: a weight of zero would not undo it if it were no
+      // number.
+      for (int64_t tap = 0; tap < taps && R % kStep<T> != 0; ++tap)
+        b.z[tap * b.pitch + R] = T();
+    }
   }
 
   // ---- Softmax. The weights of all taps are one array with period Gp, or, if
@@ -223,11 +236,11 @@ struct Pixel {
       for (int i = 0; i < kLanes; ++i) lane[i] = i;
       return lane;
     }
-    V load(const A* pixel, int v) const {
+    V load(const T* pixel, int v) const {
       return lanes.load(pixel + channel + v * step);
     }
-    void store(A* pixel, int v, V value) const {
-      lanes.store(pixel + channel + v * step, value);
+    void store(T* pixel, int v, V value) const {
+      cpu::store_rounded(lanes, pixel + channel + v * step, value);
     }
     V weights(const A* row) const {
       const V own = cpu::load<kLanes>(row + group);
@@ -254,11 +267,11 @@ struct Pixel {
             Block<Lanes, kVectors, kRepeated>::lane() & Integer(G - 1)};
   }
 
-  void aggregate(A* output) const {
+  void aggregate(T* output) const {
     for_each_block([&](auto block) {
       constexpr int kVectors = block.kCount;
       typename decltype(block)::V sum[kVectors] = {};
-      const A* value = feature(0) + 2 * R;
+      const T* value = feature(0) + 2 * R;
       view.for_each([&](int64_t tap, int64_t pixel, int64_t) {
         const auto w = block.weights(b.weights + tap * b.groups);
         for (int v = 0; v < kVectors; ++v)
@@ -272,9 +285,9 @@ struct Pixel {
 
   int64_t index_of_output() const { return index * M; }
 
-  const PairwiseProblem<A>& p;
+  const PairwiseProblem<T>& p;
   const PairwiseShape& s;
-  const Buffers<A>& b;
+  const Buffers<T>& b;
   Footprint view;
   int64_t R, G, M, F, taps, image, index;
 };

@@ -23,9 +23,9 @@ struct BackwardPixel : Pixel<A> {
   // sum += transpose(a) * g over the taps: [depth_a, columns of g].
   void add_outer(const A* a, int64_t rows, const A* g, int64_t columns, A* sum,
                  int64_t sum_pitch, bool upper = false) const {
-    multiply<A>({rows, columns, taps, a, 1, b.pitch, g, b.pitch,
-                 panel_width<A>(columns), sum, sum_pitch, sum, sum_pitch, false,
-                 upper});
+    multiply(Product<A>{rows, columns, taps, a, 1, b.pitch, g, b.pitch,
+                        panel_width<A>(columns), sum, sum_pitch, sum, sum_pitch,
+                        false, upper});
   }
 
   // weights = counts * exp(logit - log_sum_exp)

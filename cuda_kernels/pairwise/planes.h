@@ -15,11 +15,12 @@ namespace {
 
 // Transposes up to L pixels of up to L channels, `from_step` apart, and calls
 // to(i, vector) for each channel i; missing pixels are zeros.
-template <typename A, typename To>
-inline __attribute__((always_inline)) void to_planes(const A* from,
+template <typename T, typename To>
+inline __attribute__((always_inline)) void to_planes(const T* from,
                                                      int64_t from_step,
                                                      int64_t pixels,
                                                      int64_t channels, To to) {
+  using A = Accumulator<T>;
   constexpr int L = kWide<A>;
   const int count = static_cast<int>(std::min<int64_t>(channels, L));
   const cpu::FirstLanes<A, L> first(count);
@@ -32,8 +33,8 @@ inline __attribute__((always_inline)) void to_planes(const A* from,
 }
 
 // The way back: from L lanes per channel to up to L pixels.
-template <typename A>
-inline void from_planes(const A* from, int64_t channels, A* to, int64_t to_step,
+template <typename A, typename T>
+inline void from_planes(const A* from, int64_t channels, T* to, int64_t to_step,
                         int64_t pixels) {
   constexpr int L = kWide<A>;
   const cpu::FirstLanes<A, L> first(
@@ -68,7 +69,8 @@ struct Planes {
 
   // Fills `row` of some channels from pixels that are `step` apart; channel i
   // is multiplied by scale[i] if there is one.
-  void fill(int64_t row, int64_t channel, int64_t count, const A* from,
+  template <typename T>
+  void fill(int64_t row, int64_t channel, int64_t count, const T* from,
             int64_t step, const A* scale) const {
     for (int64_t c = 0; c < count; c += L)
       for (int64_t x = 0; x < width; x += L)

@@ -15,14 +15,29 @@ int64_t elements(const B& buffers) {
   return buffers.arena.end() / sizeof(A) + 64 / sizeof(A);
 }
 
+// Of A, even where T packs more tightly.
+template <typename T>
+int64_t packed_elements(int64_t depth, int64_t columns) {
+  return depth * padded<Accumulator<T>>(columns);
+}
+
+template <typename T>
+void pack(const PairwiseShape& shape, const Accumulator<T>* from, int64_t depth,
+          int64_t columns, int64_t step, int64_t column_step, void* to) {
+  using A = Accumulator<T>;
+  if (in_strips<T>(shape))
+    return pack(from, depth, columns, step, column_step, static_cast<A*>(to));
+  pack(from, depth, columns, step, column_step, static_cast<T*>(to));
+}
+
 // One pixel after the other: its whole footprint passes through the mapping
 // while it is in the first cache, and only the result leaves.
-template <typename A>
-void forward_by_pixels(const PairwiseProblem<A>& problem, int64_t n, int64_t h,
-                       A* scratch, A* output, A* log_sum_exp) {
-  const Buffers<A> b(problem.shape, scratch);
+template <typename T, typename A = Accumulator<T>>
+void forward_by_pixels(const PairwiseProblem<T>& problem, int64_t n, int64_t h,
+                       A* scratch, T* output, A* log_sum_exp) {
+  const Buffers<T> b(problem.shape, scratch);
   for (int64_t w = 0; w < problem.shape.width; ++w) {
-    const Pixel<A> pixel(problem, b, n, h, w);
+    const Pixel<T> pixel(problem, b, n, h, w);
     pixel.relate();
     pixel.hidden();
     pixel.map(b.z, pixel.R, problem.w2, pixel.G, nullptr, b.weights, b.groups,
@@ -32,21 +47,22 @@ void forward_by_pixels(const PairwiseProblem<A>& problem, int64_t n, int64_t h,
   }
 }
 
-template <typename A>
+template <typename T>
 int64_t forward_rows(const PairwiseShape& shape) {
-  return in_strips<A>(shape) ? kStripRows : 1;
+  return in_strips<T>(shape) ? kStripRows : 1;
 }
 
-template <typename A>
+template <typename T>
 int64_t forward_scratch_elements(const PairwiseShape& shape) {
-  return in_strips<A>(shape) ? elements<A>(StripBuffers<A>(shape, nullptr))
-                             : elements<A>(Buffers<A>(shape, nullptr));
+  using A = Accumulator<T>;
+  return in_strips<T>(shape) ? elements<A>(StripBuffers<A>(shape, nullptr))
+                             : elements<A>(Buffers<T>(shape, nullptr));
 }
 
-template <typename A>
-void forward(const PairwiseProblem<A>& problem, int64_t n, int64_t h,
-             int64_t end, A* scratch, A* output, A* log_sum_exp) {
-  if (in_strips<A>(problem.shape))
+template <typename T, typename A = Accumulator<T>>
+void forward(const PairwiseProblem<T>& problem, int64_t n, int64_t h,
+             int64_t end, A* scratch, T* output, A* log_sum_exp) {
+  if (in_strips<T>(problem.shape))
     return forward_in_strips(problem, n, h, end, scratch, output, log_sum_exp);
   for (; h < end; ++h)
     forward_by_pixels(problem, n, h, scratch, output, log_sum_exp);
@@ -138,24 +154,38 @@ int64_t scratch_elements(const PairwiseShape& shape) {
                   backward_scratch_elements<A>(shape));
 }
 
-template <typename A>
+template <typename T>
 int64_t pitch(const PairwiseShape& shape) {
-  return Buffers<A>(shape, nullptr).pitch;
+  return Buffers<T>(shape, nullptr).pitch;
 }
 
 }  // namespace
 
-template <typename A>
-PairwiseRows<A> SAN_TABLE(pairwise_rows)() {
-  return {packed_elements<A>, pack<A>,
-          pitch<A>,           scratch_elements<A>,
-          forward_rows<A>,    forward_scratch_elements<A>,
-          forward<A>,         backward<A>,
-          difference<A>,      difference_backward<A>,
-          moments<A>,         moments_backward<A>};
+template <typename T>
+PairwiseRows<T> SAN_TABLE(pairwise_rows)() {
+  PairwiseRows<T> rows = {};
+#ifndef __AVX512F__
+  if constexpr (kStep<T> > 1) return rows;
+#endif
+  rows.packed_elements = packed_elements<T>;
+  rows.pack = pack<T>;
+  rows.pitch = pitch<T>;
+  rows.forward_rows = forward_rows<T>;
+  rows.forward_scratch_elements = forward_scratch_elements<T>;
+  rows.forward = forward<T>;
+  if constexpr (kStep<T> == 1) {
+    rows.scratch_elements = scratch_elements<T>;
+    rows.backward = backward<T>;
+    rows.difference = difference<T>;
+    rows.difference_backward = difference_backward<T>;
+    rows.moments = moments<T>;
+    rows.moments_backward = moments_backward<T>;
+  }
+  return rows;
 }
 
 template PairwiseRows<float> SAN_TABLE(pairwise_rows)();
 template PairwiseRows<double> SAN_TABLE(pairwise_rows)();
+template PairwiseRows<bfloat16> SAN_TABLE(pairwise_rows)();
 
 }  // namespace san::pairwise

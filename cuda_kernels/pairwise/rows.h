@@ -8,18 +8,21 @@
 
 namespace san::pairwise {
 
-// What every pixel needs, for element type A. The matrices are packed and
-// padded by PairwiseRows; what a task does not use is null.
-template <typename A>
+// What every pixel needs, for element type T. The matrices are packed and
+// padded by PairwiseRows, as its loops take them; what a task does not use is
+// null.
+template <typename T>
 struct PairwiseProblem {
+  using A = Accumulator<T>;
   PairwiseShape shape;
-  const A* features;
+  const T* features;
   const A* scale;
   const A* shift;
   // How many taps of output row h show row h + i - k / 2: [H, K], and columns.
   const A* row_counts;
   const A* column_counts;
-  const A *table, *w1, *w2, *w1_transposed, *w2_transposed;
+  const A* table;
+  const void *w1, *w2, *w1_transposed, *w2_transposed;
   const A* centre;
 };
 
@@ -37,13 +40,15 @@ struct MappingGradients {
   A *scale, *shift, *table, *w1, *w2;
 };
 
-template <typename A>
+// Of bfloat16, where multiplies_bfloat16(), only what the forward needs.
+template <typename T>
 struct PairwiseRows {
-  // Elements of a packed [depth, columns] matrix, and the packing of the one
-  // whose element (d, j) is from[d * step + j * column_step].
+  using A = Accumulator<T>;
+  // Elements that a packed [depth, columns] matrix needs, and the packing of
+  // the one whose element (d, j) is from[d * step + j * column_step].
   int64_t (*packed_elements)(int64_t depth, int64_t columns);
-  void (*pack)(const A* from, int64_t depth, int64_t columns, int64_t step,
-               int64_t column_step, A* to);
+  void (*pack)(const PairwiseShape& shape, const A* from, int64_t depth,
+               int64_t columns, int64_t step, int64_t column_step, void* to);
   // Elements of a row of `table`, and of the gradients of a mapping.
   int64_t (*pitch)(const PairwiseShape& shape);
   int64_t (*scratch_elements)(const PairwiseShape& shape);
@@ -51,29 +56,29 @@ struct PairwiseRows {
   // forward_rows says, and writes them; log_sum_exp may be null.
   int64_t (*forward_rows)(const PairwiseShape& shape);
   int64_t (*forward_scratch_elements)(const PairwiseShape& shape);
-  void (*forward)(const PairwiseProblem<A>&, int64_t n, int64_t h, int64_t end,
-                  A* scratch, A* output, A* log_sum_exp);
+  void (*forward)(const PairwiseProblem<T>&, int64_t n, int64_t h, int64_t end,
+                  A* scratch, T* output, A* log_sum_exp);
   // Row `h` of image `n`. All of them add.
-  void (*backward)(const PairwiseProblem<A>&, int64_t n, int64_t h, A* scratch,
+  void (*backward)(const PairwiseProblem<T>&, int64_t n, int64_t h, A* scratch,
                    const Attended<A>& attended, A* grad_features,
                    const MappingGradients<A>& sums);
   // sums.table: [2, pitch]. The backward reads constant and slope from the
   // table.
-  void (*difference)(const PairwiseProblem<A>&, int64_t n, int64_t h,
+  void (*difference)(const PairwiseProblem<T>&, int64_t n, int64_t h,
                      A* scratch, const MappingGradients<A>& sums);
-  void (*difference_backward)(const PairwiseProblem<A>&, int64_t n, int64_t h,
+  void (*difference_backward)(const PairwiseProblem<T>&, int64_t n, int64_t h,
                               A* scratch, A* grad_features);
   // sums.table takes the first moments, sums.w1 the second (its upper tiles).
-  void (*moments)(const PairwiseProblem<A>&, int64_t n, int64_t h, A* scratch,
+  void (*moments)(const PairwiseProblem<T>&, int64_t n, int64_t h, A* scratch,
                   const MappingGradients<A>& sums);
-  void (*moments_backward)(const PairwiseProblem<A>&, int64_t n, int64_t h,
+  void (*moments_backward)(const PairwiseProblem<T>&, int64_t n, int64_t h,
                            A* scratch, A* grad_features,
                            const MappingGradients<A>& sums);
 };
 
 // The fastest table that this processor can run.
-template <typename A>
-const PairwiseRows<A>& pairwise_rows();
+template <typename T>
+const PairwiseRows<T>& pairwise_rows();
 
 }  // namespace san::pairwise
 

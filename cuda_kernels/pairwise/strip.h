@@ -28,7 +28,8 @@ namespace {
 // Rows of a band: more share the planes' making, fewer give more jobs.
 constexpr int64_t kStripRows = 4;
 // Up to here strips are faster; measured on AVX-512 and AVX2.
-constexpr int64_t kMostStripChannels = 16;
+template <typename T>
+constexpr int64_t kMostStripChannels = kStep<T> == 1 ? 16 : 8;
 // 1 MB of planes in float32.
 constexpr int64_t kMostPlaneElements = 1 << 18;
 
@@ -49,9 +50,10 @@ Planes<A> band_planes(const PairwiseShape& s) {
 
 // Whether a task goes strip by strip: if it is narrow and not many lanes hang
 // over the image's edge.
-template <typename A>
+template <typename T>
 bool in_strips(const PairwiseShape& s) {
-  return s.relation_channels <= kMostStripChannels &&
+  using A = Accumulator<T>;
+  return s.relation_channels <= kMostStripChannels<T> &&
          4 * s.width >= 3 * round_up(s.width, kWide<A>) &&
          band_planes<A>(s).elements() <= kMostPlaneElements;
 }
@@ -85,7 +87,7 @@ struct StripBuffers {
 // kTaps taps and all columns j of a packed matrix, and as many as make a panel
 // whole. Several taps share what is loaded of the matrix.
 template <int kTaps, typename A, typename Init, typename From, typename To>
-inline __attribute__((always_inline)) void map_lanes(const A* matrix,
+inline __attribute__((always_inline)) void map_lanes(const void* matrix,
                                                      int64_t depth,
                                                      int64_t columns, Init init,
                                                      From from, To to) {
@@ -94,7 +96,8 @@ inline __attribute__((always_inline)) void map_lanes(const A* matrix,
     constexpr int kWidth = panel.kWidth;
     constexpr int kTile = kWidth < kStripTile ? kWidth : kStripTile;
     for (int64_t j = 0; j < columns; j += kTile) {
-      const A* m = matrix + j / kWidth * kWidth * depth + j % kWidth;
+      const A* m = static_cast<const A*>(matrix) + j / kWidth * kWidth * depth +
+                   j % kWidth;
       V sum[kTile][kTaps];
       for (int i = 0; i < kTile; ++i)
         for (int t = 0; t < kTaps; ++t) sum[i][t] = V{} + init(j + i, t);
@@ -112,12 +115,13 @@ inline __attribute__((always_inline)) void map_lanes(const A* matrix,
 }
 
 // The pixels [w, w + L) of row h.
-template <typename A>
+template <typename T>
 struct Strip {
+  using A = Accumulator<T>;
   static constexpr int L = kWide<A>;
   using V = Vector<A, L>;
 
-  Strip(const PairwiseProblem<A>& problem, const StripBuffers<A>& buffers,
+  Strip(const PairwiseProblem<T>& problem, const StripBuffers<A>& buffers,
         int64_t n, int64_t h, int64_t w, int64_t top)
       : p(problem),
         s(problem.shape),
@@ -186,7 +190,7 @@ struct Strip {
   void map_taps(int64_t y, int64_t x) const {
     const A* table = p.table + ((view.first_row + y) * k + x) * b.table_pitch;
     const A* psi = first + y * b.planes.pitch + x;
-    map_lanes<kTaps>(
+    map_lanes<kTaps, A>(
         p.w1, R, R,
         [&](int64_t j, int t) { return table[t * b.table_pitch + j]; },
         [&](int64_t d, int t) {
@@ -201,7 +205,7 @@ struct Strip {
     for (int t = 0; t < kTaps; ++t)
       seen[t] = whole ? V{} + A(1) : count_of(y, x + t);
     A* logits = b.weights + (y * k + x) * b.groups * L;
-    map_lanes<kTaps>(
+    map_lanes<kTaps, A>(
         p.w2, R, G, [](int64_t, int) { return A(0); },
         [&](int64_t d, int t) {
           return cpu::load<L>(b.z + (d * kTaps + t) * L);
@@ -270,7 +274,7 @@ struct Strip {
       cpu::store<L>(b.output + (c + i * G) * L, sum[i] * inverse);
   }
 
-  void store(A* output, A* log_sum_exp) const {
+  void store(T* output, A* log_sum_exp) const {
     for (int64_t c = 0; c < M; c += L)
       from_planes(b.output + c * L, M - c, output + index * M + c, M, pixels);
     for (int64_t g = 0; log_sum_exp && g < G; g += L)
@@ -278,7 +282,7 @@ struct Strip {
                   pixels);
   }
 
-  const PairwiseProblem<A>& p;
+  const PairwiseProblem<T>& p;
   const PairwiseShape& s;
   const StripBuffers<A>& b;
   Footprint view;  // of the first pixel: only its rows are everybody's
@@ -289,9 +293,9 @@ struct Strip {
 };
 
 // The rows [h, end) of image n.
-template <typename A>
-void forward_in_strips(const PairwiseProblem<A>& problem, int64_t n, int64_t h,
-                       int64_t end, A* scratch, A* output, A* log_sum_exp) {
+template <typename T, typename A = Accumulator<T>>
+void forward_in_strips(const PairwiseProblem<T>& problem, int64_t n, int64_t h,
+                       int64_t end, A* scratch, T* output, A* log_sum_exp) {
   const PairwiseShape& s = problem.shape;
   const StripBuffers<A> b(s, scratch);
   const int64_t R = s.relation_channels, F = s.feature_channels();
@@ -299,13 +303,13 @@ void forward_in_strips(const PairwiseProblem<A>& problem, int64_t n, int64_t h,
   const int64_t top = std::max<int64_t>(0, h - reach);
   const int64_t bottom = std::min(s.height, end + reach);
   for (int64_t y = top; y < bottom; ++y) {
-    const A* row = problem.features + (n * s.height + y) * s.width * F;
+    const T* row = problem.features + (n * s.height + y) * s.width * F;
     b.planes.fill(y - top, 0, R, row + R, F, problem.scale);
     b.planes.fill(y - top, R, s.value_channels, row + 2 * R, F, nullptr);
   }
   for (; h < end; ++h)
     for (int64_t w = 0; w < s.width; w += kWide<A>) {
-      const Strip<A> strip(problem, b, n, h, w, top);
+      const Strip<T> strip(problem, b, n, h, w, top);
       strip.load_own();
       strip.map_taps();
       strip.aggregate(log_sum_exp != nullptr);

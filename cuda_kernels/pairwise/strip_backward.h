@@ -230,7 +230,7 @@ struct BackwardStrip {
             a + relation(d, t),
             relu<A, L>(difference(psi + t * pitch, d, seen[t]) * p.scale[d] +
                        p.shift[d]));
-    map_lanes<kTaps>(
+    map_lanes<kTaps, A>(
         p.w1, R, R,
         [&](int64_t j, int t) {
           return p.table[offset(t) * b.table_pitch + j];
@@ -239,7 +239,7 @@ struct BackwardStrip {
         [&](int64_t j, int t, V v) {
           cpu::store<L>(z + relation(j, t), relu<A, L>(v));
         });
-    map_lanes<kTaps>(
+    map_lanes<kTaps, A>(
         p.w2, R, G, none,
         [&](int64_t d, int t) { return cpu::load<L>(z + relation(d, t)); },
         [&](int64_t g, int t, V v) { cpu::store<L>(logits + group(g, t), v); });
@@ -247,7 +247,7 @@ struct BackwardStrip {
       for (int64_t g = 0; g < G; ++g)
         weigh(psi - b.planes.data + R * plane + t * pitch, g, seen[t],
               logits + group(g, t));
-    map_lanes<kTaps>(
+    map_lanes<kTaps, A>(
         p.w2_transposed, G, R, none,
         [&](int64_t g, int t) { return cpu::load<L>(logits + group(g, t)); },
         [&](int64_t j, int t, V v) {
@@ -255,7 +255,7 @@ struct BackwardStrip {
           cpu::store<L>(grad_z + relation(j, t), grad);
           add_lanes(b.table + (offset(t) * b.R + j) * L, grad);
         });
-    map_lanes<kTaps>(
+    map_lanes<kTaps, A>(
         p.w1_transposed, R, R, none,
         [&](int64_t d, int t) { return cpu::load<L>(grad_z + relation(d, t)); },
         [&](int64_t j, int t, V v) {

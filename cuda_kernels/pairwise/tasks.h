@@ -24,12 +24,13 @@
 // the sums go over the footprint cut off at the image's border, and a pixel
 // that several taps show counts several times. No padding is ever made.
 //
-// On the CPU all tensors are float32 or all are float64. On CUDA features,
-// output and their gradients can be of a half type, `type`, too; then all other
-// tensors are float32, log_sum_exp among them, and so is the arithmetic; but
-// where tensor cores can do it (tensor.h), for half types and, if `allow_tf32`,
-// for float32, the factors a, z, w1 and w2 of its products are rounded to the
-// half type or to TF32.
+// On the CPU all tensors are float32 or all are float64. Of half types are only
+// features, output and their gradients, of `type`: any on CUDA, on the CPU
+// those of the forward in bfloat16 if multiplies_bfloat16(). Then all other
+// tensors are float32, log_sum_exp among them, and so is the arithmetic; but on
+// tensor cores (tensor.h), for half types and, if `allow_tf32`, for float32,
+// and on the CPU pixel by pixel (rows.cc), the factors a, z, w1 and w2 of its
+// products are rounded to the half type or to TF32.
 #ifndef CUDA_KERNELS_PAIRWISE_TASKS_H_
 #define CUDA_KERNELS_PAIRWISE_TASKS_H_
 

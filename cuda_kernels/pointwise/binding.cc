@@ -6,6 +6,7 @@
 #include <string>
 
 #include "cuda_kernels/binding/call.h"
+#include "cuda_kernels/cpu/instruction_set.h"
 #include "cuda_kernels/pointwise/tasks.h"
 
 namespace py = pybind11;
@@ -48,12 +49,6 @@ constexpr char kGradientDoc[] =
     "Raises:\n"
     "  ValueError: an argument breaks a rule, which the message names.\n";
 
-constexpr char kTakesBfloat16Doc[] =
-    "Whether pointwise_forward takes bfloat16: the processor multiplies pairs\n"
-    "of it (avx512_bf16), in the instruction set in use, and has no AMX, "
-    "which\n"
-    "PyTorch uses.";
-
 const Tensor* vector_unless_none(Call& call, const char* name,
                                  py::handle object, const Tensor& like,
                                  int64_t length) {
@@ -87,7 +82,7 @@ void require_type(const Call& call, const char* name, const Tensor& tensor) {
   if (tensor.on_cuda()) call.refuse(name, "be on the CPU", "a tensor on CUDA");
   if (tensor.type() == ScalarType::kFloat16)
     call.refuse(name, "be float32, float64 or bfloat16", "float16");
-  if (tensor.type() == ScalarType::kBfloat16 && !pointwise::takes_bfloat16())
+  if (tensor.type() == ScalarType::kBfloat16 && !multiplies_bfloat16())
     call.refuse(name, "be float32 or float64 on this processor", "bfloat16");
 }
 
@@ -190,7 +185,6 @@ void gradient(py::handle x_object, py::handle scale_object,
 
 void define_pointwise(py::module_& module) {
   module.attr("POINTWISE_PANEL") = pointwise::kPanel;
-  module.def("takes_bfloat16", &pointwise::takes_bfloat16, kTakesBfloat16Doc);
   module.def("pointwise_forward", &forward, kDoc, py::arg("x"),
              py::arg("scale"), py::arg("shift"), py::arg("panels"),
              py::arg("bias"), py::arg("y"), py::kw_only(),

@@ -88,16 +88,6 @@ void gradient(const PointwiseGradient& task) {
 
 }  // namespace
 
-bool takes_bfloat16() {
-#ifdef __x86_64__
-  return pointwise_rows<bfloat16>().forward != nullptr &&
-         __builtin_cpu_supports("avx512bf16") &&
-         !__builtin_cpu_supports("amx-bf16");
-#else
-  return false;
-#endif
-}
-
 void run_on_cpu(const Pointwise& task) {
   if (task.type == ScalarType::kBfloat16) return forward<bfloat16>(task);
   task.type == ScalarType::kFloat64 ? forward<double>(task)

@@ -34,20 +34,6 @@ struct Tile {
   int columns;  // of y, kWidth<T> or less
 };
 
-// sum + activation * factor, or both products of a pair. The flags of AVX-512
-// do not include the instruction: see takes_bfloat16().
-template <typename T, typename V>
-inline V multiply_add(const T* activation, V factor, V sum) {
-  if constexpr (kStep<T> == 1) sum += *activation * factor;
-#ifdef __AVX512F__
-  else
-    asm("vdpbf16ps %2%{1to16%}, %1, %0"
-        : "+v"(sum)
-        : "v"(factor), "m"(*reinterpret_cast<const T(*)[2]>(activation)));
-#endif
-  return sum;
-}
-
 template <int kRows, bool kWhole, typename T>
 void compute(const Tile<T>& t, Ahead<T>& ahead) {
   using A = Accumulator<T>;
@@ -66,7 +52,7 @@ void compute(const Tile<T>& t, Ahead<T>& ahead) {
       factor[v] = cpu::bits_at<L, A>(b + v * L * kStep<T>);
     cpu::unrolled<kRows>([&](auto i) {
       cpu::unrolled<kVectors>([&](auto v) {
-        sum[i][v] = multiply_add(a + i * kPitch<T>, factor[v], sum[i][v]);
+        sum[i][v] = cpu::multiply_add(a + i * kPitch<T>, factor[v], sum[i][v]);
       });
     });
   }
@@ -77,7 +63,7 @@ void compute(const Tile<T>& t, Ahead<T>& ahead) {
       auto result = sum[i][v];
       if (t.bias) result += lanes.load(t.bias + v * L);
       if (t.addend) result += lanes.load(t.addend + at);
-      store(lanes, t.y + at, result);
+      cpu::store_rounded(lanes, t.y + at, result);
     });
   });
 }

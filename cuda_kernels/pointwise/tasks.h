@@ -29,13 +29,9 @@ constexpr int64_t panels_of(int64_t outputs) {
   return (outputs + kPanel - 1) / kPanel;
 }
 
-// Whether bfloat16 can be: this processor multiplies pairs of it, in the
-// instruction set in use, and has no AMX, with which PyTorch is faster.
-bool takes_bfloat16();
-
 // Scale, shift and bias are accumulators of the type.
 struct Pointwise {
-  ScalarType type;  // float32, float64, or bfloat16 where it can be
+  ScalarType type;  // float32, float64, bfloat16 if multiplies_bfloat16()
   int64_t pixels, inputs, outputs;
   const void* x;
   bool relu;

@@ -7,18 +7,18 @@
 #include <algorithm>
 #include <utility>
 
-#include "cuda_kernels/cpu/vectors.h"
+#include "cuda_kernels/cpu/pairs.h"
 #include "cuda_kernels/pointwise/rows.h"
 #include "cuda_kernels/relu.h"
 
 namespace san::pointwise {
 namespace {
 
+// Channels that a step of the product takes, side by side in a panel.
+using cpu::kStep;
+
 template <typename T>
 constexpr int kLanes = cpu::kWide<Accumulator<T>>;
-// Channels that a step of the product takes, side by side in a panel.
-template <typename T>
-constexpr int kStep = sizeof(T) == 2 ? 2 : 1;
 constexpr int kVectors = 2;
 template <typename T>
 constexpr int kWidth = kVectors * kLanes<T>;
@@ -54,21 +54,6 @@ auto lanes_of(int columns, int v) {
   else
     return cpu::FirstLanes<Accumulator<T>, L>(
         std::clamp(columns - v * L, 0, L));
-}
-
-// Of bfloat16 by an instruction of the same kind, where v is a wide vector.
-template <typename Lanes, typename T, typename V>
-inline void store(Lanes lanes, T* to, V v) {
-#ifdef __AVX512F__
-  if constexpr (kStep<T> == 2 && sizeof v == 64) {
-    cpu::Vector<uint16_t, kLanes<T>> halves;
-    asm("vcvtneps2bf16 %1, %0" : "=v"(halves) : "v"(v));
-    T elements[kLanes<T>];
-    memcpy(elements, &halves, sizeof halves);
-    return lanes.copy(elements, to);
-  }
-#endif
-  lanes.store(to, v);
 }
 
 // Calls f(first row, rows) for tiles of nearly equal height.
@@ -123,7 +108,7 @@ void activate(const Activation<T>& f, const T* x, int64_t x_row, int64_t pixels,
       if (f.scale)
         v = lanes.load(f.scale + channel + c) * v +
             lanes.load(f.shift + channel + c);
-      store(lanes, to + c, f.relu ? relu(v) : v);
+      cpu::store_rounded(lanes, to + c, f.relu ? relu(v) : v);
     });
   }
 }

@@ -69,6 +69,8 @@ def _workspace(
 
 
 def _core(features: Tensor, *mapping: Any) -> Tensor:
+    if features.dtype == torch.bfloat16 and cuda_kernels.takes_bfloat16():
+        return _attend(dense_image(features), None, *mapping)
     return _attend(_image(features), None, *mapping).to(features.dtype)
 
 

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 import torch
-import torch.nn.functional as F
 
 from san.ops.pairwise_core import window_counts
+from tests.ops.pairwise_definition import attend
 from tests.ops.windows import random_tensor
 
 
@@ -38,29 +38,6 @@ def test_gradcheck(kernel_size, size):
     )
 
 
-def by_definition(features, scale, shift, table, w1, w2, kernel_size):
-    """The operator in plain torch."""
-    size, reach = features.shape[2:], kernel_size // 2
-    own = torch.arange(size.numel())
-    image = own.double().view(1, 1, *size)
-    padded = F.pad(image, [reach] * 4, mode="reflect")
-    pixel = F.unfold(padded, kernel_size)[0].long()
-    down = pixel // size[1] - own // size[1] + reach
-    right = pixel % size[1] - own % size[1] + reach
-    steps = table[down * kernel_size + right].permute(2, 0, 1)
-    relation = len(scale)
-    phi, psi = features[:, : 2 * relation].flatten(2).split(relation, 1)
-    beta = features[:, 2 * relation :].flatten(2)[:, :, pixel]
-    scale, shift = scale.view(-1, 1, 1), shift.view(-1, 1, 1)
-    a = (scale * (phi[:, :, None] - psi[:, :, pixel]) + shift).relu()
-    z = (torch.einsum("ri,nikp->nrkp", w1, a) + steps).relu()
-    weights = torch.einsum("gr,nrkp->ngkp", w2, z).softmax(2)
-    weights = weights.repeat(1, beta.shape[1] // len(w2), 1, 1)
-    return (weights * beta).sum(2).unflatten(2, size)
-
-
-# On the CPU vectors hold pixels, or relation channels; strips of pixels with
-# and without an edge, and what is left of a row.
 @pytest.mark.parametrize("relation", [3, 8, 9])
 @pytest.mark.parametrize(
     ("kernel_size", "size"), [(3, (4, 33)), (7, (9, 31)), (7, (4, 40))]
@@ -68,7 +45,7 @@ def by_definition(features, scale, shift, table, w1, w2, kernel_size):
 def test_gradients_equal_the_definition(relation, kernel_size, size):
     *tensors, _ = op_inputs(kernel_size, relation, 3, 9, size)
     results = []
-    for op in (torch.ops.san.pairwise_core, by_definition):
+    for op in (torch.ops.san.pairwise_core, attend):
         output = op(*tensors, kernel_size)
         seeds = torch.linspace(-1, 2, output.numel()).double()
         seeds = seeds.view(output.shape)
@@ -84,7 +61,7 @@ def test_not_a_number_is_passed_on(channel, kernel_size):
     with torch.no_grad():
         tensors[0][0, channel, 1, 2] = torch.nan
     results = []
-    for op in (torch.ops.san.pairwise_core, by_definition):
+    for op in (torch.ops.san.pairwise_core, attend):
         output = op(*tensors, kernel_size)
         seeds = torch.ones_like(output)
         results.append([output, *torch.autograd.grad(output, tensors, seeds)])
