@@ -20,7 +20,7 @@ from san.folding.layers import (
     per_pixel,
     rows_of,
 )
-from san.folding.panels import Panels, takes_panels
+from san.folding.panels import Panels, panel_dtype
 from san.ops.fused_call import compute_dtype
 from san.ops.positions import offsets
 
@@ -40,7 +40,7 @@ class Bottleneck(Constants):
     def forward(self, x: Tensor) -> Tensor:
         """Maps [N, C, H, W] to the same shape, in channels-last."""
         image = x.permute(0, 2, 3, 1)
-        if takes_panels(x, self.weight):
+        if panel_dtype(x, self.weight) == x.dtype:
             sums = image.clone(memory_format=torch.contiguous_format)
             return self._add(sums.permute(0, 3, 1, 2), self.attention(x))
         rows = image.reshape(-1, x.shape[1])
@@ -49,14 +49,14 @@ class Bottleneck(Constants):
 
     def onto(self, x: Tensor) -> Tensor:
         """The same, written over an x in channels-last."""
-        if takes_panels(x, self.weight):
+        if panel_dtype(x, self.weight) == x.dtype:
             return self._add(x, self.attention(x))
         sums = x.permute(0, 2, 3, 1).view(-1, x.shape[1])
         sums.addmm_(*self._products(x))
         return x
 
     def _add(self, sums: Tensor, y: Tensor) -> Tensor:
-        panels = self.panels.of(self.weight)
+        panels = self.panels.of(self.weight, sums.dtype)
         torch.ops.san.pointwise_add_(sums, y.to(sums.dtype), panels)
         return sums
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from san.folding.panels import Panels, takes_panels
+from san.folding.panels import Panels, panel_dtype
 from san.fusion.rule import (
     why_all_hooked,
     why_hooked,
@@ -144,17 +144,18 @@ class Pointwise(Constants):
 
     def forward(self, x: Tensor) -> Tensor:
         """Maps [N, C, H, W] to another number of channels."""
-        norm, is_ours = self.norm, takes_panels(x, self.weight)
+        norm, dtype = self.norm, panel_dtype(x, self.weight)
         scale = shift = None
-        if norm is not None and is_ours and norm.is_plain():
+        # An image that is still to be rounded goes through its norm first.
+        if norm is not None and dtype == x.dtype and norm.is_plain():
             scale, shift = norm.scale, norm.shift
         elif norm is not None:
             x = norm(x)
-            is_ours = takes_panels(x, self.weight)
-        if is_ours:
-            panels, channels = self.panels.of(self.weight), len(self.weight)
+            dtype = panel_dtype(x, self.weight)
+        if dtype is not None:
+            panels = self.panels.of(self.weight, dtype)
             return torch.ops.san.pointwise(
-                x, scale, shift, panels, self.bias, channels
+                x.to(dtype), scale, shift, panels, self.bias, len(self.weight)
             )
         y = F.linear(x.permute(0, 2, 3, 1), self.weight, self.bias)
         return y.permute(0, 3, 1, 2)

@@ -232,7 +232,7 @@ def _linear(x: Tensor, *inputs: Any) -> Tensor:
     *norm, pool, weights, biases, dtype, residual = inputs
     weight, bias = _matrix(weights, dtype), _joined(biases, dtype)
     image = dense_image(x)
-    if x.dtype == dtype and takes_weight(weight):
+    if x.dtype == dtype and takes_weight(weight, dtype):
         y = _own_linear(image, Norm(*norm), pool, weight, bias, residual)
         return y.permute(0, 3, 1, 2)
     active = _run_forward(image, Norm(*norm), pool)
@@ -294,7 +294,7 @@ def _linear_backward(
     dtype = weight.dtype
     image = dense_image(x)
     if grad.dtype == x.dtype == dtype != torch.bfloat16 and takes_weight(
-        weight
+        weight, dtype
     ):
         return _own_linear_backward(
             dense_image(grad), image, Norm(*norm), pool, weight

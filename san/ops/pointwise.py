@@ -26,13 +26,13 @@ from san.ops.registration import define
 _REMEDY = "differentiate the network before san.fold_for_inference"
 
 
-def takes_weight(weight: Tensor) -> bool:
-    """Whether the operators take panels of a weight [O, C]."""
+def takes_weight(weight: Tensor, dtype: torch.dtype) -> bool:
+    """Whether the operators take panels of a weight [O, C] in a dtype."""
     if weight.device.type != "cpu":
         return False
-    if weight.dtype == torch.bfloat16:
+    if dtype == torch.bfloat16:
         return weight.shape[1] <= 2048 and cuda_kernels.takes_bfloat16()
-    return weight.dtype in (torch.float32, torch.float64)
+    return dtype in (torch.float32, torch.float64)
 
 
 def panels_of(weight: Tensor, transposed: bool = False) -> Tensor:
