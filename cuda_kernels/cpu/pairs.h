@@ -35,6 +35,24 @@ inline V multiply_add(const T* element, V factor, V sum) {
   return sum;
 }
 
+#ifdef __AVX512F__
+template <int... i>
+inline Vector<float, 16> paired(Vector<float, 16> first,
+                                Vector<float, 16> second,
+                                std::integer_sequence<int, i...>) {
+  Vector<uint16_t, 32> halves;
+  asm("vcvtne2ps2bf16 %1, %2, %0" : "=v"(halves) : "v"(first), "v"(second));
+  const auto pairs =
+      __builtin_shufflevector(halves, halves, (i / 2 + i % 2 * 16)...);
+  return bits_at<16, float>(&pairs);
+}
+// The pair of both, rounded, in each lane.
+inline Vector<float, 16> paired(Vector<float, 16> first,
+                                Vector<float, 16> second) {
+  return paired(first, second, std::make_integer_sequence<int, 32>());
+}
+#endif
+
 // Stores lanes, of bfloat16 by an instruction of the same kind where v is a
 // whole vector.
 template <typename Lanes, typename T, typename V>

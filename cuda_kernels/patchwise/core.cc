@@ -13,6 +13,8 @@
 // Memory per thread: G hidden runs, the value planes and output runs of one
 // weight channel; backward as much again for the gradients, and 2 K runs of a
 // band.
+#include <type_traits>
+
 #include "cuda_kernels/cpu/jobs.h"
 #include "cuda_kernels/cpu/ordered_sums.h"
 #include "cuda_kernels/patchwise/strip.h"
@@ -74,17 +76,37 @@ void store_block(const Accumulator<T>* rows, int64_t stride, const Range& range,
   });
 }
 
+// The weight [G, K, G'] as [G, G', K], or with terms in pairs.
+template <typename A>
+struct Weight {
+  Weight(const PatchwiseCoreForward& task, bool in_pairs) {
+    const int64_t G = task.weight_channels, K = task.window.taps();
+    const A* from = static_cast<const A*>(task.weight);
+    if constexpr (std::is_same_v<A, float>) {
+      for (int64_t g = 0; in_pairs && g < G; ++g)
+        append_pairs(from + g * K * G, K, G, G, 1, pairs);
+      if (in_pairs) return;
+    }
+    rows.resize(G * K * G);
+    for (int64_t g = 0; g < G; ++g)
+      cpu::transpose(from + g * K * G, K, G, rows.data() + g * G * K);
+  }
+
+  std::vector<A> rows;
+  std::vector<bfloat16> pairs;  // empty if they are not
+};
+
 // Where the forward pass works: runs of hidden, planes and runs of a weight
 // channel's members, weights of a tile, strips of value and output.
 template <typename A>
 struct Scratch {
-  A *hidden, *planes, *output, *weights, *value, *strip;
+  A *hidden, *planes, *output, *weights, *value, *strip, *pairs;
 };
 
 // Weight channel `block.first + i` of a band.
 template <typename A>
 void forward_channel(const PatchwiseCoreForward& task, const Band<A>& band,
-                     const Block& block, int64_t i, const A* weight,
+                     const Block& block, int64_t i, const Weight<A>& weight,
                      const Scratch<A>& scratch) {
   const int64_t G = task.weight_channels, members = block.members;
   const int64_t K = task.window.taps(), g = block.first + i;
@@ -101,9 +123,14 @@ void forward_channel(const PatchwiseCoreForward& task, const Band<A>& band,
   std::fill_n(output, members * band.run(), A(0));
   for (int64_t x = 0; x < band.run(); x += tile) {
     const int64_t columns = std::min(tile, band.run() - x);
-    kernels.mix({weight, static_cast<const A*>(task.bias) + g * K, hidden + x,
-                 nullptr, nullptr, weights, runs.data(), K, G, columns, K,
-                 tile});
+    const A* bias = static_cast<const A*>(task.bias) + g * K;
+    if (weight.pairs.empty())
+      kernels.mix({weight.rows.data() + g * G * K, bias, hidden + x, nullptr,
+                   nullptr, weights, runs.data(), K, G, columns, K, tile});
+    else if constexpr (std::is_same_v<A, float>)
+      kernels.mix_pairs({weight.pairs.data() + g * ((G + 1) / 2 * 2) * K, bias,
+                         hidden + x, nullptr, nullptr, weights, runs.data(), K,
+                         G, columns, K, tile, scratch.pairs});
     for (int64_t copy = 0; copy < band.copies(); ++copy)
       kernels.weigh({weights + copy * tile, planes + copy * band.plane() + x,
                      output + x, band.plane_offsets().data(), K / band.copies(),
@@ -115,17 +142,6 @@ void forward_channel(const PatchwiseCoreForward& task, const Band<A>& band,
                    scratch.strip + block.row(m, i) * own.count);
 }
 
-// [G, K, G'] to [G, G', K].
-template <typename A>
-std::vector<A> transposed_weight(const PatchwiseCoreForward& task) {
-  const int64_t G = task.weight_channels, K = task.window.taps();
-  std::vector<A> result(G * K * G);
-  for (int64_t g = 0; g < G; ++g)
-    cpu::transpose(static_cast<const A*>(task.weight) + g * K * G, K, G,
-                   result.data() + g * G * K);
-  return result;
-}
-
 template <typename T>
 void forward(const PatchwiseCoreForward& task) {
   using A = Accumulator<T>;
@@ -133,7 +149,8 @@ void forward(const PatchwiseCoreForward& task) {
   const int64_t K = task.window.taps();
   const Bands bands(task.batch, task.window);
   const Band<A> largest(task.window, bands);
-  const std::vector<A> weight = transposed_weight<A>(task);
+  const Weight<A> weight(task, in_pairs<T>(K));
+  const int64_t pairs = weight.pairs.empty() ? 0 : pair_elements(G);
   const int64_t blocks = (G + kWeightBlock - 1) / kWeightBlock;
   const int64_t channels = std::min(kWeightBlock, G) * members;
   const int64_t own = std::max(kStripChannels, channels) * bands.own;
@@ -150,17 +167,17 @@ void forward(const PatchwiseCoreForward& task) {
     scratch.weights = scratch.planes + members * largest.planes();
     scratch.strip = scratch.weights + K * tile_of(largest);
     scratch.value = scratch.strip + own;
+    scratch.pairs = scratch.value + channels * bands.seen;
     load_runs<A>(band, {task.hidden, G}, 0, G, scratch.strip, scratch.hidden);
     load_block<T>(task.value, block, seen, seen.count, scratch.value);
     for (int64_t i = 0; i < block.count; ++i)
-      forward_channel(task, band, block, i, weight.data() + (first + i) * G * K,
-                      scratch);
+      forward_channel(task, band, block, i, weight, scratch);
     store_block<T>(scratch.strip, range.count, range, task.output, block);
   };
   cpu::for_each_job<A>(bands.image_bands * bands.row_bands * blocks,
                        (G + members) * largest.run() +
                            members * largest.planes() + K * tile_of(largest) +
-                           own + channels * bands.seen,
+                           own + channels * bands.seen + pairs,
                        job);
 }
 
@@ -251,7 +268,7 @@ void backward(const PatchwiseCoreBackward& task) {
   const int64_t pieces = (bands.image_bands + images - 1) / images;
   cpu::PartialSums<A> hidden(parts, f.batch * G * P);
   cpu::PartialSums<A> weight(pieces, G * K * G), bias(pieces, G * K);
-  const std::vector<A> turned = transposed_weight<A>(f);
+  const Weight<A> turned(f, false);
   const int64_t channels = std::min(block, G) * members;
   const int64_t own = std::max(kStripChannels, channels) * bands.own;
   const int64_t seen = channels * bands.seen;
@@ -268,8 +285,8 @@ void backward(const PatchwiseCoreBackward& task) {
     for_each_band<A>(f.window, bands, f.batch, piece * images, end,
                      [&](const Band<A>& band, const Range& complete) {
                        grad_value.move_to(band.seen());
-                       backward_band<T>(task, band, here, turned.data(), sums,
-                                        strips, grad_value, rest);
+                       backward_band<T>(task, band, here, turned.rows.data(),
+                                        sums, strips, grad_value, rest);
                        store_block<T>(grad_value.row(0), bands.seen, complete,
                                       task.grad_value, here);
                      });

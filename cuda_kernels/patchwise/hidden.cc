@@ -12,6 +12,8 @@
 //
 // Memory per thread: the planes of a few channels and some hidden runs of a
 // band; backward the planes of a channel and of its gradient, and G + K runs.
+#include <type_traits>
+
 #include "cuda_kernels/cpu/jobs.h"
 #include "cuda_kernels/cpu/ordered_sums.h"
 #include "cuda_kernels/patchwise/strip.h"
@@ -28,12 +30,36 @@ constexpr int64_t kMostJobs = 32;
 // kRelationBlock channels, and strips of phi and psi.
 template <typename A>
 struct Scratch {
-  A *sums, *planes, *phi, *psi;
+  A *sums, *planes, *phi, *psi, *pairs;
+};
+
+// The weight in the order in which forward_band mixes terms: transposed, or,
+// if pairs are asked for, these, of some relation channels after the other.
+template <typename A>
+struct Weight {
+  Weight(const PatchwiseHiddenForward& task, bool in_pairs) {
+    const int64_t R = task.relation_channels, G = task.weight_channels;
+    const int64_t K = task.window.taps(), S = R * (K + 1);
+    const A* from = static_cast<const A*>(task.weight);
+    if constexpr (std::is_same_v<A, float>) {
+      for (int64_t r = 0; in_pairs && r < R; r += kRelationBlock) {
+        const int64_t channels = std::min(kRelationBlock, R - r);
+        append_pairs(from + r, G, S, channels, 1, pairs);
+        append_pairs(from + R + r * K, G, S, channels * K, 1, pairs);
+      }
+      if (in_pairs) return;
+    }
+    rows.resize(G * S);
+    cpu::transpose(from, G, S, rows.data());
+  }
+
+  std::vector<A> rows;          // [S, G]
+  std::vector<bfloat16> pairs;  // empty if they are not
 };
 
 template <typename T, typename A>
 void forward_band(const PatchwiseHiddenForward& task, const Band<A>& band,
-                  int64_t g, int64_t rows, const A* weight,
+                  int64_t g, int64_t rows, const Weight<A>& weight,
                   const Scratch<A>& scratch) {
   const int64_t R = task.relation_channels, G = task.weight_channels;
   const int64_t K = task.window.taps();
@@ -48,12 +74,22 @@ void forward_band(const PatchwiseHiddenForward& task, const Band<A>& band,
       taps.push_back(c * band.planes() + offset);
   }
   std::fill_n(sum, rows * band.run(), A(0));
+  const bfloat16* pairs = weight.pairs.data();
   // Adds what `terms` entries of the relation from `first` on contribute.
   const auto add = [&](int64_t first, const std::vector<int64_t>& offsets,
                        int64_t terms) {
-    patchwise_kernels<A>().mix(
-        {weight + first * G + g, nullptr, planes, scale + first, shift + first,
-         sum, offsets.data(), rows, terms, band.columns(), G, band.run()});
+    const auto& kernels = patchwise_kernels<A>();
+    if constexpr (std::is_same_v<A, float>)
+      if (!weight.pairs.empty()) {
+        kernels.mix_pairs({pairs + 2 * g, nullptr, planes, scale + first,
+                           shift + first, sum, offsets.data(), rows, terms,
+                           band.columns(), G, band.run(), scratch.pairs});
+        pairs += (terms + 1) / 2 * 2 * G;
+        return;
+      }
+    kernels.mix({weight.rows.data() + first * G + g, nullptr, planes,
+                 scale + first, shift + first, sum, offsets.data(), rows, terms,
+                 band.columns(), G, band.run()});
   };
   for (int64_t r = 0; r < R; r += kRelationBlock) {
     const int64_t at = r % kStripChannels;
@@ -78,11 +114,12 @@ template <typename T>
 void forward(const PatchwiseHiddenForward& task) {
   using A = Accumulator<T>;
   const int64_t G = task.weight_channels;
-  const int64_t S = task.relation_channels * (task.window.taps() + 1);
+  const Weight<A> weight(task, in_pairs<T>(G));
+  const int64_t pairs =
+      weight.pairs.empty() ? 0
+                           : pair_elements(kRelationBlock * task.window.taps());
   const Bands bands(task.batch, task.window);
   const Band<A> largest(task.window, bands);
-  std::vector<A> weight(G * S);
-  cpu::transpose(static_cast<const A*>(task.weight), G, S, weight.data());
   const int64_t blocks = (G + kWeightBlock - 1) / kWeightBlock;
   const int64_t sums = std::min(G, kWeightBlock) * largest.run();
   const int64_t planes = kRelationBlock * largest.planes();
@@ -90,14 +127,17 @@ void forward(const PatchwiseHiddenForward& task) {
   const auto job = [&](int64_t index, A* scratch) {
     const int64_t at = index / blocks, g = index % blocks * kWeightBlock;
     A* const strips = scratch + sums + planes;
+    A* const psi = strips + own;
     forward_band<T>(task,
                     Band<A>(task.window, bands, task.batch,
                             at / bands.row_bands, at % bands.row_bands),
-                    g, std::min(kWeightBlock, G - g), weight.data(),
-                    Scratch<A>{scratch, scratch + sums, strips, strips + own});
+                    g, std::min(kWeightBlock, G - g), weight,
+                    Scratch<A>{scratch, scratch + sums, strips, psi,
+                               psi + kStripChannels * bands.seen});
   };
-  cpu::for_each_job<A>(bands.image_bands * bands.row_bands * blocks,
-                       sums + planes + own + kStripChannels * bands.seen, job);
+  cpu::for_each_job<A>(
+      bands.image_bands * bands.row_bands * blocks,
+      sums + planes + own + kStripChannels * bands.seen + pairs, job);
 }
 
 // Backward, what a job adds to, and where it works.

@@ -4,11 +4,14 @@
 // Idea. A tile of rows times vectors of columns stays in registers over all
 // terms: each vector of x is loaded once per tile and multiplied by one scalar
 // of w per row. Rectifying while loading costs two instructions per vector.
+// Making pairs costs more, so that they are made once for all rows and stay in
+// the first cache.
 #include "cuda_kernels/patchwise/kernels.h"
 
 #include <type_traits>
 
 #include "cuda_kernels/cpu/instruction_set.h"
+#include "cuda_kernels/cpu/pairs.h"
 #include "cuda_kernels/cpu/transposition.h"
 #include "cuda_kernels/cpu/vectors.h"
 #include "cuda_kernels/relu.h"
@@ -166,6 +169,63 @@ void mix(const Mix<A>& a) {
   return a.scale ? mix_all<true>(a) : mix_all<false>(a);
 }
 
+#ifdef __AVX512F__
+// The pairs of V vectors of columns from i on, term by term.
+template <int V, bool kRectify>
+void make_pairs(const MixPairs& a, int64_t i) {
+  constexpr int64_t kL = cpu::kWide<float>;
+  const auto term = [&](int64_t k, int v) {
+    const Wide<float> x = load(a.x + a.x_offsets[k] + i + v * kL);
+    return kRectify ? rectify<float>(x * a.scale[k] + a.shift[k]) : x;
+  };
+  float* to = a.pairs;
+  int64_t k = 0;
+  for (; k + 1 < a.terms; k += 2)
+    cpu::unrolled<V>([&](auto v) {
+      store(to, cpu::paired(term(k, v), term(k + 1, v)));
+      to += kL;
+    });
+  for (int v = 0; k < a.terms && v < V; ++v)
+    store(to + v * kL, cpu::paired(term(k, v), Wide<float>{}));
+}
+
+template <int M, int V>
+void mix_tile(const MixPairs& a, int64_t m, int64_t i) {
+  constexpr int64_t kL = cpu::kWide<float>;
+  Wide<float> sum[M][V];
+  float* out = a.out + m * a.out_stride + i;
+  const auto each = [](auto f) {
+    cpu::unrolled<M>(
+        [&](auto r) { cpu::unrolled<V>([&](auto v) { f(r, v); }); });
+  };
+  each([&](auto r, auto v) {
+    sum[r][v] = a.bias ? Wide<float>{} + a.bias[m + r]
+                       : load(out + r * a.out_stride + v * kL);
+  });
+  const bfloat16* w = a.w + 2 * m;
+  const float* pairs = a.pairs;
+  for (int64_t k = 0; k < a.terms; k += 2, w += 2 * a.w_stride) {
+    Wide<float> x[V];
+    for (int v = 0; v < V; ++v, pairs += kL) x[v] = load(pairs);
+    each([&](auto r, auto v) {
+      sum[r][v] = cpu::multiply_add(w + 2 * r, x[v], sum[r][v]);
+    });
+  }
+  each([&](auto r, auto v) {
+    store(out + r * a.out_stride + v * kL, sum[r][v]);
+  });
+}
+
+void mix_pairs(const MixPairs& a) {
+  for_each_columns<float>(a.columns, [&](int64_t i, auto vectors) {
+    constexpr int V = vectors();
+    a.scale ? make_pairs<V, true>(a, i) : make_pairs<V, false>(a, i);
+    for_each_tile<kTileRows>(
+        a.rows, [&](int64_t m, auto rows) { mix_tile<rows(), V>(a, m, i); });
+  });
+}
+#endif
+
 template <int M, int N, typename A>
 inline void gram_tile(const Gram<A>& a, int64_t m, int64_t n) {
   constexpr int kL = cpu::kWide<A>;
@@ -286,8 +346,13 @@ void rectified(const Rectified<A>& a) {
 template <typename T>
 PatchwiseKernels<T> SAN_TABLE(patchwise_kernels)() {
   using A = Accumulator<T>;
-  return {load_strip<T, A>, store_strip<T, A>,  has_nan<A>,  mix<A>, gram<A>,
-          weigh<A>,         weigh_gradients<A>, rectified<A>};
+  void (*pairs)(const MixPairs&) = nullptr;
+#ifdef __AVX512F__
+  pairs = mix_pairs;
+#endif
+  return {
+      load_strip<T, A>, store_strip<T, A>,  has_nan<A>,  mix<A>, pairs, gram<A>,
+      weigh<A>,         weigh_gradients<A>, rectified<A>};
 }
 
 template PatchwiseKernels<float> SAN_TABLE(patchwise_kernels)();

@@ -8,6 +8,7 @@
 #define CUDA_KERNELS_PATCHWISE_KERNELS_H_
 
 #include <cstdint>
+#include <vector>
 
 #include "cuda_kernels/scalar_types.h"
 
@@ -33,6 +34,38 @@ struct Mix {
   int64_t rows, terms, columns;
   int64_t w_stride, out_stride;
 };
+
+// The same in pairs of bfloat16, see in_pairs(): x, scaled and rectified or
+// not, is rounded, once for all rows. Of terms 2 k and 2 k + 1 the weights of
+// row m are w[2 * (k * w_stride + m)] and the one behind it; a term that is
+// missing has weight zero.
+struct MixPairs {
+  const bfloat16* w;
+  const float* bias;
+  const float* x;
+  const float* scale;
+  const float* shift;
+  float* out;
+  const int64_t* x_offsets;
+  int64_t rows, terms, columns;
+  int64_t w_stride, out_stride;
+  float* pairs;  // room for pair_elements(terms)
+};
+constexpr int64_t pair_elements(int64_t terms) {
+  return (terms + 1) / 2 * 3 * kColumns;
+}
+
+// Adds the weights of `rows` rows and some terms to those in pairs; that of a
+// row and a term is from[row * row_step + term * term_step].
+inline void append_pairs(const float* from, int64_t rows, int64_t row_step,
+                         int64_t terms, int64_t term_step,
+                         std::vector<bfloat16>& to) {
+  for (int64_t k = 0; k < terms; k += 2)
+    for (int64_t m = 0; m < rows; ++m)
+      for (int64_t term = k; term < k + 2; ++term)
+        to.push_back(bfloat16::round(
+            term < terms ? from[m * row_step + term * term_step] : 0.0f));
+}
 
 // For each row m < rows and n < others:
 //   out[m * out_stride + n * out_step] +=
@@ -111,6 +144,7 @@ struct PatchwiseKernels {
   void (*store)(const Strip<T, const A>&);  // the image from rows
   bool (*has_nan)(const A*, int64_t count);
   void (*mix)(const Mix<A>&);
+  void (*mix_pairs)(const MixPairs&);  // null where in_pairs() is never true
   void (*gram)(const Gram<A>&);
   void (*weigh)(const Weigh<A>&);
   void (*weigh_gradients)(const WeighGradients<A>&);
@@ -120,6 +154,11 @@ struct PatchwiseKernels {
 // The table for the instruction set in use (cpu/instruction_set.h).
 template <typename T>
 const PatchwiseKernels<T>& patchwise_kernels();
+
+// Whether so many rows of what is of type T are mixed in pairs: in bfloat16, if
+// the processor multiplies them and they pay.
+template <typename T>
+bool in_pairs(int64_t rows);
 
 }  // namespace san::patchwise
 

@@ -10,7 +10,7 @@ derivative needs. How they become an attention block with batch norms is in
 Images are in channels-last, and may be some of the channels of one: others
 are copied. The hidden layer and the parameters are float32 where images are
 of a half type, which the kernels of the CPU and of tensor cores read and write
-themselves.
+themselves. Forward, both may round what they multiply to it.
 
 Shape letters: N batch, R relation channels, G weight channels, C value
 channels, H W image, k footprint, K = k * k taps, P = H * W pixels.

@@ -5,7 +5,7 @@ import torch
 
 import cuda_kernels
 import san.ops.pairwise_core  # noqa: F401
-from tests.ops.pairwise_definition import attend
+from tests.ops.definitions import attend
 
 pytestmark = pytest.mark.skipif(
     not cuda_kernels.takes_bfloat16(), reason="no pairs of bfloat16 here"

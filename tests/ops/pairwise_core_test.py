@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from san.ops.pairwise_core import window_counts
-from tests.ops.pairwise_definition import attend
+from tests.ops.definitions import attend
 from tests.ops.windows import random_tensor
 
 

@@ -16,7 +16,7 @@ def attend(
     own = torch.arange(size.numel())
     image = own.double().view(1, 1, *size)
     # Of images narrower than the padding, too: mirrored again and again.
-    rows, columns = (_mirrored(n, reach) for n in size)
+    rows, columns = (mirrored(n, reach) for n in size)
     padded = image[:, :, rows][..., columns]
     pixel = F.unfold(padded, kernel_size)[0].long()
     down = pixel // size[1] - own // size[1] + reach
@@ -34,7 +34,7 @@ def attend(
     return (weights * beta).sum(2).unflatten(2, size)
 
 
-def _mirrored(size, reach):
+def mirrored(size, reach):
     """The pixel that each one of a padded line shows."""
     position = torch.arange(-reach, size + reach)
     if size == 1:
