@@ -187,8 +187,10 @@ def _pointwise_macs(x: Shape, scale: Shape | None, *rest: Any) -> int:
     return _pointwise(x, *rest) + (scale is not None) * 3 * prod(x)
 
 
-def _pointwise_add_macs(y: Shape, x: Shape, *_: Any) -> int:
-    return _pointwise_add(y, x) + prod(x)
+def _pointwise_add_macs(
+    y: Shape, x: Shape, shift: Shape | None, *_: Any
+) -> int:
+    return _pointwise_add(y, x) + (1 + (shift is not None)) * prod(x)
 
 
 def _stem_macs(x: Shape, weight: Shape, shift: Shape) -> int:

@@ -57,12 +57,16 @@ class Bottleneck(Constants):
 
     def _add(self, sums: Tensor, y: Tensor) -> Tensor:
         panels = self.panels.of(self.weight, sums.dtype)
-        torch.ops.san.pointwise_add_(sums, y.to(sums.dtype), panels)
+        shift = self.attention.missing()
+        torch.ops.san.pointwise_add_(sums, y.to(sums.dtype), shift, panels)
         return sums
 
     def _products(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Two matrices whose product is added."""
-        y = self.attention(x).relu().to(x.dtype)
+        y, shift = self.attention(x), self.attention.missing()
+        if shift is not None:
+            y = (y + per_pixel(shift)).to(y.dtype)
+        y = y.relu().to(x.dtype)
         rows = y.permute(0, 2, 3, 1).reshape(-1, y.shape[1])
         return rows, self.weight.to(x.dtype).T
 
@@ -70,7 +74,8 @@ class Bottleneck(Constants):
 class _Attention(Constants):
     """What both share: phi, psi and beta side by side by one convolution.
 
-    The output of the attention comes out as scale * output + shift.
+    The output of the attention comes out as scale * output + shift, but for
+    what is missing().
     """
 
     def __init__(
@@ -95,6 +100,10 @@ class _Attention(Constants):
         )
         self.sizes = [len(conv.weight) for conv in convs]
         self.kernel_size = attention.kernel_size
+
+    def missing(self) -> Tensor | None:
+        """What is still to be added to the output, [C]."""
+        return None
 
 
 class _Cache(NamedTuple):
@@ -221,5 +230,8 @@ class _Patchwise(_Attention):
             phi, psi, scale, shift, w1, self.kernel_size
         )
         hidden = hidden.add_(self.hidden_shift).relu_()
-        y = torch.ops.san.patchwise_core(hidden, beta, w2, bias)
-        return y.add_(self.out_shift).to(features.dtype)
+        return torch.ops.san.patchwise_core(hidden, beta, w2, bias)
+
+    def missing(self) -> Tensor:
+        """The shift of the norm behind it, whose scale is in beta."""
+        return self.out_shift.flatten()

@@ -156,13 +156,16 @@ def _fake_pointwise(x: Tensor, *rest: Any) -> Tensor:
     return y.permute(0, 3, 1, 2)
 
 
-def _pointwise_add(y: Tensor, x: Tensor, panels: Tensor) -> None:
+def _pointwise_add(
+    y: Tensor, x: Tensor, shift: Tensor | None, panels: Tensor
+) -> None:
     image = y.detach().permute(0, 2, 3, 1)
+    shift = _vector(shift, x)
     run_fused(
         cuda_kernels.pointwise_forward,
         dense_image(x),
-        None,
-        None,
+        None if shift is None else torch.ones_like(shift),
+        shift,
         panels.detach().contiguous(),
         None,
         image,
@@ -171,7 +174,7 @@ def _pointwise_add(y: Tensor, x: Tensor, panels: Tensor) -> None:
     )
 
 
-def _fake_pointwise_add(y: Tensor, x: Tensor, panels: Tensor) -> None:
+def _fake_pointwise_add(y: Tensor, *rest: Any) -> None:
     pass
 
 
@@ -184,9 +187,11 @@ define(
     fake=_fake_pointwise,
     remedy=_REMEDY,
 )
-# y += weight max(0, x), of a y [N, O, H, W] that is dense in channels-last.
+# y += weight max(0, x + shift), of a y [N, O, H, W] that is dense in
+# channels-last.
 define(
-    "pointwise_add_(Tensor(a!) y, Tensor x, Tensor panels) -> ()",
+    "pointwise_add_(Tensor(a!) y, Tensor x, Tensor? shift, Tensor panels) "
+    "-> ()",
     _pointwise_add,
     fake=_fake_pointwise_add,
     remedy=_REMEDY,

@@ -56,8 +56,11 @@ def test_equals_convolution(layout):
     active = (x * scale[:, None, None] + shift[:, None, None]).relu()
     torch.testing.assert_close(y, F.conv2d(active, kernel))
     before = y.clone()
-    SAN.pointwise_add_(y, x, panels)
+    SAN.pointwise_add_(y, x, None, panels)
     torch.testing.assert_close(y, before + F.conv2d(x.relu(), kernel))
+    SAN.pointwise_add_(y, x, shift, panels)
+    active = x.relu() + (x + shift[:, None, None]).relu()
+    torch.testing.assert_close(y, before + F.conv2d(active, kernel))
 
 
 # An odd number of channels; whole panels; the most channels.
@@ -84,7 +87,7 @@ def test_bfloat16_is_rounded_before_and_after_the_sum(size):
         assert_rounded(output, expected)
     y = y.bfloat16().permute(0, 3, 1, 2)
     expected = y.double() + F.conv2d(x.double().relu(), kernel)
-    SAN.pointwise_add_(y, x, panels)
+    SAN.pointwise_add_(y, x, None, panels)
     assert_rounded(y, expected)
 
 
@@ -128,11 +131,11 @@ def test_an_addition_has_no_derivative():
     before = y.clone()
     message = "pointwise_add_: must not be differentiated.*before san.fold"
     with pytest.raises(NotImplementedError, match=message):
-        SAN.pointwise_add_(y, x.clone().requires_grad_(), panels)
+        SAN.pointwise_add_(y, x.clone().requires_grad_(), None, panels)
     with forward_ad.dual_level():
         dual = forward_ad.make_dual(x, x)
         with pytest.raises(NotImplementedError, match=message):
-            SAN.pointwise_add_(y, dual, panels)
+            SAN.pointwise_add_(y, dual, None, panels)
     assert torch.equal(y, before)
 
 
@@ -140,10 +143,10 @@ def test_an_addition_refuses_batches():
     x, panels = image(3, 1, 3, 4, 4), panels_of(image(2, 3))
     y = image(3, 1, 4, 4, 2).permute(0, 1, 4, 2, 3)
     with pytest.raises(RuntimeError, match="not implemented for san::point"):
-        vmap(SAN.pointwise_add_, (0, 0, None))(y, x, panels)
+        vmap(SAN.pointwise_add_, (0, 0, None, None))(y, x, None, panels)
 
 
 def test_an_addition_refuses_other_layouts():
     x, panels = image(1, 3, 4, 4), panels_of(image(2, 3))
     with pytest.raises(ValueError, match=r"y must be .*row-major"):
-        SAN.pointwise_add_(image(1, 2, 4, 4), x, panels)
+        SAN.pointwise_add_(image(1, 2, 4, 4), x, None, panels)
