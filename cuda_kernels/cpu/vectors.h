@@ -78,11 +78,22 @@ template <int L>
 inline Vector<double, L> load(const double* from) {
   return bits_at<L, double>(from);
 }
+// By one instruction, where GCC takes five of the plain words.
+template <int L>
+inline Vector<uint32_t, L> widened(Vector<uint16_t, L> v) {
+#ifdef __AVX512F__
+  if constexpr (L == 16)
+    return (Vector<uint32_t, L>)_mm512_maskz_cvtepu16_epi32(kAll, (__m256i)v);
+#endif
+#ifdef __AVX2__
+  if constexpr (L == 8)
+    return (Vector<uint32_t, L>)_mm256_cvtepu16_epi32((__m128i)v);
+#endif
+  return __builtin_convertvector(v, Vector<uint32_t, L>);
+}
 template <int L>
 inline Vector<float, L> load(const bfloat16* from) {
-  const auto words =
-      __builtin_convertvector(bits_at<L, uint16_t>(from), Vector<uint32_t, L>)
-      << 16;
+  const auto words = widened<L>(bits_at<L, uint16_t>(from)) << 16;
   return bits_at<L, float>(&words);
 }
 template <int L>
