@@ -1,4 +1,4 @@
-// Adds the 1x1 convolution for inference to the Python module.
+// Adds the 1x1 convolution and its gradient to the Python module.
 #ifndef CUDA_KERNELS_POINTWISE_BINDING_H_
 #define CUDA_KERNELS_POINTWISE_BINDING_H_
 
