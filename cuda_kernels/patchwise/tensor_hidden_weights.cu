@@ -109,7 +109,7 @@ __device__ Left<T> left_of_rows(const float (&x)[2][4], const float (&scale)[2],
 }
 
 template <int kTiles, typename T>
-__global__ void __launch_bounds__(kThreads, kIsHalf<T> ? 2 : 1)
+__global__ void __launch_bounds__(kThreads, kIsSplit<T>&& kTiles > 1 ? 1 : 2)
     tensor_hidden_weights(WeightGradients<T> a) {
   constexpr int kTaps = kSums / kTiles;
   const TensorLayout& layout = a.layout;
