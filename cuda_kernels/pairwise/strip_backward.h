@@ -245,8 +245,7 @@ struct BackwardStrip {
         [&](int64_t g, int t, V v) { cpu::store<L>(logits + group(g, t), v); });
     for (int t = 0; t < kTaps; ++t)
       for (int64_t g = 0; g < G; ++g)
-        weigh(psi - b.planes.data + R * plane + t * pitch, g, seen[t],
-              logits + group(g, t));
+        weigh(at + R * plane + t * pitch, g, seen[t], logits + group(g, t));
     map_lanes<kTaps, A>(
         p.w2_transposed, G, R, none,
         [&](int64_t g, int t) { return cpu::load<L>(logits + group(g, t)); },
