@@ -62,7 +62,7 @@ def test_a_recipe_does_not_change():
         ("seed", -1, "integer of at least 0"),
         ("seed", 2**63, r"below 2\*\*63"),
         ("warmup_epochs", -1, "integer of at least 0"),
-        ("warmup_epochs", 100, r"below epochs \(100\), got 100"),
+        ("warmup_epochs", 100, r"below epochs \(100; .*=N\), got 100"),
         ("learning_rate", 0, "number and be above 0"),
         ("learning_rate", float("nan"), "number and be above 0, got nan"),
         ("learning_rate", "0.1", "number and be above 0, got '0.1'"),
