@@ -15,7 +15,8 @@ class Footprints:
 
     Attributes:
       block: its name, such as "layer2.0.sam".
-      groups: the groups of channels that are kept, of `num_groups`.
+      groups: the groups of channels that are kept, of `num_groups`; none
+        where there is one, which is the mean.
       num_groups: G.
       weights: float32 [1 + len(groups), k, k, h, w] on the CPU: the mean over
         all G groups, then each that is kept; taps rows first.

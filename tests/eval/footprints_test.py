@@ -26,7 +26,8 @@ def test_some_groups_and_the_mean_of_all(max_groups, groups):
     model, image = network(), torch.randn(1, 3, 16, 24)
     first, second = collect.of_image(model, image, BLOCKS, max_groups)
     assert (first.block, second.block) == tuple(BLOCKS)
-    assert (first.groups, second.groups) == ([0], groups)
+    # One group alone is the mean.
+    assert (first.groups, second.groups) == ([], groups)
     assert (second.num_groups, second.side) == (4, 5)
     (expected,) = san.attention_weights(model, image, BLOCKS[1])
     torch.testing.assert_close(second.weights[0], expected.mean(0))
