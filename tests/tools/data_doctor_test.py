@@ -305,7 +305,7 @@ def test_what_is_left_after_exclusion_trains(root, run, tmp_path):
     code, out, err = run(
         "--data_dir=images", "--exclude=list.txt", "--json=found.json"
     )
-    assert (code, err) == (1, "")
+    assert (code, err) == (1, f"written: {tmp_path / 'found.json'}\n")
     assert f"Data.exclude='{tmp_path}/list.txt'" in out
     assert "train/cat/line\\nbreak.jpg: is empty" in out
     with pytest.raises(DataError, match="files cannot be used"):
