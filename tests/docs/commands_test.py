@@ -11,7 +11,7 @@ import pytest
 from torch.distributed.run import get_args_parser
 
 from tests.docs import command_lines, pages, trained
-from tests.train import jobs
+from tests.train import command_server
 from tools.benchmark.main import SECTIONS
 
 # Each target that pages run: its module, and what may stand beside its flags:
@@ -164,7 +164,7 @@ def looks():
 @pytest.mark.parametrize("line", looks(), ids=" ".join)
 def test_lines_that_look_at_a_network_run(line, folder):
     target, *words = line
-    code, _, stderr = jobs.run(
+    code, _, stderr = command_server.run(
         _TARGETS[target][0], *words, BUILD_WORKING_DIRECTORY=str(folder)
     )
     assert code == 0, stderr
