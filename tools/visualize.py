@@ -258,9 +258,11 @@ def _image(path: str) -> Tensor:
 
 def _title(asked: loading.Network, image: Tensor, selected: Selected) -> str:
     """Says what the network takes the image for."""
-    probabilities = probabilities_of(asked.model, image, Recipe().precision)
-    ((guess,),) = likeliest(asked, probabilities, 1)
     name = os.path.basename(_IMAGE.value or "")
+    probabilities = probabilities_of(
+        asked.model, image, Recipe().precision, [name]
+    )
+    ((guess,),) = likeliest(asked, probabilities, 1)
     return f"{selected.label}: {name}, seen as {guess.as_text()}"
 
 

@@ -51,10 +51,9 @@ def of_image(
     for block in blocks:
         (weights,) = san.attention_weights(model, image, block).float().cpu()
         count = len(weights)
-        shown = min(max_groups, count)
+        # One alone is the mean.
+        shown = min(max_groups, count) if count > 1 else 0
         kept = [g * count // shown for g in range(shown)]
-        if count == 1:  # It is the mean.
-            kept = []
         together = torch.cat([weights.mean(0, keepdim=True), weights[kept]])
         found.append(Footprints(block, kept, count, together))
     return found

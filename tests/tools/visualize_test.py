@@ -1,6 +1,7 @@
 import re
 
 import pytest
+import torch
 from PIL import Image
 
 from tests.train import command_server, jobs
@@ -166,3 +167,19 @@ def test_a_network_without_attention(tmp_path, images):
     code, _, stderr = visualize(tmp_path, "--workdir=run", "--sheet=mean.png")
     assert code == 2
     assert "attention blocks, got a ResNet without" in stderr
+
+
+def test_a_page_says_no_class_of_what_is_no_number(tmp_path, run, images):
+    Image.open(images / "val" / "a" / "0.jpg").save(tmp_path / "photo.png")
+    checkpoint = torch.load(run.best, weights_only=True)
+    checkpoint["state_dict"]["fc.weight"].fill_(3e38)
+    torch.save({"state_dict": checkpoint["state_dict"]}, tmp_path / "large.pth")
+    code, _, stderr = visualize(
+        tmp_path,
+        "--checkpoint=large.pth",
+        f"--gin_file={run.config}",
+        "--image=photo.png",
+        "--page=page.html",
+    )
+    assert code and "logits must be finite, got others for photo.png" in stderr
+    assert not (tmp_path / "page.html").exists()

@@ -78,15 +78,15 @@ def predict(
             (image,) = batch
             yield Unreadable(image.path, "cannot be decoded: it is damaged")
             continue
-        probabilities = probabilities_of(model, pixels, precision)
-        _check_finite(batch, probabilities)
+        paths = [image.path for image in batch]
+        probabilities = probabilities_of(model, pixels, precision, paths)
         guesses = likeliest(network, probabilities, top)
         for image, best in zip(batch, guesses, strict=True):
             yield Prediction(image.path, best)
 
 
 def probabilities_of(
-    model: nn.Module, pixels: Tensor, precision: str
+    model: nn.Module, pixels: Tensor, precision: str, paths: Sequence[str]
 ) -> Tensor:
     """Probabilities of the classes, float32 [N, num_classes].
 
@@ -94,9 +94,21 @@ def probabilities_of(
       model: in evaluation mode.
       pixels: [N, 3, H, W] on its device.
       precision: of Recipe.
+      paths: of the images.
+
+    Raises:
+      FloatingPointError: if there is one that is no number.
     """
     with torch.inference_mode(), autocast(pixels.device, precision):
-        return model(pixels).float().softmax(dim=1)
+        probabilities = model(pixels).float().softmax(dim=1)
+    bad = ~probabilities.isfinite().all(dim=1)
+    if bad.any():
+        raise FloatingPointError(
+            "predict: the network's logits must be finite, got others for"
+            f" {paths[int(bad.int().argmax())]}; Recipe.precision ="
+            " 'float32' has the largest range"
+        )
+    return probabilities
 
 
 def likeliest(
@@ -142,13 +154,3 @@ def as_json(
             "unreadable": [one._asdict() for one in unreadable],
         }
     )
-
-
-def _check_finite(batch: Sequence[Image], probabilities: Tensor) -> None:
-    bad = ~probabilities.isfinite().all(dim=1)
-    if bad.any():
-        raise FloatingPointError(
-            "predict: the network's logits must be finite, got others for"
-            f" {batch[int(bad.int().argmax())].path}; Recipe.precision ="
-            " 'float32' has the largest range"
-        )
