@@ -406,7 +406,8 @@ define(
 )
 define(
     f"norm_relu_linear(Tensor x, {_NORM_SCHEMA}, int pool, "
-    "Tensor[] weights, Tensor[] biases, ScalarType dtype, Tensor? residual) -> Tensor",
+    "Tensor[] weights, Tensor[] biases, ScalarType dtype, Tensor? residual) "
+    "-> Tensor",
     _linear,
     fake=_fake_linear,
     backward=_differentiate_linear,
