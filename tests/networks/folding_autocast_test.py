@@ -10,8 +10,9 @@ import san
 KINDS = {"pair": san.PairwiseAttention, "patch": san.PatchwiseAttention}
 OURS = {"san::pointwise", "san::pointwise_add_"}
 
-if not cuda_kernels.takes_bfloat16():
-    pytest.skip("no pairs of bfloat16 here", allow_module_level=True)
+pytestmark = pytest.mark.skipif(
+    not cuda_kernels.takes_bfloat16(), reason="no pairs of bfloat16 here"
+)
 
 
 def network(kind):
