@@ -35,14 +35,13 @@ struct PairwiseOptions {
 // A call on features, [N, H, W, F] with phi, psi and, where asked for, beta.
 class PairwiseCall : public Call {
  public:
-  // `pairs`: in bfloat16 on the CPU too, where it can be.
   PairwiseCall(const char* op, pybind11::handle features_object,
-               const PairwiseOptions& options, bool pairs = false)
+               const PairwiseOptions& options)
       : Call(op, options.stream),
         footprint_(options.footprint),
         features(read("features", features_object)) {
-    pairs = pairs && features.type() == ScalarType::kBfloat16 &&
-            multiplies_bfloat16();
+    const bool pairs =
+        features.type() == ScalarType::kBfloat16 && multiplies_bfloat16();
     if (!features.on_cuda() && is_half() && !pairs)
       refuse("features", "be float32 or float64 on the CPU", "a half type");
     if (features.size(1) < 1 || features.size(2) < 1)
@@ -129,9 +128,8 @@ class AttentionCall : public PairwiseCall {
   AttentionCall(const char* op, pybind11::handle features_object,
                 pybind11::handle scale_object, pybind11::handle shift_object,
                 pybind11::handle table_object, pybind11::handle w1_object,
-                pybind11::handle w2_object, const PairwiseOptions& options,
-                bool pairs = false)
-      : PairwiseCall(op, features_object, options, pairs),
+                pybind11::handle w2_object, const PairwiseOptions& options)
+      : PairwiseCall(op, features_object, options),
         scale(vector("scale", scale_object)),
         shift(vector("shift", shift_object)),
         table(

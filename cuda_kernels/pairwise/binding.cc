@@ -29,7 +29,7 @@ void forward(py::handle features, py::handle scale, py::handle shift,
              py::handle kernel_size, bool allow_tf32, py::handle stream) {
   const char* op = "pairwise_forward";
   AttentionCall call(op, features, scale, shift, table, w1, w2,
-                     PairwiseOptions(op, kernel_size, stream), true);
+                     PairwiseOptions(op, kernel_size, stream));
   const Tensor& output =
       call.require_output(call.write("output", output_object));
   const Tensor* log_sum_exp =
@@ -188,8 +188,9 @@ void define_pairwise(py::module_& module) {
   const auto allow_tf32 = py::arg("allow_tf32") = false;
   module.def("pairwise_forward", &forward,
              "Writes the attention of features into output and, unless it is "
-             "None, the logarithms of its softmax's denominators. On the CPU "
-             "in float32, float64, or bfloat16 where takes_bfloat16().",
+             "None, the logarithms of its softmax's denominators. Features are "
+             "here and below on the CPU float32, float64, or bfloat16 where "
+             "takes_bfloat16().",
              arg("features"), arg("scale"), arg("shift"), arg("table"),
              arg("w1"), arg("w2"), arg("output"), arg("log_sum_exp"), only,
              arg("kernel_size"), allow_tf32, stream);

@@ -10,6 +10,7 @@
 // threads.
 #include <algorithm>
 #include <cstring>
+#include <memory>
 #include <vector>
 
 #include "cuda_kernels/cpu/instruction_set.h"
@@ -59,12 +60,13 @@ class Problem : public PairwiseProblem<T> {
   }
 
   // [columns, depth] as the right factor of a product, or its transpose.
-  const A* packed(const void* matrix, int64_t columns, int64_t depth) {
-    return pack(matrix, depth, columns, 1, depth);
+  const void* packed(const void* matrix, int64_t columns, int64_t depth,
+                     bool attention = true) {
+    return pack(matrix, depth, columns, 1, depth, attention);
   }
-  const A* packed_transposed(const void* matrix, int64_t columns,
-                             int64_t depth) {
-    return pack(matrix, columns, depth, depth, 1);
+  const void* packed_transposed(const void* matrix, int64_t columns,
+                                int64_t depth) {
+    return pack(matrix, columns, depth, depth, 1, true);
   }
 
   const A* pitched(const void* first, const void* second, int64_t columns) {
@@ -89,12 +91,12 @@ class Problem : public PairwiseProblem<T> {
     memory_.emplace_back(elements, A(0));
     return memory_.back().data();
   }
-  const A* pack(const void* matrix, int64_t depth, int64_t columns,
-                int64_t step, int64_t column_step) {
+  const void* pack(const void* matrix, int64_t depth, int64_t columns,
+                   int64_t step, int64_t column_step, bool attention) {
     const PairwiseRows<T>& rows = pairwise_rows<T>();
     A* to = allocate(rows.packed_elements(depth, columns));
-    rows.pack(this->shape, static_cast<const A*>(matrix), depth, columns, step,
-              column_step, to);
+    rows.pack(this->shape, attention, static_cast<const A*>(matrix), depth,
+              columns, step, column_step, to);
     return to;
   }
 
@@ -136,9 +138,10 @@ struct Bands {
 
   // Calls f(band, n, h, scratch) for each row of each image, without ever
   // running neighbouring bands of an image together.
-  template <typename A, typename F>
+  template <typename T, typename F>
   void for_each_row(F f) const {
-    const int64_t elements = pairwise_rows<A>().scratch_elements(shape);
+    using A = Accumulator<T>;
+    const int64_t elements = pairwise_rows<T>().scratch_elements(shape);
     if (groups == 0) return;
     for (int64_t parity = 0; parity < std::min<int64_t>(2, per_image);
          ++parity) {
@@ -157,22 +160,46 @@ struct Bands {
   int64_t rows, per_image, images, groups;
 };
 
-template <typename A>
-void clear(const PairwiseShape& s, void* grad_features) {
-  const int64_t image = s.height * s.width * s.feature_channels();
-  A* to = static_cast<A*>(grad_features);
+// The gradient of the features, to be added to: zeros at first. Of bfloat16 the
+// sums are in float32 and rounded at the end.
+template <typename T, typename A = Accumulator<T>>
+class GradFeatures {
+ public:
+  GradFeatures(const PairwiseShape& s, void* grad_features)
+      : batch_(s.batch),
+        image_(s.height * s.width * s.feature_channels()),
+        to_(static_cast<T*>(grad_features)) {
+    if constexpr (sizeof(T) == sizeof(A))
+      sums_ = to_;
+    else
+      sums_ = (memory_ = std::unique_ptr<A[]>(new A[batch_ * image_])).get();
 #pragma omp parallel for schedule(dynamic)
-  for (int64_t n = 0; n < s.batch; ++n)
-    memset(to + n * image, 0, image * sizeof(A));
-}
+    for (int64_t n = 0; n < batch_; ++n)
+      memset(sums_ + n * image_, 0, image_ * sizeof(A));
+  }
+
+  A* sums() const { return sums_; }
+  void store() const {
+    if constexpr (sizeof(T) == sizeof(A)) return;
+#pragma omp parallel for schedule(dynamic)
+    for (int64_t n = 0; n < batch_; ++n)
+      pairwise_rows<T>().round(sums_ + n * image_, image_, to_ + n * image_);
+  }
+
+ private:
+  int64_t batch_, image_;
+  T* to_;
+  A* sums_;
+  std::unique_ptr<A[]> memory_;
+};
 
 // One set of sums per band: scale and shift, and `elements` of the table, w1
 // and w2 that follow.
-template <typename A, typename Sum>
+template <typename T, typename Sum>
 class BandSums {
  public:
   BandSums(const Bands& bands, int64_t elements)
-      : pitch_(pairwise_rows<A>().pitch(bands.shape)),
+      : pitch_(pairwise_rows<T>().pitch(bands.shape)),
         elements_(2 * pitch_ + elements),
         taps_(bands.shape.taps()),
         channels_(bands.shape.relation_channels),
@@ -217,25 +244,26 @@ void forward(const PairwiseForward& task) {
       });
 }
 
-template <typename A>
+template <typename T, typename A = Accumulator<T>>
 void backward(const PairwiseBackward& task) {
   const PairwiseShape& shape = task.shape;
   const int64_t R = shape.relation_channels, G = shape.weight_channels;
-  Problem<A> problem = mapped_problem<A>(shape, task.inputs);
+  Problem<T> problem = mapped_problem<T>(shape, task.inputs);
   problem.w1_transposed = problem.packed_transposed(task.inputs.w1, R, R);
   problem.w2_transposed = problem.packed_transposed(task.inputs.w2, G, R);
-  const PairwiseRows<A>& rows = pairwise_rows<A>();
+  const PairwiseRows<T>& rows = pairwise_rows<T>();
   const int64_t pitch = rows.pitch(shape);
-  const Attended<A> attended = {static_cast<const A*>(task.grad_output),
-                                static_cast<const A*>(task.output),
+  const Attended<T> attended = {static_cast<const T*>(task.grad_output),
+                                static_cast<const T*>(task.output),
                                 static_cast<const A*>(task.log_sum_exp)};
   const Bands bands(shape);
-  BandSums<A, A> sums(bands, (shape.taps() + 2 * R) * pitch);
-  clear<A>(shape, task.grad_features);
-  bands.for_each_row<A>([&](int64_t band, int64_t n, int64_t h, A* scratch) {
-    rows.backward(problem, n, h, scratch, attended,
-                  static_cast<A*>(task.grad_features), sums.of(band));
+  BandSums<T, A> sums(bands, (shape.taps() + 2 * R) * pitch);
+  const GradFeatures<T> grad_features(shape, task.grad_features);
+  bands.for_each_row<T>([&](int64_t band, int64_t n, int64_t h, A* scratch) {
+    rows.backward(problem, n, h, scratch, attended, grad_features.sums(),
+                  sums.of(band));
   });
+  grad_features.store();
   const MappingGradients<A> total = sums.total();
   std::copy_n(total.scale, R, static_cast<A*>(task.grad_scale));
   std::copy_n(total.shift, R, static_cast<A*>(task.grad_shift));
@@ -252,12 +280,12 @@ void backward(const PairwiseBackward& task) {
 
 // Calls add(n, h, scratch, row_sums) for each row, and adds up the first `used`
 // elements of what it leaves: in A within a row, in double from row to row.
-template <typename A, typename F>
+template <typename T, typename F, typename A = Accumulator<T>>
 MappingGradients<double> sum_of_rows(const Bands& bands, int64_t used,
-                                     BandSums<A, double>& sums, F add) {
+                                     BandSums<T, double>& sums, F add) {
   const PairwiseShape& shape = bands.shape;
-  const int64_t elements = pairwise_rows<A>().scratch_elements(shape);
-  const int64_t pitch = pairwise_rows<A>().pitch(shape);
+  const int64_t elements = pairwise_rows<T>().scratch_elements(shape);
+  const int64_t pitch = pairwise_rows<T>().pitch(shape);
   if (bands.count() == 0) return sums.total();
   cpu::for_each_job<A>(
       bands.count(), elements + used, [&](int64_t job, A* scratch) {
@@ -274,55 +302,55 @@ MappingGradients<double> sum_of_rows(const Bands& bands, int64_t used,
   return sums.total();
 }
 
-template <typename A>
+template <typename T, typename A = Accumulator<T>>
 void difference(const PairwiseDifference& task) {
   const PairwiseShape& shape = task.shape;
   const int64_t R = shape.relation_channels;
-  Problem<A> problem(shape, task.features, nullptr, nullptr);
+  Problem<T> problem(shape, task.features, nullptr, nullptr);
   problem.centre = static_cast<const A*>(task.centre);
-  const PairwiseRows<A>& rows = pairwise_rows<A>();
+  const PairwiseRows<T>& rows = pairwise_rows<T>();
   const int64_t pitch = rows.pitch(shape);
   const Bands bands(shape);
-  BandSums<A, double> sums(bands, 2 * pitch);
+  BandSums<T, double> sums(bands, 2 * pitch);
   const double* total =
-      sum_of_rows(bands, 2 * pitch, sums,
-                  [&](int64_t n, int64_t h, A* scratch, const auto& row) {
-                    rows.difference(problem, n, h, scratch, row);
-                  })
+      sum_of_rows<T>(bands, 2 * pitch, sums,
+                     [&](int64_t n, int64_t h, A* scratch, const auto& row) {
+                       rows.difference(problem, n, h, scratch, row);
+                     })
           .table;
   std::copy_n(total, R, task.first);
   std::copy_n(total + pitch, R, task.second);
 }
 
-template <typename A>
+template <typename T, typename A = Accumulator<T>>
 void difference_backward(const PairwiseDifferenceBackward& task) {
   const PairwiseShape& shape = task.shape;
   const int64_t R = shape.relation_channels;
-  Problem<A> problem(shape, task.features, nullptr, nullptr);
+  Problem<T> problem(shape, task.features, nullptr, nullptr);
   problem.table = problem.pitched(task.constant, task.slope, R);
-  const PairwiseRows<A>& rows = pairwise_rows<A>();
-  clear<A>(shape, task.grad_features);
-  Bands(shape).for_each_row<A>([&](int64_t, int64_t n, int64_t h, A* scratch) {
-    rows.difference_backward(problem, n, h, scratch,
-                             static_cast<A*>(task.grad_features));
+  const PairwiseRows<T>& rows = pairwise_rows<T>();
+  const GradFeatures<T> grad_features(shape, task.grad_features);
+  Bands(shape).for_each_row<T>([&](int64_t, int64_t n, int64_t h, A* scratch) {
+    rows.difference_backward(problem, n, h, scratch, grad_features.sums());
   });
+  grad_features.store();
 }
 
-template <typename A>
+template <typename T, typename A = Accumulator<T>>
 void moments(const PairwiseMoments& task) {
   const PairwiseShape& shape = task.shape;
   const int64_t R = shape.relation_channels;
-  Problem<A> problem(shape, task.features, task.scale, task.shift);
+  Problem<T> problem(shape, task.features, task.scale, task.shift);
   problem.centre = problem.pitched(task.centre, 1, R);
-  const PairwiseRows<A>& rows = pairwise_rows<A>();
+  const PairwiseRows<T>& rows = pairwise_rows<T>();
   const int64_t pitch = rows.pitch(shape);
   const Bands bands(shape);
-  BandSums<A, double> sums(bands, (shape.taps() + R) * pitch);
+  BandSums<T, double> sums(bands, (shape.taps() + R) * pitch);
   const MappingGradients<double> total =
-      sum_of_rows(bands, (shape.taps() + R) * pitch, sums,
-                  [&](int64_t n, int64_t h, A* scratch, const auto& row) {
-                    rows.moments(problem, n, h, scratch, row);
-                  });
+      sum_of_rows<T>(bands, (shape.taps() + R) * pitch, sums,
+                     [&](int64_t n, int64_t h, A* scratch, const auto& row) {
+                       rows.moments(problem, n, h, scratch, row);
+                     });
   for (int64_t o = 0; o < shape.taps(); ++o)
     std::copy_n(total.table + o * pitch, R, task.first + o * R);
   for (int64_t r = 0; r < R; ++r)
@@ -330,21 +358,22 @@ void moments(const PairwiseMoments& task) {
       task.second[r * R + i] = task.second[i * R + r] = total.w1[r * pitch + i];
 }
 
-template <typename A>
+template <typename T, typename A = Accumulator<T>>
 void moments_backward(const PairwiseMomentsBackward& task) {
   const PairwiseShape& shape = task.shape;
   const int64_t R = shape.relation_channels;
-  Problem<A> problem(shape, task.features, task.scale, task.shift);
+  Problem<T> problem(shape, task.features, task.scale, task.shift);
   problem.table = problem.pitched(task.grad_first, shape.taps(), R);
-  problem.w1 = problem.packed(task.grad_second, R, R);
-  const PairwiseRows<A>& rows = pairwise_rows<A>();
+  problem.w1 = problem.packed(task.grad_second, R, R, false);
+  const PairwiseRows<T>& rows = pairwise_rows<T>();
   const Bands bands(shape);
-  BandSums<A, A> sums(bands, 0);
-  clear<A>(shape, task.grad_features);
-  bands.for_each_row<A>([&](int64_t band, int64_t n, int64_t h, A* scratch) {
-    rows.moments_backward(problem, n, h, scratch,
-                          static_cast<A*>(task.grad_features), sums.of(band));
+  BandSums<T, A> sums(bands, 0);
+  const GradFeatures<T> grad_features(shape, task.grad_features);
+  bands.for_each_row<T>([&](int64_t band, int64_t n, int64_t h, A* scratch) {
+    rows.moments_backward(problem, n, h, scratch, grad_features.sums(),
+                          sums.of(band));
   });
+  grad_features.store();
   const MappingGradients<A> total = sums.total();
   std::copy_n(total.scale, R, static_cast<A*>(task.grad_scale));
   std::copy_n(total.shift, R, static_cast<A*>(task.grad_shift));
@@ -358,22 +387,29 @@ void run_on_cpu(const PairwiseForward& task) {
                                     : forward<float>(task);
 }
 void run_on_cpu(const PairwiseBackward& task) {
+  if (task.type == ScalarType::kBfloat16) return backward<bfloat16>(task);
   task.type == ScalarType::kFloat64 ? backward<double>(task)
                                     : backward<float>(task);
 }
 void run_on_cpu(const PairwiseDifference& task) {
+  if (task.type == ScalarType::kBfloat16) return difference<bfloat16>(task);
   task.type == ScalarType::kFloat64 ? difference<double>(task)
                                     : difference<float>(task);
 }
 void run_on_cpu(const PairwiseDifferenceBackward& task) {
+  if (task.type == ScalarType::kBfloat16)
+    return difference_backward<bfloat16>(task);
   task.type == ScalarType::kFloat64 ? difference_backward<double>(task)
                                     : difference_backward<float>(task);
 }
 void run_on_cpu(const PairwiseMoments& task) {
+  if (task.type == ScalarType::kBfloat16) return moments<bfloat16>(task);
   task.type == ScalarType::kFloat64 ? moments<double>(task)
                                     : moments<float>(task);
 }
 void run_on_cpu(const PairwiseMomentsBackward& task) {
+  if (task.type == ScalarType::kBfloat16)
+    return moments_backward<bfloat16>(task);
   task.type == ScalarType::kFloat64 ? moments_backward<double>(task)
                                     : moments_backward<float>(task);
 }

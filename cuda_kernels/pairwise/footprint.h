@@ -3,7 +3,8 @@
 //
 // Memory plan, per thread, all in the first two caches: for every tap a row of
 // `pitch` elements for the relation a, the hidden z and their gradients, and
-// Gp = padded(G) elements, dense, for the weights and their gradients.
+// Gp = padded(G) elements, dense, for the weights and their gradients; for
+// every two taps a row of pairs for each factor of an outer product.
 #ifndef CUDA_KERNELS_PAIRWISE_FOOTPRINT_H_
 #define CUDA_KERNELS_PAIRWISE_FOOTPRINT_H_
 
@@ -79,10 +80,12 @@ struct Buffers {
     pitch = pitch_of(padded<A>(s.relation_channels > s.weight_channels
                                    ? s.relation_channels
                                    : s.weight_channels));
-    for (T** buffer : {&a, &z})
+    for (T** buffer : {&a, &z, &grad_logits})
       *buffer = reinterpret_cast<T*>(arena.take(taps * pitch + kSlack));
-    for (A** buffer : {&grad_a, &grad_logits})
-      *buffer = arena.take(taps * pitch + kSlack);
+    grad_a = arena.take(taps * pitch + kSlack);
+    for (T** buffer : {&left, &right})
+      *buffer = reinterpret_cast<T*>(
+          arena.take(kStep<T> == 1 ? 0 : (taps + 1) / 2 * pitch + kSlack));
     for (A** buffer : {&weights, &grad_weights, &group_counts})
       *buffer = arena.take(taps * groups + kSlack);
     counts = arena.take(taps);
@@ -92,8 +95,9 @@ struct Buffers {
 
   Arena<A> arena;
   int64_t groups, pitch;
-  T *a, *z;
-  A *grad_a, *grad_logits;
+  T *a, *z, *grad_logits;
+  A* grad_a;
+  T *left, *right;  // pairs of taps, where there are pairs
   A *weights, *grad_weights, *group_counts;
   A *counts, *inverse, *group_sums;
 };

@@ -162,8 +162,8 @@ template <typename T, typename C>
 inline void multiply(const Product<T, C>& p) {
   with_panel<Accumulator<T>>(p.columns, [&](auto panel) {
     using P = decltype(panel);
-    if (p.a_row == 1)
-      multiply_panels<P, 1>(p);
+    if (p.a_row == kStep<T>)
+      multiply_panels<P, kStep<T>>(p);
     else if (p.a_row == kPitch && p.a_depth == 1)
       multiply_panels<P, kPitch>(p);
     else
@@ -184,6 +184,30 @@ inline void pack(const A* from, int64_t depth, int64_t columns, int64_t step,
           *to++ = rounded<T>(j < columns && e < depth
                                  ? from[e * step + j * column_step]
                                  : A(0));
+}
+
+// Rows of `columns` elements, and what makes the last vector whole, as pairs of
+// rows: element (i, j) goes to to[i / 2 * 2 * pitch + 2 * j + i % 2]. The
+// partner of a last row without one is zero.
+template <typename T, int... i>
+inline void pair_rows(const T* from, int64_t rows, int64_t columns,
+                      int64_t pitch, T* to, std::integer_sequence<int, i...>) {
+  constexpr int L = sizeof...(i) / 2;
+  for (int64_t row = 0; row < rows; row += 2, from += 2 * pitch)
+    for (int64_t j = 0; j < columns; j += L) {
+      const auto first = cpu::bits_at<L, uint16_t>(from + j);
+      auto second = first ^ first;
+      if (row + 1 < rows) second = cpu::bits_at<L, uint16_t>(from + pitch + j);
+      const auto pairs =
+          __builtin_shufflevector(first, second, (i / 2 + i % 2 * L)...);
+      memcpy(to + row * pitch + 2 * j, &pairs, sizeof pairs);
+    }
+}
+template <typename T>
+inline void pair_rows(const T* from, int64_t rows, int64_t columns,
+                      int64_t pitch, T* to) {
+  pair_rows(from, rows, columns, pitch, to,
+            std::make_integer_sequence<int, 32>());
 }
 
 }  // namespace

@@ -236,10 +236,12 @@ struct Pixel {
       for (int i = 0; i < kLanes; ++i) lane[i] = i;
       return lane;
     }
-    V load(const T* pixel, int v) const {
+    template <typename E>
+    V load(const E* pixel, int v) const {
       return lanes.load(pixel + channel + v * step);
     }
-    void store(T* pixel, int v, V value) const {
+    template <typename E>
+    void store(E* pixel, int v, V value) const {
       cpu::store_rounded(lanes, pixel + channel + v * step, value);
     }
     V weights(const A* row) const {

@@ -10,9 +10,10 @@
 namespace san::pairwise {
 namespace {
 
-template <typename A>
-struct BackwardPixel : Pixel<A> {
-  using Base = Pixel<A>;
+template <typename T>
+struct BackwardPixel : Pixel<T> {
+  using Base = Pixel<T>;
+  using A = Accumulator<T>;
   using Base::Base, Base::L, Base::count_of, Base::feature, Base::flat,
       Base::for_each_block, Base::for_each_vector, Base::index_of_output,
       Base::period;
@@ -21,11 +22,17 @@ struct BackwardPixel : Pixel<A> {
   using V = typename Base::V;
 
   // sum += transpose(a) * g over the taps: [depth_a, columns of g].
-  void add_outer(const A* a, int64_t rows, const A* g, int64_t columns, A* sum,
+  void add_outer(const T* a, int64_t rows, const T* g, int64_t columns, A* sum,
                  int64_t sum_pitch, bool upper = false) const {
-    multiply(Product<A>{rows, columns, taps, a, 1, b.pitch, g, b.pitch,
-                        panel_width<A>(columns), sum, sum_pitch, sum, sum_pitch,
-                        false, upper});
+    if constexpr (kStep<T> == 2) {
+      pair_rows(a, taps, rows, b.pitch, b.left);
+      pair_rows(g, taps, columns, b.pitch, b.right);
+      a = b.left;
+      g = b.right;
+    }
+    multiply(Product<T>{rows, columns, taps, a, kStep<T>, b.pitch, g, b.pitch,
+                        kStep<T> * panel_width<A>(columns), sum, sum_pitch, sum,
+                        sum_pitch, false, upper});
   }
 
   // weights = counts * exp(logit - log_sum_exp)
@@ -41,17 +48,17 @@ struct BackwardPixel : Pixel<A> {
 
   // grad_weights[tap, g] = sum of grad_output * value over the group, and the
   // value's gradient takes weight * grad_output.
-  void aggregate_backward(const A* grad_output, A* grad_features) const {
+  void aggregate_backward(const T* grad_output, A* grad_features) const {
     for (int64_t i = 0; i < flat(); i += L)
       cpu::store<L>(b.grad_weights + i, V{});
-    const A* own = grad_output + index_of_output();
+    const T* own = grad_output + index_of_output();
     for_each_block([&](auto block) {
       constexpr int kVectors = block.kCount;
       using W = typename decltype(block)::V;
       W g[kVectors];
       for (int v = 0; v < kVectors; ++v) g[v] = block.load(own, v);
       view.for_each([&](int64_t tap, int64_t pixel, int64_t) {
-        const A* value = feature(pixel) + 2 * R;
+        const T* value = feature(pixel) + 2 * R;
         A* grad_value = grad_features + (image + pixel) * F + 2 * R;
         const auto w = block.weights(b.weights + tap * b.groups);
         W sum = {};
@@ -66,7 +73,7 @@ struct BackwardPixel : Pixel<A> {
 
   // grad_logits = weights * (grad_weights - their weighted sum), which is
   // grad_output * output summed over the group.
-  void soften_backward(const A* grad_output, const A* output) const {
+  void soften_backward(const T* grad_output, const T* output) const {
     for (int64_t g = 0; g < b.groups; ++g) b.group_sums[g] = 0;
     for_each_block([&](auto block) {
       typename decltype(block)::V sum = {};
@@ -84,22 +91,24 @@ struct BackwardPixel : Pixel<A> {
           const int64_t i = tap * b.groups + g;
           const auto excess = cpu::load<kLanes>(b.grad_weights + i) -
                               cpu::load<kLanes>(b.group_sums + g);
-          cpu::store<kLanes>(b.grad_logits + tap * b.pitch + g,
+          cpu::store_rounded(cpu::AllLanes<A, kLanes>(),
+                             b.grad_logits + tap * b.pitch + g,
                              cpu::load<kLanes>(b.weights + i) * excess);
         }
     });
   }
 
-  // Gradient through a relu with result `active`; its rows are summed per
-  // offset in `table`. `grad` may be `active`.
-  void hidden_backward(const A* active, A* grad, A* table) const {
+  // Gradient through a relu with result `active`, written to `to`; its rows are
+  // summed per offset in `table`.
+  void hidden_backward(const T* active, const A* grad, T* to, A* table) const {
     for_each_vector([&](auto lanes, int64_t i) {
       constexpr int kLanes = lanes_of<A, decltype(lanes)>();
       view.for_each([&](int64_t tap, int64_t, int64_t offset) {
         const auto z = cpu::load<kLanes>(active + tap * b.pitch + i);
         auto g = cpu::load<kLanes>(grad + tap * b.pitch + i);
         g = relu_gradient(z, g);
-        cpu::store<kLanes>(grad + tap * b.pitch + i, g);
+        cpu::store_rounded(cpu::AllLanes<A, kLanes>(), to + tap * b.pitch + i,
+                           g);
         A* sum = table + offset * b.pitch + i;
         cpu::store<kLanes>(sum, cpu::load<kLanes>(sum) + g);
       });
@@ -136,7 +145,7 @@ struct BackwardPixel : Pixel<A> {
     for_each_vector([&](auto lanes, int64_t i) {
       const auto own =
           lanes.load(p.features + index * F + i) - lanes.load(p.centre + i);
-      const A* psi = feature(0) + R + i;
+      const T* psi = feature(0) + R + i;
       auto first = own - own, second = own - own;
       view.for_each([&](int64_t tap, int64_t pixel, int64_t) {
         const auto d = own - lanes.load(psi + pixel * F);
@@ -171,12 +180,13 @@ struct BackwardPixel : Pixel<A> {
   void add_moments(const MappingGradients<A>& sums) const {
     for_each_vector([&](auto lanes, int64_t i) {
       constexpr int kLanes = lanes_of<A, decltype(lanes)>();
+      constexpr cpu::AllLanes<A, kLanes> all;
       const auto centre = cpu::load<kLanes>(p.centre + i);
       view.for_each([&](int64_t tap, int64_t, int64_t offset) {
         const auto c = cpu::load<kLanes>(b.a + tap * b.pitch + i) - centre;
         const auto counted = c * count_of(tap);
-        cpu::store<kLanes>(b.a + tap * b.pitch + i, c);
-        cpu::store<kLanes>(b.z + tap * b.pitch + i, counted);
+        cpu::store_rounded(all, b.a + tap * b.pitch + i, c);
+        cpu::store_rounded(all, b.z + tap * b.pitch + i, counted);
         A* sum = sums.table + offset * b.pitch + i;
         cpu::store<kLanes>(sum, cpu::load<kLanes>(sum) + counted);
       });

@@ -22,10 +22,13 @@ int64_t packed_elements(int64_t depth, int64_t columns) {
 }
 
 template <typename T>
-void pack(const PairwiseShape& shape, const Accumulator<T>* from, int64_t depth,
-          int64_t columns, int64_t step, int64_t column_step, void* to) {
+void pack(const PairwiseShape& shape, bool attention,
+          const Accumulator<T>* from, int64_t depth, int64_t columns,
+          int64_t step, int64_t column_step, void* to) {
   using A = Accumulator<T>;
-  if (in_strips<T>(shape))
+  static_assert(kStep<T> == 1 ||
+                kMostStripChannels<T> <= kMostBackwardStripChannels);
+  if (attention && in_strips<T>(shape))
     return pack(from, depth, columns, step, column_step, static_cast<A*>(to));
   pack(from, depth, columns, step, column_step, static_cast<T*>(to));
 }
@@ -68,24 +71,25 @@ void forward(const PairwiseProblem<T>& problem, int64_t n, int64_t h,
     forward_by_pixels(problem, n, h, scratch, output, log_sum_exp);
 }
 
-template <typename A>
+template <typename T>
 int64_t backward_scratch_elements(const PairwiseShape& shape) {
-  return backward_in_strips<A>(shape)
+  using A = Accumulator<T>;
+  return backward_in_strips<T>(shape)
              ? elements<A>(BackwardStripBuffers<A>(shape, nullptr))
-             : elements<A>(Buffers<A>(shape, nullptr));
+             : elements<A>(Buffers<T>(shape, nullptr));
 }
 
 // Everything up to the logits again, then back.
-template <typename A>
-void backward(const PairwiseProblem<A>& problem, int64_t n, int64_t h,
-              A* scratch, const Attended<A>& attended, A* grad_features,
+template <typename T, typename A = Accumulator<T>>
+void backward(const PairwiseProblem<T>& problem, int64_t n, int64_t h,
+              A* scratch, const Attended<T>& attended, A* grad_features,
               const MappingGradients<A>& sums) {
-  if (backward_in_strips<A>(problem.shape))
+  if (backward_in_strips<T>(problem.shape))
     return row_backward_in_strips(problem, n, h, scratch, attended,
                                   grad_features, sums);
-  const Buffers<A> b(problem.shape, scratch);
+  const Buffers<T> b(problem.shape, scratch);
   for (int64_t w = 0; w < problem.shape.width; ++w) {
-    const BackwardPixel<A> pixel(problem, b, n, h, w);
+    const BackwardPixel<T> pixel(problem, b, n, h, w);
     const int64_t R = pixel.R, G = pixel.G;
     pixel.relate();
     pixel.hidden();
@@ -94,53 +98,53 @@ void backward(const PairwiseProblem<A>& problem, int64_t n, int64_t h,
     pixel.aggregate_backward(attended.grad_output, grad_features);
     pixel.soften_backward(attended.grad_output, attended.output);
     pixel.add_outer(b.z, R, b.grad_logits, G, sums.w2, b.pitch);
-    A* grad_z = b.grad_a;
-    pixel.map(b.grad_logits, G, problem.w2_transposed, R, nullptr, grad_z,
+    pixel.map(b.grad_logits, G, problem.w2_transposed, R, nullptr, b.grad_a,
               b.pitch, false);
-    pixel.hidden_backward(b.z, grad_z, sums.table);
+    // The logits' rows are not needed any more.
+    T* grad_z = b.grad_logits;
+    pixel.hidden_backward(b.z, b.grad_a, grad_z, sums.table);
     pixel.add_outer(b.a, R, grad_z, R, sums.w1, b.pitch);
-    // z is not needed any more: its rows take the gradient of a.
-    pixel.map(grad_z, R, problem.w1_transposed, R, nullptr, b.z, b.pitch,
+    pixel.map(grad_z, R, problem.w1_transposed, R, nullptr, b.grad_a, b.pitch,
               false);
-    pixel.relate_backward(b.z, false, grad_features, sums);
+    pixel.relate_backward(b.grad_a, false, grad_features, sums);
   }
 }
 
-template <typename A>
-void difference(const PairwiseProblem<A>& problem, int64_t n, int64_t h,
+template <typename T, typename A = Accumulator<T>>
+void difference(const PairwiseProblem<T>& problem, int64_t n, int64_t h,
                 A* scratch, const MappingGradients<A>& sums) {
-  const Buffers<A> b(problem.shape, scratch);
+  const Buffers<T> b(problem.shape, scratch);
   for (int64_t w = 0; w < problem.shape.width; ++w)
-    BackwardPixel<A>(problem, b, n, h, w).add_difference(sums.table);
+    BackwardPixel<T>(problem, b, n, h, w).add_difference(sums.table);
 }
 
-template <typename A>
-void difference_backward(const PairwiseProblem<A>& problem, int64_t n,
+template <typename T, typename A = Accumulator<T>>
+void difference_backward(const PairwiseProblem<T>& problem, int64_t n,
                          int64_t h, A* scratch, A* grad_features) {
-  const Buffers<A> b(problem.shape, scratch);
+  const Buffers<T> b(problem.shape, scratch);
   for (int64_t w = 0; w < problem.shape.width; ++w)
-    BackwardPixel<A>(problem, b, n, h, w)
+    BackwardPixel<T>(problem, b, n, h, w)
         .add_difference_backward(grad_features);
 }
 
-template <typename A>
-void moments(const PairwiseProblem<A>& problem, int64_t n, int64_t h,
+template <typename T, typename A = Accumulator<T>>
+void moments(const PairwiseProblem<T>& problem, int64_t n, int64_t h,
              A* scratch, const MappingGradients<A>& sums) {
-  const Buffers<A> b(problem.shape, scratch);
+  const Buffers<T> b(problem.shape, scratch);
   for (int64_t w = 0; w < problem.shape.width; ++w) {
-    const BackwardPixel<A> pixel(problem, b, n, h, w);
+    const BackwardPixel<T> pixel(problem, b, n, h, w);
     pixel.relate();
     pixel.add_moments(sums);
   }
 }
 
-template <typename A>
-void moments_backward(const PairwiseProblem<A>& problem, int64_t n, int64_t h,
+template <typename T, typename A = Accumulator<T>>
+void moments_backward(const PairwiseProblem<T>& problem, int64_t n, int64_t h,
                       A* scratch, A* grad_features,
                       const MappingGradients<A>& sums) {
-  const Buffers<A> b(problem.shape, scratch);
+  const Buffers<T> b(problem.shape, scratch);
   for (int64_t w = 0; w < problem.shape.width; ++w) {
-    const BackwardPixel<A> pixel(problem, b, n, h, w);
+    const BackwardPixel<T> pixel(problem, b, n, h, w);
     pixel.relate();
     pixel.map(b.a, pixel.R, problem.w1, pixel.R,
               pixel.rows_of(problem.table, b.grad_a), b.grad_a, b.pitch, false);
@@ -148,10 +152,18 @@ void moments_backward(const PairwiseProblem<A>& problem, int64_t n, int64_t h,
   }
 }
 
-template <typename A>
+template <typename T>
 int64_t scratch_elements(const PairwiseShape& shape) {
-  return std::max(elements<A>(Buffers<A>(shape, nullptr)),
-                  backward_scratch_elements<A>(shape));
+  using A = Accumulator<T>;
+  return std::max(elements<A>(Buffers<T>(shape, nullptr)),
+                  backward_scratch_elements<T>(shape));
+}
+
+template <typename T, typename A = Accumulator<T>>
+void round(const A* from, int64_t count, T* to) {
+  cpu::for_each_vector<A>(count, [&](auto lanes, int64_t i) {
+    cpu::store_rounded(lanes, to + i, lanes.load(from + i));
+  });
 }
 
 template <typename T>
@@ -163,25 +175,24 @@ int64_t pitch(const PairwiseShape& shape) {
 
 template <typename T>
 PairwiseRows<T> SAN_TABLE(pairwise_rows)() {
-  PairwiseRows<T> rows = {};
 #ifndef __AVX512F__
-  if constexpr (kStep<T> > 1) return rows;
+  if constexpr (kStep<T> > 1)
+    return {};
+  else
 #endif
-  rows.packed_elements = packed_elements<T>;
-  rows.pack = pack<T>;
-  rows.pitch = pitch<T>;
-  rows.forward_rows = forward_rows<T>;
-  rows.forward_scratch_elements = forward_scratch_elements<T>;
-  rows.forward = forward<T>;
-  if constexpr (kStep<T> == 1) {
-    rows.scratch_elements = scratch_elements<T>;
-    rows.backward = backward<T>;
-    rows.difference = difference<T>;
-    rows.difference_backward = difference_backward<T>;
-    rows.moments = moments<T>;
-    rows.moments_backward = moments_backward<T>;
-  }
-  return rows;
+    return {packed_elements<T>,
+            pack<T>,
+            pitch<T>,
+            scratch_elements<T>,
+            forward_rows<T>,
+            forward_scratch_elements<T>,
+            forward<T>,
+            backward<T>,
+            difference<T>,
+            difference_backward<T>,
+            moments<T>,
+            moments_backward<T>,
+            round<T>};
 }
 
 template PairwiseRows<float> SAN_TABLE(pairwise_rows)();

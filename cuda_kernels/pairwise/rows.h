@@ -27,9 +27,10 @@ struct PairwiseProblem {
 };
 
 // What the backward has of the forward, and the gradient of its output.
-template <typename A>
+template <typename T>
 struct Attended {
-  const A *grad_output, *output, *log_sum_exp;
+  const T *grad_output, *output;
+  const Accumulator<T>* log_sum_exp;
 };
 
 // Where the gradients of a mapping are summed, all with rows of `pitch`
@@ -40,15 +41,17 @@ struct MappingGradients {
   A *scale, *shift, *table, *w1, *w2;
 };
 
-// Of bfloat16, where multiplies_bfloat16(), only what the forward needs.
+// Of bfloat16 where multiplies_bfloat16().
 template <typename T>
 struct PairwiseRows {
   using A = Accumulator<T>;
   // Elements that a packed [depth, columns] matrix needs, and the packing of
-  // the one whose element (d, j) is from[d * step + j * column_step].
+  // the one whose element (d, j) is from[d * step + j * column_step], for the
+  // attention or for the moments.
   int64_t (*packed_elements)(int64_t depth, int64_t columns);
-  void (*pack)(const PairwiseShape& shape, const A* from, int64_t depth,
-               int64_t columns, int64_t step, int64_t column_step, void* to);
+  void (*pack)(const PairwiseShape& shape, bool attention, const A* from,
+               int64_t depth, int64_t columns, int64_t step,
+               int64_t column_step, void* to);
   // Elements of a row of `table`, and of the gradients of a mapping.
   int64_t (*pitch)(const PairwiseShape& shape);
   int64_t (*scratch_elements)(const PairwiseShape& shape);
@@ -60,7 +63,7 @@ struct PairwiseRows {
                   A* scratch, T* output, A* log_sum_exp);
   // Row `h` of image `n`. All of them add.
   void (*backward)(const PairwiseProblem<T>&, int64_t n, int64_t h, A* scratch,
-                   const Attended<A>& attended, A* grad_features,
+                   const Attended<T>& attended, A* grad_features,
                    const MappingGradients<A>& sums);
   // sums.table: [2, pitch]. The backward reads constant and slope from the
   // table.
@@ -74,6 +77,8 @@ struct PairwiseRows {
   void (*moments_backward)(const PairwiseProblem<T>&, int64_t n, int64_t h,
                            A* scratch, A* grad_features,
                            const MappingGradients<A>& sums);
+  // Writes sums as elements, of bfloat16 rounded.
+  void (*round)(const A* from, int64_t count, T* to);
 };
 
 // The fastest table that this processor can run.

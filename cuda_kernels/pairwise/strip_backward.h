@@ -75,9 +75,9 @@ struct BackwardStripBuffers {
   A *grad_phi, *products, *log_sums, *counts, *grad;
 };
 
-template <typename A>
+template <typename T>
 bool backward_in_strips(const PairwiseShape& s) {
-  return s.relation_channels <= kMostBackwardStripChannels && in_strips<A>(s);
+  return s.relation_channels <= kMostBackwardStripChannels && in_strips<T>(s);
 }
 
 // sums[i, j] += sum over rows of u[row, i] * v[row, j], in every lane.
@@ -127,12 +127,13 @@ inline void add_lanes(A* to, V by) {
 
 // The pixels [w, w + L) of row h. `kWhole`: all of them are in the image, and
 // so are all that they see.
-template <typename A, bool kWhole>
+template <typename T, bool kWhole>
 struct BackwardStrip {
+  using A = Accumulator<T>;
   static constexpr int L = kWide<A>;
   using V = Vector<A, L>;
 
-  BackwardStrip(const PairwiseProblem<A>& problem,
+  BackwardStrip(const PairwiseProblem<T>& problem,
                 const BackwardStripBuffers<A>& buffers, const Footprint& view,
                 int64_t n, int64_t h, int64_t w)
       : p(problem),
@@ -165,14 +166,15 @@ struct BackwardStrip {
   }
 
   // Of an image [N, H, W, channels], these pixels: [channels, L].
-  void load(const A* image, int64_t pitch, int64_t channels, A* to) const {
+  template <typename E>
+  void load(const E* image, int64_t pitch, int64_t channels, A* to) const {
     for (int64_t c = 0; c < channels; c += L)
       to_planes(image + index * pitch + c, pitch, pixels, channels - c,
                 [&](int i, V v) { cpu::store<L>(to + (c + i) * L, v); });
   }
 
   // Also grad_output * output, summed over the channels of a group.
-  void load_own(const Attended<A>& attended) const {
+  void load_own(const Attended<T>& attended) const {
     load(p.features, F, R, b.phi);
     load(attended.log_sum_exp, G, G, b.log_sums);
     load(attended.output, M, M, b.grad);
@@ -306,7 +308,7 @@ struct BackwardStrip {
                   pixels);
   }
 
-  const PairwiseProblem<A>& p;
+  const PairwiseProblem<T>& p;
   const PairwiseShape& s;
   const BackwardStripBuffers<A>& b;
   const Footprint& view;
@@ -331,9 +333,9 @@ void add_sums(const PairwiseShape& s, const BackwardStripBuffers<A>& b,
   }
 }
 
-template <typename A>
-void row_backward_in_strips(const PairwiseProblem<A>& problem, int64_t n,
-                            int64_t h, A* scratch, const Attended<A>& attended,
+template <typename T, typename A = Accumulator<T>>
+void row_backward_in_strips(const PairwiseProblem<T>& problem, int64_t n,
+                            int64_t h, A* scratch, const Attended<T>& attended,
                             A* grad_features, const MappingGradients<A>& sums) {
   constexpr int L = kWide<A>;
   const PairwiseShape& s = problem.shape;
@@ -355,9 +357,9 @@ void row_backward_in_strips(const PairwiseProblem<A>& problem, int64_t n,
     const bool whole =
         view.rows == s.kernel_size && w >= reach && w + L + reach <= s.width;
     if (whole)
-      run(BackwardStrip<A, true>(problem, b, view, n, h, w));
+      run(BackwardStrip<T, true>(problem, b, view, n, h, w));
     else
-      run(BackwardStrip<A, false>(problem, b, view, n, h, w));
+      run(BackwardStrip<T, false>(problem, b, view, n, h, w));
   }
   for (int64_t y = 0; y < view.rows; ++y) {
     for (int64_t d = 0; d < R; ++d)

@@ -46,11 +46,20 @@ def window_counts(
 
 
 def _image(features: Tensor) -> Tensor:
-    """Those of CUDA read and write half types themselves."""
+    """In float32 where the kernels do not read and write a half type."""
     image = dense_image(features)
-    if image.device.type == "cpu":
+    if image.device.type == "cpu" and not _in_pairs(features):
         image = image.to(compute_dtype(image.dtype))
     return image
+
+
+def _in_pairs(features: Tensor) -> bool:
+    """Whether the CPU rounds factors to bfloat16 and multiplies pairs."""
+    return (
+        features.device.type == "cpu"
+        and features.dtype == torch.bfloat16
+        and cuda_kernels.takes_bfloat16()
+    )
 
 
 def _workspace(
@@ -69,8 +78,6 @@ def _workspace(
 
 
 def _core(features: Tensor, *mapping: Any) -> Tensor:
-    if features.dtype == torch.bfloat16 and cuda_kernels.takes_bfloat16():
-        return _attend(dense_image(features), None, *mapping)
     return _attend(_image(features), None, *mapping).to(features.dtype)
 
 
@@ -218,6 +225,8 @@ def _moments_backward(
 ) -> tuple[Tensor, Tensor, Tensor]:
     # d(first, second) = grad_first + grad_second (a - centre), both ways.
     grad_second = grad_second + grad_second.T
+    if _in_pairs(features):  # As the kernel rounds it, or it would not cancel.
+        grad_second = grad_second.bfloat16().double()
     grad_first = grad_first - grad_second @ centre.double()
     image = _image(features)
     grad_image = torch.empty_like(image)
