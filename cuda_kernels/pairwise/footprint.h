@@ -8,11 +8,25 @@
 #ifndef CUDA_KERNELS_PAIRWISE_FOOTPRINT_H_
 #define CUDA_KERNELS_PAIRWISE_FOOTPRINT_H_
 
-#include "cuda_kernels/pairwise/matrix.h"
+#include "cuda_kernels/cpu/product.h"
 #include "cuda_kernels/pairwise/rows.h"
 
 namespace san::pairwise {
 namespace {
+
+using cpu::kStep;
+using cpu::kWide;
+using cpu::multiply;
+using cpu::pack;
+using cpu::padded;
+using cpu::pair_rows;
+using cpu::panel_width;
+using cpu::pitch_of;
+using cpu::Product;
+using cpu::relu;
+using cpu::round_up;
+using cpu::Vector;
+using cpu::with_panel;
 
 // The pixels [y0, y1) x [x0, x1) that pixel (h, w) sees, row by row.
 struct Footprint {

@@ -8,9 +8,9 @@
 #include <limits>
 #include <type_traits>
 
+#include "cuda_kernels/cpu/product.h"
 #include "cuda_kernels/pairwise/footprint.h"
 #include "cuda_kernels/pairwise/math.h"
-#include "cuda_kernels/pairwise/matrix.h"
 #include "cuda_kernels/pairwise/rows.h"
 
 namespace san::pairwise {

@@ -6,12 +6,16 @@
 
 #include <algorithm>
 
+#include "cuda_kernels/cpu/product.h"
 #include "cuda_kernels/cpu/transposition.h"
 #include "cuda_kernels/cpu/vectors.h"
-#include "cuda_kernels/pairwise/matrix.h"
 
 namespace san::pairwise {
 namespace {
+
+using cpu::kWide;
+using cpu::round_up;
+using cpu::Vector;
 
 // Transposes up to L pixels of up to L channels, `from_step` apart, and calls
 // to(i, vector) for each channel i; missing pixels are zeros.

@@ -1,5 +1,6 @@
 // From the hidden layer of the patchwise mapping to the output, on the CPU: the
-// weights of the footprint and the sum that they weigh.
+// weights of the footprint and the sum that they weigh. Where weight channels
+// fill vectors core_lanes.cc takes the task.
 //
 // Idea. The weights of one weight channel at a few pixels are a small matrix
 // product that stays in the first cache until the channels that share them have
@@ -17,6 +18,7 @@
 
 #include "cuda_kernels/cpu/jobs.h"
 #include "cuda_kernels/cpu/ordered_sums.h"
+#include "cuda_kernels/patchwise/core_lanes.h"
 #include "cuda_kernels/patchwise/strip.h"
 #include "cuda_kernels/patchwise/tasks.h"
 
@@ -304,11 +306,13 @@ void backward(const PatchwiseCoreBackward& task) {
 }  // namespace
 
 void run_on_cpu(const PatchwiseCoreForward& task) {
+  if (takes_lanes(task)) return run_in_lanes(task);
   with_scalar_type(task.type,
                    [&](auto element) { forward<decltype(element)>(task); });
 }
 
 void run_on_cpu(const PatchwiseCoreBackward& task) {
+  if (takes_lanes(task)) return run_in_lanes(task);
   with_scalar_type(task.forward.type,
                    [&](auto element) { backward<decltype(element)>(task); });
 }

@@ -14,6 +14,7 @@
 #include "cuda_kernels/cpu/pairs.h"
 #include "cuda_kernels/cpu/transposition.h"
 #include "cuda_kernels/cpu/vectors.h"
+#include "cuda_kernels/patchwise/lanes.h"
 #include "cuda_kernels/relu.h"
 
 namespace san::patchwise {
@@ -346,13 +347,23 @@ void rectified(const Rectified<A>& a) {
 template <typename T>
 PatchwiseKernels<T> SAN_TABLE(patchwise_kernels)() {
   using A = Accumulator<T>;
-  void (*pairs)(const MixPairs&) = nullptr;
+  PatchwiseKernels<T> table = {load_strip<T, A>,
+                               store_strip<T, A>,
+                               has_nan<A>,
+                               mix<A>,
+                               nullptr,
+                               gram<A>,
+                               weigh<A>,
+                               weigh_gradients<A>,
+                               rectified<A>,
+                               lane_kernels<A, T>(),
+                               {}};
 #ifdef __AVX512F__
-  pairs = mix_pairs;
+  table.mix_pairs = mix_pairs;
+  if constexpr (std::is_same_v<T, bfloat16>)
+    table.lanes_in_pairs = lane_kernels<bfloat16, T>();
 #endif
-  return {
-      load_strip<T, A>, store_strip<T, A>,  has_nan<A>,  mix<A>, pairs, gram<A>,
-      weigh<A>,         weigh_gradients<A>, rectified<A>};
+  return table;
 }
 
 template PatchwiseKernels<float> SAN_TABLE(patchwise_kernels)();

@@ -137,6 +137,68 @@ struct Strip {
   int64_t pixels, channels, pitch, stride;
 };
 
+// The core where weight channels fill vectors, kColumns of them at a time,
+// called lanes: [..., lane] below. Of taps there is an even number, so that a
+// row is whole for every instruction set.
+constexpr int64_t kLanePixels = 24;  // whose weights are made at once
+constexpr int64_t lane_row(int64_t taps) {
+  return (taps + 1) / 2 * 2 * kColumns;
+}
+inline bool fills_lanes(int64_t weight_channels) {
+  return weight_channels == kColumns || weight_channels % (2 * kColumns) == 0;
+}
+
+// Packs the weight [lane, K, G'] and bias [lane, K] of some lanes, as
+// [G', lane_row(K)] and [lane_row(K)], and if `turned` is not null as
+// [K * lane, G'].
+template <typename T>
+struct LaneWeight {
+  using A = Accumulator<T>;
+  const A *weight, *bias;
+  int64_t weight_channels, taps;
+  void* packed;  // these two of elements of the product
+  void* turned;
+  A *packed_bias, *scratch;  // [lane_row(K)], [G', lane_row(K)]
+};
+
+// Some lanes of neighbouring pixels. value is [pixel, member, weight channel]
+// of the batch, output that of these pixels, both from the first lane on;
+// sources says which pixel each tap shows.
+template <typename T>
+struct LaneForward {
+  using A = Accumulator<T>;
+  int64_t pixels, weight_channels, taps, members;
+  const A* hidden;  // [pixels, G]
+  const void* weight;
+  const A* bias;
+  const T* value;
+  int64_t pitch;
+  const int64_t* sources;  // [pixels, K]
+  T* output;
+  int64_t output_pitch;
+  A* scratch;  // kLanePixels * (lane_row(K) + G)
+};
+
+// Adds to the gradients: those of hidden [pixels, G], of value
+// [pixel, member, lane], whose pixels are numbered as `sources` does, of the
+// weight [K * lane, G'] and of the bias [K * lane].
+template <typename T>
+struct LaneBackward {
+  using A = Accumulator<T>;
+  LaneForward<T> forward;  // scratch: kLanePixels * (4 * lane_row(K) + 2 * G)
+  const void* turned;
+  const T* grad_output;
+  int64_t grad_pitch;
+  A *grad_hidden, *grad_value, *grad_weight, *grad_bias;
+};
+
+template <typename T>
+struct LaneKernels {
+  void (*pack)(const LaneWeight<T>&);
+  void (*forward)(const LaneForward<T>&);
+  void (*backward)(const LaneBackward<T>&);
+};
+
 template <typename T>
 struct PatchwiseKernels {
   using A = Accumulator<T>;
@@ -149,6 +211,8 @@ struct PatchwiseKernels {
   void (*weigh)(const Weigh<A>&);
   void (*weigh_gradients)(const WeighGradients<A>&);
   void (*rectified)(const Rectified<A>&);
+  LaneKernels<T> lanes;
+  LaneKernels<T> lanes_in_pairs;  // null likewise
 };
 
 // The table for the instruction set in use (cpu/instruction_set.h).

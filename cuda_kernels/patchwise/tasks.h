@@ -18,9 +18,10 @@
 // Images are in channels-last: [N, H, W, channels], where pixels may be further
 // apart, because phi, psi and value are channels of one image. hidden and the
 // parameters are dense, and of the accumulator's type: float32 for half types.
-// So is the arithmetic; but forward on the CPU, of bfloat16 where in_pairs()
-// (kernels.h), what is rectified, hidden and weight are rounded to bfloat16
-// before they are multiplied. For tensor cores see tensor.h.
+// So is the arithmetic; but on the CPU, of bfloat16 where in_pairs()
+// (kernels.h), what is rectified, hidden, weight and the gradients of mapped
+// are rounded to bfloat16 before they are multiplied: forward, and backward of
+// the core where weight channels fill vectors. For tensor cores see tensor.h.
 #ifndef CUDA_KERNELS_PATCHWISE_TASKS_H_
 #define CUDA_KERNELS_PATCHWISE_TASKS_H_
 

@@ -21,6 +21,12 @@ SHAPES = [
     (2, 9, 17, 34, 28, 28, 3),
     (2, 4, 2, 2, 130, 9, 3),
     (1, 2, 2, 2, 3, 1100, 3),
+    # Weight channels fill vectors: smaller than the footprint, several images,
+    # several members at once and one more, and more pixels than backward takes.
+    (3, 1, 16, 32, 2, 3, 7),
+    (2, 2, 32, 288, 9, 7, 5),
+    (5, 1, 64, 64, 5, 7, 3),
+    (1, 1, 16, 16, 65, 64, 3),
 ]
 TOLERANCE = {"float32": 2e-6, "float64": 1e-14}
 
@@ -194,9 +200,9 @@ def test_equals_the_definition(instruction_set, op, shape, dtype):
 
 
 # Where all taps show it, and where only some do; in a band of several images,
-# with a plane per tap, and in several bands.
+# with a plane per tap, in several bands, and in lanes.
 @pytest.mark.parametrize("place", [(1, 4, 5), (0, 0, 0), (-1, -1, -1)])
-@pytest.mark.parametrize("shape", [SHAPES[0], SHAPES[6], SHAPES[7]])
+@pytest.mark.parametrize("shape", [SHAPES[0], SHAPES[6], SHAPES[7], SHAPES[13]])
 @pytest.mark.parametrize(
     ("op", "argument"),
     [("hidden", 1), ("hidden", 2), ("core", 1), ("core", 2)],

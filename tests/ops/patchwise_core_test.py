@@ -96,8 +96,11 @@ def test_half_types_are_computed_in_float32(name, inputs, images, dtype):
         assert torch.equal(got, wanted.to(got.dtype))
 
 
-@pytest.mark.parametrize("size", [(19, 23), (7, 7), (60, 58)])
-def test_same_bits_for_every_number_of_threads(size):
+@pytest.mark.parametrize(
+    ("size", "groups"),
+    [((19, 23), 4), ((7, 7), 4), ((60, 58), 4), ((9, 13), 32)],
+)
+def test_same_bits_for_every_number_of_threads(size, groups):
     def tensor(*shape, seed=0):
         return random_tensor(*shape, dtype=torch.float32, seed=seed)
 
@@ -106,13 +109,13 @@ def test_same_bits_for_every_number_of_threads(size):
         tensor(5, 8, *size, seed=1),
         tensor(1, 400, 1, 1),
         tensor(1, 400, 1, 1, seed=1),
-        tensor(4, 400, 1, 1),
+        tensor(groups, 400, 1, 1),
     )
     core = (
-        tensor(5, 4, *size),
-        tensor(5, 32, *size),
-        tensor(4, 7, 7, 4),
-        tensor(1, 4, 7, 7),
+        tensor(5, groups, *size),
+        tensor(5, 64, *size),
+        tensor(groups, 7, 7, groups),
+        tensor(1, groups, 7, 7),
     )
     threads = torch.get_num_threads()
     runs = []

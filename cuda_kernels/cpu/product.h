@@ -1,13 +1,13 @@
-// Products of small matrices that live in the first caches: all taps of one
-// pixel times a mapping, or the transpose, which is a mapping's gradient.
+// Products of small matrices that live in the first caches, such as all taps of
+// one pixel times a mapping, or the transpose, which is a mapping's gradient.
 //
 // Idea. A tile of C, some rows by one or two vectors of columns, stays in
 // registers over the whole depth; each step loads the vectors of B once and
 // multiplies them by one element of A per row, of bfloat16 by a pair of them. B
 // comes in panels as wide as a tile. Everything is in an unnamed namespace: one
 // copy per instruction set.
-#ifndef CUDA_KERNELS_PAIRWISE_MATRIX_H_
-#define CUDA_KERNELS_PAIRWISE_MATRIX_H_
+#ifndef CUDA_KERNELS_CPU_PRODUCT_H_
+#define CUDA_KERNELS_CPU_PRODUCT_H_
 
 #include <cstdint>
 #include <utility>
@@ -15,12 +15,8 @@
 #include "cuda_kernels/cpu/pairs.h"
 #include "cuda_kernels/cpu/vectors.h"
 
-namespace san::pairwise {
+namespace san::cpu {
 namespace {
-
-using cpu::kStep;
-using cpu::kWide;
-using cpu::Vector;
 
 #ifdef __AVX512F__
 constexpr int kTileRows = 12;  // 24 of 32 registers
@@ -103,35 +99,33 @@ template <typename P, int kRows, int kARow, typename T, typename C>
 void tile(const Product<T, C>& p, int64_t row, int64_t column) {
   using A = Accumulator<T>;
   constexpr int L = P::kLanes, V = P::kCount;
-  constexpr cpu::AllLanes<A, L> lanes;
+  constexpr AllLanes<A, L> lanes;
   const int64_t a_row = kARow ? kARow : p.a_row;
   const int64_t a_depth = (kARow == kPitch ? 1 : p.a_depth) * kStep<T>;
   const T* a = p.a + row * a_row;
   const T* b = p.b + column / P::kWidth * p.b_panel;
   const auto each = [](auto f) {
-    cpu::unrolled<kRows>(
-        [&](auto i) { cpu::unrolled<V>([&](auto v) { f(i, v); }); });
+    unrolled<kRows>([&](auto i) { unrolled<V>([&](auto v) { f(i, v); }); });
   };
   Vector<A, L> sum[kRows][V] = {};
   if (p.init) {
     const A* init = p.init + row * p.init_row + column;
     each([&](auto i, auto v) {
-      sum[i][v] = cpu::load<L>(init + i * p.init_row + v * L);
+      sum[i][v] = load<L>(init + i * p.init_row + v * L);
     });
   }
   for (int64_t d = 0; d < p.depth;
        d += kStep<T>, a += a_depth, b += p.b_row * kStep<T>) {
     Vector<A, L> factor[V];
-    for (int v = 0; v < V; ++v)
-      factor[v] = cpu::bits_at<L, A>(b + v * L * kStep<T>);
+    for (int v = 0; v < V; ++v) factor[v] = bits_at<L, A>(b + v * L * kStep<T>);
     each([&](auto i, auto v) {
-      sum[i][v] = cpu::multiply_add(a + i * a_row, factor[v], sum[i][v]);
+      sum[i][v] = multiply_add(a + i * a_row, factor[v], sum[i][v]);
     });
   }
   C* c = p.c + row * p.c_row + column;
   each([&](auto i, auto v) {
-    cpu::store_rounded(lanes, c + i * p.c_row + v * L,
-                       p.relu ? relu<A, L>(sum[i][v]) : sum[i][v]);
+    store_rounded(lanes, c + i * p.c_row + v * L,
+                  p.relu ? relu<A, L>(sum[i][v]) : sum[i][v]);
   });
 }
 
@@ -211,6 +205,6 @@ inline void pair_rows(const T* from, int64_t rows, int64_t columns,
 }
 
 }  // namespace
-}  // namespace san::pairwise
+}  // namespace san::cpu
 
-#endif  // CUDA_KERNELS_PAIRWISE_MATRIX_H_
+#endif  // CUDA_KERNELS_CPU_PRODUCT_H_
