@@ -18,7 +18,7 @@
 
 #include "cuda_kernels/cpu/jobs.h"
 #include "cuda_kernels/cpu/ordered_sums.h"
-#include "cuda_kernels/patchwise/core_lanes.h"
+#include "cuda_kernels/patchwise/lane_jobs.h"
 #include "cuda_kernels/patchwise/strip.h"
 #include "cuda_kernels/patchwise/tasks.h"
 

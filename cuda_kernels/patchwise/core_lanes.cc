@@ -9,53 +9,15 @@
 //
 // Memory per thread: the weights of kLanePixels pixels, backward also their
 // gradients and that of an image's value.
-#include "cuda_kernels/patchwise/core_lanes.h"
-
 #include <algorithm>
 #include <vector>
 
 #include "cuda_kernels/cpu/jobs.h"
 #include "cuda_kernels/cpu/ordered_sums.h"
-#include "cuda_kernels/patchwise/kernels.h"
+#include "cuda_kernels/patchwise/lane_jobs.h"
 
 namespace san::patchwise {
 namespace {
-
-constexpr int64_t kJobPixels = 4 * kLanePixels;
-constexpr int64_t kMostJobs = 32;
-// Of an image whose gradient stays in the second cache, or about.
-constexpr int64_t kMostPixels = 64 * 64;
-
-// Which pixel of its image each tap of a pixel shows.
-class Sources {
- public:
-  explicit Sources(const Window& window) : window_(window) {
-    for (int64_t y = 0; y < window.rows.size + 2 * window.rows.padding; ++y)
-      rows_.push_back(window.rows.source(y - window.rows.padding) *
-                      window.columns.size);
-    for (int64_t x = 0; x < window.columns.size + 2 * window.columns.padding;
-         ++x)
-      columns_.push_back(window.columns.source(x - window.columns.padding));
-  }
-
-  // Of some pixels of the batch, counted from pixel `from` of it.
-  void find(int64_t first, int64_t count, int64_t from, int64_t* to) const {
-    const int64_t width = window_.columns.size, pixels = window_.pixels();
-    for (int64_t p = first; p < first + count; ++p) {
-      const int64_t image = p / pixels * pixels - from, at = p % pixels;
-      const int64_t* const columns = columns_.data() + at % width;
-      for (int64_t kh = 0; kh < window_.rows.taps; ++kh) {
-        const int64_t row = image + rows_[at / width + kh];
-        for (int64_t kw = 0; kw < window_.columns.taps; ++kw)
-          *to++ = row + columns[kw];
-      }
-    }
-  }
-
- private:
-  Window window_;
-  std::vector<int64_t> rows_, columns_;
-};
 
 // Sizes, kernels and packed weights of a task.
 template <typename T>
@@ -135,17 +97,7 @@ void forward(const PatchwiseCoreForward& task) {
                                           taps.data(), scratch));
   };
   cpu::for_each_job<A>((pixels + kJobPixels - 1) / kJobPixels * lanes.blocks,
-                       kLanePixels * (lanes.row + lanes.G), job);
-}
-
-// The gradient of an image's value, [pixel, member, lane], as T in place.
-template <typename T>
-void store_lanes(const Accumulator<T>* grad, int64_t pixels, int64_t members,
-                 int64_t step, T* to, int64_t pitch) {
-  for (int64_t p = 0; p < pixels; ++p, to += pitch)
-    for (int64_t m = 0; m < members; ++m)
-      for (int64_t i = 0; i < kColumns; ++i)
-        to[m * step + i] = rounded<T>(*grad++);
+                       kLanePixels * (lanes.row + lane_pitch(lanes.G)), job);
 }
 
 template <typename T>
@@ -154,11 +106,13 @@ void backward(const PatchwiseCoreBackward& task) {
   const PatchwiseCoreForward& f = task.forward;
   Lanes<T> lanes(f, true);
   const int64_t G = lanes.G, K = lanes.K, P = f.window.pixels();
-  const int64_t pieces = std::min(f.batch, kMostJobs / lanes.blocks + 1);
+  const int64_t pieces = lane_pieces(f.batch, lanes.blocks);
   cpu::PartialSums<A> hidden(lanes.blocks, f.batch * P * G);
   cpu::PartialSums<A> weight(pieces, G * K * G), bias(pieces, G * K);
   const Sources sources(f.window);
-  const int64_t scratch_elements = kLanePixels * (4 * lanes.row + 2 * G);
+  const int64_t scratch_elements =
+      kLanePixels * (lanes.row + lane_pitch(G) + G) +
+      (lane_chunks(K) + 2) * kChunk;
   const auto job = [&](int64_t index, A* scratch) {
     const int64_t block = index % lanes.blocks, piece = index / lanes.blocks;
     const int64_t channel = block * kColumns;
@@ -213,8 +167,7 @@ bool takes_lanes(const PatchwiseCoreForward& task) {
 }
 
 bool takes_lanes(const PatchwiseCoreBackward& task) {
-  return fills_lanes(task.forward.weight_channels) &&
-         task.forward.window.pixels() <= kMostPixels;
+  return takes_lanes(task.forward) && stays_in_cache(task.forward.window);
 }
 
 void run_in_lanes(const PatchwiseCoreForward& task) {

@@ -16,6 +16,7 @@
 
 #include "cuda_kernels/cpu/jobs.h"
 #include "cuda_kernels/cpu/ordered_sums.h"
+#include "cuda_kernels/patchwise/lane_jobs.h"
 #include "cuda_kernels/patchwise/strip.h"
 #include "cuda_kernels/patchwise/tasks.h"
 
@@ -279,11 +280,13 @@ void backward(const PatchwiseHiddenBackward& task) {
 }  // namespace
 
 void run_on_cpu(const PatchwiseHiddenForward& task) {
+  if (takes_lanes(task)) return run_in_lanes(task);
   with_scalar_type(task.type,
                    [&](auto element) { forward<decltype(element)>(task); });
 }
 
 void run_on_cpu(const PatchwiseHiddenBackward& task) {
+  if (takes_lanes(task)) return run_in_lanes(task);
   with_scalar_type(task.forward.type,
                    [&](auto element) { backward<decltype(element)>(task); });
 }

@@ -14,7 +14,7 @@
 #include "cuda_kernels/cpu/pairs.h"
 #include "cuda_kernels/cpu/transposition.h"
 #include "cuda_kernels/cpu/vectors.h"
-#include "cuda_kernels/patchwise/lanes.h"
+#include "cuda_kernels/patchwise/relation_lanes.h"
 #include "cuda_kernels/relu.h"
 
 namespace san::patchwise {

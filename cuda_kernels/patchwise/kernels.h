@@ -144,6 +144,17 @@ constexpr int64_t kLanePixels = 24;  // whose weights are made at once
 constexpr int64_t lane_row(int64_t taps) {
   return (taps + 1) / 2 * 2 * kColumns;
 }
+// Left factors of products: rows of so many elements are so far apart, and what
+// has a row of taps is in chunks of kChunkTaps, [chunk, pixel, tap, lane].
+constexpr int64_t lane_pitch(int64_t columns) {
+  return (columns <= 128 ? 128 : columns) + kColumns;
+}
+constexpr int64_t kChunkTaps = 8;
+constexpr int64_t kChunkPitch = lane_pitch(kChunkTaps * kColumns);
+constexpr int64_t kChunk = kLanePixels * kChunkPitch;
+constexpr int64_t lane_chunks(int64_t taps) {
+  return (taps + kChunkTaps - 1) / kChunkTaps;
+}
 inline bool fills_lanes(int64_t weight_channels) {
   return weight_channels == kColumns || weight_channels % (2 * kColumns) == 0;
 }
@@ -176,7 +187,7 @@ struct LaneForward {
   const int64_t* sources;  // [pixels, K]
   T* output;
   int64_t output_pitch;
-  A* scratch;  // kLanePixels * (lane_row(K) + G)
+  A* scratch;  // kLanePixels * (lane_row(K) + lane_pitch(G))
 };
 
 // Adds to the gradients: those of hidden [pixels, G], of value
@@ -185,11 +196,59 @@ struct LaneForward {
 template <typename T>
 struct LaneBackward {
   using A = Accumulator<T>;
-  LaneForward<T> forward;  // scratch: kLanePixels * (4 * lane_row(K) + 2 * G)
+  // scratch: as there, and (lane_chunks(K) + 2) * kChunk + kLanePixels * G
+  LaneForward<T> forward;
   const void* turned;
   const T* grad_output;
   int64_t grad_pitch;
   A *grad_hidden, *grad_value, *grad_weight, *grad_bias;
+};
+
+// The hidden layer, where relation channels fill vectors, too; the tap before
+// all others is phi, and K + 1 is T below.
+//
+// Packs what belongs to lanes, the relation channels from `first` on: scale and
+// shift [S] as [T, lane], the weight as [T * lane, G], and if `packed` is not
+// null as [G, lane_row(T)].
+template <typename T>
+struct RelationWeight {
+  using A = Accumulator<T>;
+  const A *weight, *transposed;  // [G, S], [S, G]
+  const A *scale, *shift;
+  int64_t first, relation_channels, weight_channels, taps;
+  void *turned, *packed;                     // of elements of the product
+  A *packed_scale, *packed_shift, *scratch;  // [G, lane_row(T)]
+};
+
+// What lanes add to hidden, or begin it with, for neighbouring pixels. psi is
+// that of the batch, phi that of these pixels, both from the first lane on.
+template <typename T>
+struct RelationForward {
+  using A = Accumulator<T>;
+  int64_t pixels, weight_channels, taps;
+  const T *phi, *psi;
+  int64_t phi_pitch, psi_pitch;
+  const int64_t* sources;  // [pixels, K]
+  const A *scale, *shift;
+  const void* turned;
+  A* hidden;  // [pixels, G]
+  bool add;
+  A* scratch;  // kChunk
+};
+
+// Writes the gradient of phi, and adds to those of psi [pixel, lane], whose
+// pixels are numbered as `sources` does, of scale and shift [T, lane] and of
+// the weight [T * lane, G].
+template <typename T>
+struct RelationBackward {
+  using A = Accumulator<T>;
+  // scratch: kLanePixels * (2 * lane_row(T) + lane_pitch(G) + G)
+  RelationForward<T> forward;
+  const void* packed;
+  const A* grad_hidden;  // [pixels, G]
+  T* grad_phi;
+  int64_t grad_phi_pitch;
+  A *grad_psi, *grad_scale, *grad_shift, *grad_weight;
 };
 
 template <typename T>
@@ -197,6 +256,9 @@ struct LaneKernels {
   void (*pack)(const LaneWeight<T>&);
   void (*forward)(const LaneForward<T>&);
   void (*backward)(const LaneBackward<T>&);
+  void (*pack_relation)(const RelationWeight<T>&);
+  void (*relation_forward)(const RelationForward<T>&);
+  void (*relation_backward)(const RelationBackward<T>&);
 };
 
 template <typename T>

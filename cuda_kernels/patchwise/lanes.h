@@ -69,6 +69,34 @@ void multiply(int64_t rows, int64_t columns, int64_t depth, const E* a,
                        init_row, c, columns});
 }
 
+static_assert(kChunkPitch == cpu::kPitch);  // for which there are fast tiles
+
+template <typename E, typename A>
+void round_row(const A* from, int64_t count, E* to) {
+  cpu::for_each_vector<A>(count, [&](auto lanes, int64_t i) {
+    cpu::store_rounded(lanes, to + i, lanes.load(from + i));
+  });
+}
+
+// As E: what they are, or `to`.
+template <typename E, typename A>
+const E* as_rounded(const A* from, int64_t count, E* to) {
+  if constexpr (std::is_same_v<E, A>) {
+    return from;
+  } else {
+    round_row(from, count, to);
+    return to;
+  }
+}
+
+// Left factors: rows that follow one another as E, lane_pitch(columns) apart.
+template <typename E, typename A>
+const E* as_factors(const A* from, int64_t rows, int64_t columns, E* to) {
+  for (int64_t r = 0; r < rows; ++r)
+    round_row(from + r * columns, columns, to + r * lane_pitch(columns));
+  return to;
+}
+
 template <typename E, typename T>
 void pack_weight(const LaneWeight<T>& w) {
   using A = Accumulator<T>;
@@ -89,27 +117,15 @@ void pack_weight(const LaneWeight<T>& w) {
                   static_cast<E*>(w.turned) + t * kColumns * G);
 }
 
-// Rows of E that follow one another: what they are, or `to` where rounded.
-template <typename E, typename A>
-const E* as_factors(const A* from, int64_t count, E* to) {
-  if constexpr (std::is_same_v<E, A>) {
-    return from;
-  } else {
-    cpu::for_each_vector<A>(count, [&](auto lanes, int64_t i) {
-      cpu::store_rounded(lanes, to + i, lanes.load(from + i));
-    });
-    return to;
-  }
-}
-
 // The weights of all taps of some pixels: [count, lane_row(K)].
 template <typename E, typename T>
 void make_weights(const LaneForward<T>& f, int64_t first, int64_t count,
                   E* factors, Accumulator<T>* weights) {
   const int64_t G = f.weight_channels;
   multiply<E>(count, lane_row(f.taps), G,
-              as_factors(f.hidden + first * G, count * G, factors), G, 1,
-              static_cast<const E*>(f.weight), f.bias, 0, weights);
+              as_factors(f.hidden + first * G, count, G, factors),
+              lane_pitch(G), 1, static_cast<const E*>(f.weight), f.bias, 0,
+              weights);
 }
 
 // Calls f(Constant<M>(), first) for some members at a time.
@@ -169,8 +185,9 @@ void lane_forward(const LaneForward<T>& f) {
   }
 }
 
-// The gradients of `weigh`: those of the weights, added to where `add`, and
-// added to grad_value, whose pixels and members are dense.
+// The gradients of `weigh`: those of the weights, a chunk of taps after another
+// and added to where `add`, and added to grad_value, whose pixels and members
+// are dense.
 template <int M, typename T>
 void weigh_gradients(const LaneBackward<T>& b, const Accumulator<T>* weights,
                      const int64_t* sources, const T* value,
@@ -188,7 +205,8 @@ void weigh_gradients(const LaneBackward<T>& b, const Accumulator<T>* weights,
       const auto weight = cpu::load<L>(weights + t * kColumns + lane);
       const T* const from = value + sources[t] * f.pitch + lane;
       A* const to = grad_value + sources[t] * f.members * kColumns + lane;
-      A* const sum_at = grad_weights + t * kColumns + lane;
+      A* const sum_at = grad_weights + t / kChunkTaps * kChunk +
+                        t % kChunkTaps * kColumns + lane;
       Lanes<A> sum = add ? cpu::load<L>(sum_at) : Lanes<A>{};
       cpu::unrolled<M>([&](auto m) {
         sum += grad[m] * cpu::load<L>(from + m * f.weight_channels);
@@ -200,51 +218,54 @@ void weigh_gradients(const LaneBackward<T>& b, const Accumulator<T>* weights,
   });
 }
 
+template <typename A>
+inline void add_to(A* to, Lanes<A> value) {
+  cpu::store<cpu::kWide<A>>(to, cpu::load<cpu::kWide<A>>(to) + value);
+}
+
 template <typename E, typename T>
 void lane_backward(const LaneBackward<T>& b) {
   using A = Accumulator<T>;
+  constexpr int64_t kStep = cpu::kStep<E>;
   const LaneForward<T>& f = b.forward;
-  const int64_t row = lane_row(f.taps), used = f.taps * kColumns;
-  const int64_t G = f.weight_channels;
+  const int64_t row = lane_row(f.taps), G = f.weight_channels;
   A* const weights = f.scratch;
   A* const grad_weights = weights + kLanePixels * row;
-  E* const factors = reinterpret_cast<E*>(grad_weights + kLanePixels * row);
-  E* const pairs = factors + kLanePixels * std::max(row, G);
-  E* const hidden_pairs = pairs + kLanePixels * row;
+  E* const rounded =
+      reinterpret_cast<E*>(grad_weights + lane_chunks(f.taps) * kChunk);
+  E* const pairs = rounded + kChunk;
+  E* const hidden_pairs = pairs + kChunk;
+  E* const factors = hidden_pairs + kLanePixels * G;
   for (int64_t first = 0; first < f.pixels; first += kLanePixels) {
     const int64_t count = std::min(kLanePixels, f.pixels - first);
     make_weights(f, first, count, factors, weights);
-    for (int64_t p = 0; p < count; ++p) {
-      A* const grads = grad_weights + p * row;
-      std::fill_n(grads + used, row - used, A(0));
+    for (int64_t p = 0; p < count; ++p)
       for_each_members(f.members, [&](auto most, int64_t m) {
         weigh_gradients<most()>(
             b, weights + p * row, f.sources + (first + p) * f.taps,
             f.value + m * G, b.grad_output + (first + p) * b.grad_pitch + m * G,
-            b.grad_value + m * kColumns, m > 0, grads);
+            b.grad_value + m * kColumns, m > 0, grad_weights + p * kChunkPitch);
       });
-      for (int64_t i = 0; i < used; i += cpu::kWide<A>)
-        cpu::store<cpu::kWide<A>>(b.grad_bias + i,
-                                  cpu::load<cpu::kWide<A>>(b.grad_bias + i) +
-                                      cpu::load<cpu::kWide<A>>(grads + i));
-    }
+    const E* const hidden =
+        paired(f.hidden + first * G, count, G, hidden_pairs);
     A* const grad_hidden = b.grad_hidden + first * G;
-    multiply<E>(count, G, used, as_factors(grad_weights, count * row, factors),
-                row, 1, static_cast<const E*>(b.turned), grad_hidden, G,
-                grad_hidden);
-    // [K, lane, G'] of the sums over pixels of grad_weights * hidden.
-    constexpr int kStep = cpu::kStep<E>;
-    multiply(used, G, (count + kStep - 1) / kStep * kStep,
-             paired(grad_weights, count, row, pairs), kStep, row,
-             paired(f.hidden + first * G, count, G, hidden_pairs),
-             b.grad_weight, G, b.grad_weight);
+    for (int64_t t = 0; t < f.taps; t += kChunkTaps) {
+      const A* const grads = grad_weights + t / kChunkTaps * kChunk;
+      const int64_t at = t * kColumns;
+      const int64_t columns = std::min(kChunkTaps, f.taps - t) * kColumns;
+      for (int64_t p = 0; p < count; ++p)
+        for (int64_t i = 0; i < columns; i += cpu::kWide<A>)
+          add_to(b.grad_bias + at + i,
+                 cpu::load<cpu::kWide<A>>(grads + p * kChunkPitch + i));
+      multiply<E>(count, G, columns,
+                  as_rounded(grads, count * kChunkPitch, rounded), kChunkPitch,
+                  1, static_cast<const E*>(b.turned) + at * G, grad_hidden, G,
+                  grad_hidden);
+      multiply<E>(columns, G, (count + kStep - 1) / kStep * kStep,
+                  paired(grads, count, kChunkPitch, pairs), kStep, kChunkPitch,
+                  hidden, b.grad_weight + at * G, G, b.grad_weight + at * G);
+    }
   }
-}
-
-// What depends on whether factors are rounded to pairs.
-template <typename E, typename T>
-constexpr LaneKernels<T> lane_kernels() {
-  return {pack_weight<E, T>, lane_forward<E, T>, lane_backward<E, T>};
 }
 
 }  // namespace

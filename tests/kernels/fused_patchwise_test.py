@@ -21,12 +21,12 @@ SHAPES = [
     (2, 9, 17, 34, 28, 28, 3),
     (2, 4, 2, 2, 130, 9, 3),
     (1, 2, 2, 2, 3, 1100, 3),
-    # Weight channels fill vectors: smaller than the footprint, several images,
+    # Channels fill vectors: smaller than the footprint, several images,
     # several members at once and one more, and more pixels than backward takes.
-    (3, 1, 16, 32, 2, 3, 7),
-    (2, 2, 32, 288, 9, 7, 5),
-    (5, 1, 64, 64, 5, 7, 3),
-    (1, 1, 16, 16, 65, 64, 3),
+    (3, 16, 16, 32, 2, 3, 7),
+    (2, 48, 32, 288, 9, 7, 5),
+    (5, 16, 64, 64, 5, 7, 3),
+    (1, 16, 16, 16, 65, 64, 3),
 ]
 TOLERANCE = {"float32": 2e-6, "float64": 1e-14}
 

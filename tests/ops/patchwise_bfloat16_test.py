@@ -23,6 +23,8 @@ CHANNELS = [
     (6, 15, 1),
     (16, 8, 8),
     (4, 32, 8),
+    (16, 16, 2),
+    (32, 64, 1),
 ]
 # N, H, W, footprint: smaller than the footprint, narrow, wide, several bands.
 IMAGES = [(1, 1, 1, 5), (3, 2, 3, 7), (2, 9, 11, 3), (1, 21, 67, 5)]

@@ -97,19 +97,19 @@ def test_half_types_are_computed_in_float32(name, inputs, images, dtype):
 
 
 @pytest.mark.parametrize(
-    ("size", "groups"),
-    [((19, 23), 4), ((7, 7), 4), ((60, 58), 4), ((9, 13), 32)],
+    ("size", "relation", "groups"),
+    [((19, 23), 8, 4), ((7, 7), 8, 4), ((60, 58), 8, 4), ((9, 13), 48, 32)],
 )
-def test_same_bits_for_every_number_of_threads(size, groups):
+def test_same_bits_for_every_number_of_threads(size, relation, groups):
     def tensor(*shape, seed=0):
         return random_tensor(*shape, dtype=torch.float32, seed=seed)
 
     hidden = (
-        tensor(5, 8, *size),
-        tensor(5, 8, *size, seed=1),
-        tensor(1, 400, 1, 1),
-        tensor(1, 400, 1, 1, seed=1),
-        tensor(groups, 400, 1, 1),
+        tensor(5, relation, *size),
+        tensor(5, relation, *size, seed=1),
+        tensor(1, 50 * relation, 1, 1),
+        tensor(1, 50 * relation, 1, 1, seed=1),
+        tensor(groups, 50 * relation, 1, 1),
     )
     core = (
         tensor(5, groups, *size),
