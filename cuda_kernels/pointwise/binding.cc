@@ -43,21 +43,26 @@ constexpr char kGradientDoc[] =
     "grad_weight[o, c] = sum over pixels of grad_y[..., o] * f(x[..., c]), f "
     "with\n"
     "scale and shift or, where both are None, none; grad_bias[o] the sum of\n"
-    "grad_y. On the CPU, float32 or float64: x [N, H, W, C], scale and shift\n"
-    "[1, 1, 1, C], grad_y [N, H, W, O], grad_weight [1, 1, O, C], grad_bias\n"
-    "[1, 1, 1, O]. The same bits for any number of threads.\n\n"
+    "grad_y. On the CPU: x [N, H, W, C] and grad_y [N, H, W, O] in float32,\n"
+    "float64, or bfloat16 where takes_bfloat16(); of their accumulator scale "
+    "and\n"
+    "shift [1, 1, 1, C], grad_weight [1, 1, O, C], grad_bias [1, 1, 1, O]. "
+    "The\n"
+    "same bits for any number of threads.\n\n"
     "Raises:\n"
     "  ValueError: an argument breaks a rule, which the message names.\n";
+
+ScalarType accumulator_of(const Tensor& tensor) {
+  return tensor.type() == ScalarType::kFloat64 ? ScalarType::kFloat64
+                                               : ScalarType::kFloat32;
+}
 
 const Tensor* vector_unless_none(Call& call, const char* name,
                                  py::handle object, const Tensor& like,
                                  int64_t length) {
   if (object.is_none()) return nullptr;
   const Tensor& tensor = call.read(name, object);
-  tensor.require_kind(like.type() == ScalarType::kFloat64
-                          ? ScalarType::kFloat64
-                          : ScalarType::kFloat32,
-                      like);
+  tensor.require_kind(accumulator_of(like), like);
   tensor.require_shape("[1, 1, 1, channels]", {1, 1, 1, length});
   return &tensor;
 }
@@ -162,14 +167,13 @@ void gradient(py::handle x_object, py::handle scale_object,
   Call call("pointwise_gradient");
   const Tensor& x = call.read("x", x_object);
   require_type(call, "x", x);
-  if (x.type() == ScalarType::kBfloat16)
-    call.refuse("x", "be float32 or float64", "bfloat16");
   const Tensor& grad_y = call.read("grad_y", grad_y_object);
   const Tensor& grad_weight = call.write("grad_weight", grad_weight_object);
   const Tensor& grad_bias = call.write("grad_bias", grad_bias_object);
   const int64_t C = x.size(3), O = grad_y.size(3);
-  for (const Tensor* tensor : {&grad_y, &grad_weight, &grad_bias})
-    tensor->require_same_kind(x);
+  grad_y.require_same_kind(x);
+  for (const Tensor* tensor : {&grad_weight, &grad_bias})
+    tensor->require_kind(accumulator_of(x), x);
   grad_y.require_shape("[N, H, W, O]", {x.size(0), x.size(1), x.size(2), O});
   grad_weight.require_shape("[1, 1, O, C]", {1, 1, O, C});
   grad_bias.require_shape("[1, 1, 1, O]", {1, 1, 1, O});

@@ -45,13 +45,15 @@ void pack(const PointwisePanels& task) {
 // memory: fewer the larger they are.
 constexpr int64_t kMostBands = 32, kMostSums = 1 << 19;
 
-template <typename A>
+template <typename T>
 void gradient(const PointwiseGradient& task) {
+  using A = Accumulator<T>;
   const int64_t C = task.inputs, O = task.outputs, count = (C + 1) * O;
   A* weight = static_cast<A*>(task.grad_weight);
   A* bias = static_cast<A*>(task.grad_bias);
   // Sums of more elements come from the third cache: in fewer, longer steps.
-  const int64_t most = count > kMostSums / 4 ? kGradientPixels : kBlock;
+  const int64_t most =
+      count > kMostSums / 4 ? kGradientPixels<T> : kGradientPixels<T> / 2;
   const int64_t steps = (task.pixels + most - 1) / most;
   if (steps == 0 || O == 0) {
     std::fill_n(weight, O * C, A(0));
@@ -73,7 +75,7 @@ void gradient(const PointwiseGradient& task) {
         A* own = band == 0 ? weight : sums_of(band);
         const int64_t first = band * steps / bands;
         for (int64_t step = first; step < (band + 1) * steps / bands; ++step)
-          pointwise_rows<A>().gradient(task, step * task.pixels / steps,
+          pointwise_rows<T>().gradient(task, step * task.pixels / steps,
                                        (step + 1) * task.pixels / steps,
                                        part * C / parts, (part + 1) * C / parts,
                                        step > first, scratch, own,
@@ -98,6 +100,7 @@ void run_on_cpu(const PointwisePanels& task) {
   task.type == ScalarType::kFloat64 ? pack<double>(task) : pack<float>(task);
 }
 void run_on_cpu(const PointwiseGradient& task) {
+  if (task.type == ScalarType::kBfloat16) return gradient<bfloat16>(task);
   task.type == ScalarType::kFloat64 ? gradient<double>(task)
                                     : gradient<float>(task);
 }

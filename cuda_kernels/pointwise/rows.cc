@@ -127,11 +127,10 @@ void forward(const Pointwise& task, int64_t begin, int64_t end, int64_t first,
 template <typename T>
 PointwiseRows<T> SAN_TABLE(pointwise_rows)() {
 #ifndef __AVX512F__
-  if constexpr (kStep<T> == 2) return {nullptr, nullptr, nullptr};
-#endif
-  if constexpr (sizeof(T) == 2)
-    return {forward<T>, pack<T>, nullptr};
+  if constexpr (kStep<T> == 2)
+    return {};
   else
+#endif
     return {forward<T>, pack<T>, gradient<T>};
 }
 

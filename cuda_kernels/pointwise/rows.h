@@ -18,15 +18,18 @@ constexpr int64_t kDepth = sizeof(T) == 2 ? kMostBfloat16Channels : 512;
 template <typename T>
 constexpr int64_t kPitch = kDepth<T> + 64 / sizeof(T);
 
-// A step of the weight's gradient: its pixels at most, and the columns of a
-// job. Of so many activations those of a tile fit the first cache, all of them
-// the second.
-constexpr int64_t kGradientPixels = 196, kGradientColumns = 256;
+// A step of the weight's gradient: its pixels at most, one or a pair of them a
+// row, and the columns of a job. Of so many activations those of a tile fit the
+// first cache, all of them the second.
+constexpr int64_t kGradientSteps = 196, kGradientColumns = 256;
+template <typename T>
+constexpr int64_t kGradientPixels =
+    kGradientSteps * (sizeof(Accumulator<T>) / sizeof(T));
 // Rows of the gradient of y that lie beside them.
 constexpr int64_t kGradientRows = 192;
 // Elements of a step's buffers.
 constexpr int64_t kGradientScratch =
-    kGradientPixels * (kGradientColumns + kGradientRows + 32);
+    kGradientSteps * (kGradientColumns + kGradientRows + 32);
 
 template <typename T>
 struct PointwiseRows {
@@ -36,12 +39,13 @@ struct PointwiseRows {
                   int64_t first, int64_t last, T* activations);
   // The panels [first, last).
   void (*pack)(const PointwisePanels& task, int64_t first, int64_t last);
-  // The pixels [begin, end), at most kGradientPixels, and the columns [first,
+  // The pixels [begin, end), at most kGradientPixels<T>, and columns [first,
   // last), at most kGradientColumns, of sums [O, C] and, for the first column,
   // of [O]: they are added to these, or written if not `add`.
   void (*gradient)(const PointwiseGradient& task, int64_t begin, int64_t end,
-                   int64_t first, int64_t last, bool add, T* scratch,
-                   T* weight_sums, T* bias_sums);
+                   int64_t first, int64_t last, bool add,
+                   Accumulator<T>* scratch, Accumulator<T>* weight_sums,
+                   Accumulator<T>* bias_sums);
 };
 
 // The fastest table that this processor can run.

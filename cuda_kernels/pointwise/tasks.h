@@ -55,9 +55,10 @@ struct PointwisePanels {
 //   grad_weight[o, c] = sum over p of g[p, o] * f(x[p, c])
 //   grad_bias[o] = sum over p of g[p, o]
 //
-// Summed up in bands of pixels that depend on the sizes only.
+// Summed up in bands of pixels that depend on the sizes only. The gradients are
+// accumulators of the type; in bfloat16 f(x) is rounded.
 struct PointwiseGradient {
-  ScalarType type;  // float32 or float64
+  ScalarType type;  // of x and grad_y, as above
   int64_t pixels, inputs, outputs;
   const void* x;
   const void *scale, *shift;  // null, both, for f(x) = x

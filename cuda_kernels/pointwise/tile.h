@@ -92,6 +92,14 @@ template <typename T>
 struct Activation {
   const Accumulator<T>*scale, *shift;
   bool relu;
+
+  // Of the lanes at x, which is channel c.
+  template <typename Lanes>
+  typename Lanes::V at(Lanes lanes, const T* x, int64_t c) const {
+    auto v = lanes.load(x);
+    if (scale) v = lanes.load(scale + c) * v + lanes.load(shift + c);
+    return relu ? san::relu(v) : v;
+  }
 };
 
 // f(x) of `depth` channels from `channel` on, of pixels `x_row` apart.
@@ -104,11 +112,7 @@ void activate(const Activation<T>& f, const T* x, int64_t x_row, int64_t pixels,
     // no number.
     if (depth % kStep<T> != 0) to[depth] = T();
     cpu::for_each_vector<Accumulator<T>>(depth, [&](auto lanes, int64_t c) {
-      auto v = lanes.load(x + c);
-      if (f.scale)
-        v = lanes.load(f.scale + channel + c) * v +
-            lanes.load(f.shift + channel + c);
-      cpu::store_rounded(lanes, to + c, f.relu ? relu(v) : v);
+      cpu::store_rounded(lanes, to + c, f.at(lanes, x + c, channel + c));
     });
   }
 }

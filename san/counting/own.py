@@ -63,7 +63,7 @@ def _norm_relu_linear(x: Shape, *norm_and_weights: Any) -> int:
 
 
 def _norm_relu_linear_backward(grad: Shape, x: Shape, *rest: Any) -> int:
-    weight = rest[-1]
+    weight = rest[-2]
     return 2 * _pixels(grad) * prod(weight)
 
 

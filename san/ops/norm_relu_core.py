@@ -290,18 +290,26 @@ def _fake_linear(x: Tensor, *inputs: Any) -> Tensor:
 def _linear_backward(
     grad: Tensor, x: Tensor, *norm_and_weight: Any
 ) -> tuple[Tensor, ...]:
-    *norm, pool, weight = norm_and_weight
+    *inputs, weight, parameter_dtype = norm_and_weight
+    own = grad.dtype == x.dtype == weight.dtype and takes_weight(
+        weight, weight.dtype
+    )
+    compute = _own_linear_backward if own else _plain_linear_backward
+    *grads, of_weight, of_bias = compute(
+        dense_image(grad), dense_image(x), inputs, weight
+    )
+    return *grads, of_weight.to(parameter_dtype), of_bias.to(parameter_dtype)
+
+
+def _plain_linear_backward(
+    grad: Tensor, image: Tensor, inputs: Sequence[Any], weight: Tensor
+) -> tuple[Tensor, ...]:
+    """By products of PyTorch."""
+    *norm, pool = inputs
     dtype = weight.dtype
-    image = dense_image(x)
-    if grad.dtype == x.dtype == dtype != torch.bfloat16 and takes_weight(
-        weight, dtype
-    ):
-        return _own_linear_backward(
-            dense_image(grad), image, Norm(*norm), pool, weight
-        )
-    rows = dense_image(grad).flatten(0, 2).to(dtype)
+    rows = grad.flatten(0, 2).to(dtype)
     active = _windows(image, pool)
-    grad_active = (rows @ weight).to(x.dtype).view(active.shape)
+    grad_active = (rows @ weight).to(image.dtype).view(active.shape)
     grad_x = grad_active if pool == 1 else torch.empty_like(image)
     grads = _run_backward(grad_active, image, Norm(*norm), pool, grad_x, active)
     active = active.flatten(0, 2).to(dtype)
@@ -309,11 +317,16 @@ def _linear_backward(
 
 
 def _own_linear_backward(
-    grad: Tensor, image: Tensor, norm: Norm, pool: int, weight: Tensor
+    grad: Tensor, image: Tensor, inputs: Sequence[Any], weight: Tensor
 ) -> tuple[Tensor, ...]:
-    """By the kernels of pointwise, likewise."""
-    panels = panels_of(weight, transposed=True)
-    grad_active = run_pointwise(grad, panels, weight.shape[1])
+    """By the kernels of pointwise: without a pass for what is not pooled."""
+    *parts, pool = inputs
+    norm = Norm(*parts)
+    if weight.dtype == torch.bfloat16:  # PyTorch's plain product is as fast.
+        grad_active = grad @ weight
+    else:
+        panels = panels_of(weight, transposed=True)
+        grad_active = run_pointwise(grad, panels, weight.shape[1])
     if pool == 1:
         of_linear = run_gradient(grad, image, norm.affine()[:2])
         grads = _run_backward(grad_active, image, norm, pool, grad_active)
@@ -328,11 +341,11 @@ def _own_linear_backward(
 def _fake_linear_backward(
     grad: Tensor, x: Tensor, gamma: Tensor, beta: Tensor, *rest: Any
 ) -> tuple[Tensor, ...]:
-    weight = rest[-1]
+    weight, dtype = rest[-2:]
     return (
         *_fake_norm_relu_backward(grad, x, gamma, beta),
-        weight.new_empty(weight.shape),
-        weight.new_empty(len(weight)),
+        weight.new_empty(weight.shape, dtype=dtype),
+        weight.new_empty(len(weight), dtype=dtype),
     )
 
 
@@ -366,7 +379,12 @@ def _differentiate_linear(ctx: Any, grad: Tensor) -> Any:
     x, gamma, beta, mean, variance, share, *weights = ctx.saved_tensors
     norm = Norm(gamma, beta, mean, variance, share, ctx.eps, ctx.group)
     *grads, of_weights, of_biases = torch.ops.san.norm_relu_linear_backward(
-        grad, x, *norm, ctx.pool, _matrix(weights, ctx.dtype)
+        grad,
+        x,
+        *norm,
+        ctx.pool,
+        _matrix(weights, ctx.dtype),
+        weights[0].dtype,
     )
     sizes = [len(weight) for weight in weights]
     of_weights = [
@@ -416,7 +434,8 @@ define(
 )
 define(
     f"norm_relu_linear_backward(Tensor grad, Tensor x, {_NORM_SCHEMA}, "
-    "int pool, Tensor weight) -> (Tensor, Tensor, Tensor, Tensor, Tensor)",
+    "int pool, Tensor weight, ScalarType dtype) "
+    "-> (Tensor, Tensor, Tensor, Tensor, Tensor)",
     _linear_backward,
     fake=_fake_linear_backward,
 )

@@ -118,13 +118,17 @@ def run_gradient(
     """Gradients of the weight [O, C] and the bias [O], below autograd.
 
     Args:
-      grad: of the result [N, H, W, O]; like image float32 or float64.
-      image: [N, H, W, C].
+      grad: of the result [N, H, W, O].
+      image: [N, H, W, C], of the same dtype.
       affine: as for run_pointwise.
+
+    Returns:
+      In float32 of bfloat16, else in the same dtype.
     """
     outputs, channels = grad.shape[3], image.shape[3]
-    of_weight = grad.new_empty((1, 1, outputs, channels))
-    of_bias = grad.new_empty((1, 1, 1, outputs))
+    dtype = compute_dtype(grad.dtype)
+    of_weight = grad.new_empty((1, 1, outputs, channels), dtype=dtype)
+    of_bias = grad.new_empty((1, 1, 1, outputs), dtype=dtype)
     run_fused(
         cuda_kernels.pointwise_gradient,
         image,

@@ -260,5 +260,5 @@ def test_errors_of_panels_and_gradient():
     refused(gradient, f"{op}: grad_y must have shape [N, H, W", grad_y=x[:1])
     double = np.zeros((1, 1, 1, 33))
     refused(
-        gradient, f"{op}: grad_bias must have the dtype of x", grad_bias=double
+        gradient, f"{op}: grad_bias must be float32 where x", grad_bias=double
     )

@@ -64,6 +64,7 @@ def calls():
             *norm(),
             2,
             torch.cat(weights).detach(),
+            x.dtype,
         ),
         "stem": (x, *stem),
         "stem_backward": (values(2, 5, 2, 3), x, *stem, True),

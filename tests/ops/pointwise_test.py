@@ -91,6 +91,36 @@ def test_bfloat16_is_rounded_before_and_after_the_sum(size):
     assert_rounded(y, expected)
 
 
+# One pixel; odd numbers of pixels, channels and outputs, of several steps,
+# bands and parts.
+@pytest.mark.skipif(
+    not cuda_kernels.takes_bfloat16(), reason="no pairs of bfloat16 here"
+)
+@pytest.mark.parametrize("pixels", [(1, 1, 1), (3, 1, 131), (5, 21, 19)])
+@pytest.mark.parametrize("size", [(1, 1), (7, 33), (259, 200), (64, 24)])
+@pytest.mark.parametrize("with_norm", [True, False])
+def test_gradients_of_bfloat16_are_summed_in_float32(pixels, size, with_norm):
+    channels, outputs = size
+    x = image(*pixels, channels).bfloat16()
+    grad = image(*pixels, outputs, seed=1).bfloat16()
+    scale, shift = (image(channels, seed=s).float() for s in (2, 3))
+    active = (scale * x.float() + shift).relu().bfloat16() if with_norm else x
+    of_weight, of_bias = run_gradient(
+        grad, x, (scale, shift) if with_norm else None
+    )
+    assert of_weight.dtype == of_bias.dtype == torch.float32
+    rows = grad.double().flatten(0, 2)
+    expected = rows.T @ active.double().flatten(0, 2)
+    # The norm may be fused or not before it is rounded.
+    bound = 1e-3 * rows.norm(dim=0).max() * active.norm()
+    torch.testing.assert_close(
+        of_weight.double(), expected, rtol=1e-5, atol=bound.item()
+    )
+    torch.testing.assert_close(
+        of_bias.double(), rows.sum(0), rtol=1e-5, atol=1e-5
+    )
+
+
 def assert_rounded(output, expected):
     """One rounding of 8 bits, and the sum's own error in float32."""
     bound = expected.abs() / 2**8 + 1e-5 * expected.abs().max()
@@ -108,12 +138,16 @@ def test_bfloat16_of_more_channels_is_left_to_pytorch():
 
 
 # Enough pixels for every thread; few pixels, but many panels.
+@pytest.mark.parametrize(
+    "dtype",
+    [torch.float32, *[torch.bfloat16] * cuda_kernels.takes_bfloat16()],
+)
 @pytest.mark.parametrize("size", [(8, 33, 40, 50), (1, 700, 7, 900)])
-def test_bits_do_not_depend_on_threads(size):
+def test_bits_do_not_depend_on_threads(size, dtype):
     batch, channels, side, outputs = size
-    x = image(batch, channels, side, side, dtype=torch.float32)
-    panels = panels_of(image(outputs, channels, dtype=torch.float32, seed=1))
-    grad = image(batch, side, side, outputs, dtype=torch.float32, seed=2)
+    x = image(batch, channels, side, side, dtype=dtype)
+    panels = panels_of(image(outputs, channels, dtype=dtype, seed=1))
+    grad = image(batch, side, side, outputs, dtype=dtype, seed=2)
     rows = x.permute(0, 2, 3, 1).contiguous()
     threads, results = torch.get_num_threads(), []
     for count in (1, 2, 3, 1):
