@@ -1,20 +1,13 @@
 // The fused pairwise attention on the CPU: who does which rows, and how sums
 // that belong to the whole batch are put together.
 //
-// Forward: a job is a few rows of one image. Backward: a pixel adds to the
-// gradients of the rows around it, so images are cut into bands at least as
-// high as a footprint: first all even bands run side by side, then all odd
-// ones, and no two that run together touch the same row. Sums over the batch
-// are taken per band and then in the order of the bands. The bands depend on
-// the sizes only, so that results are the same bits for every number of
-// threads.
+// Forward: a job is a few rows of one image. For backward see bands.h.
 #include <algorithm>
-#include <cstring>
-#include <memory>
 #include <vector>
 
 #include "cuda_kernels/cpu/instruction_set.h"
 #include "cuda_kernels/cpu/jobs.h"
+#include "cuda_kernels/pairwise/bands.h"
 #include "cuda_kernels/pairwise/rows.h"
 
 namespace san::pairwise {
@@ -22,11 +15,6 @@ namespace san::pairwise {
 SAN_CHOOSE_TABLE(PairwiseRows, pairwise_rows)
 
 namespace {
-
-constexpr int64_t kLeastBandRows = 8;
-// The batch is cut into at most so many groups of images, each with sums of its
-// own: what they need must not grow with the batch.
-constexpr int64_t kMostGroups = 32;
 
 // How many taps of output i show pixel i + j - k / 2, for each j: [size, k].
 template <typename A>
@@ -115,117 +103,6 @@ Problem<T> mapped_problem(const PairwiseShape& shape,
   return problem;
 }
 
-// Bands of rows over groups of images.
-struct Bands {
-  explicit Bands(const PairwiseShape& s)
-      : shape(s),
-        rows(std::max(kLeastBandRows, s.kernel_size)),
-        per_image((s.height + rows - 1) / rows),
-        images(std::max<int64_t>(1, (s.batch + kMostGroups - 1) / kMostGroups)),
-        groups((s.batch + images - 1) / images) {}
-
-  int64_t count() const { return groups * per_image; }
-
-  // Calls f(n, h) for the rows of band number `band`, image after image.
-  template <typename F>
-  void for_each_row_of(int64_t band, F f) const {
-    const int64_t group = band / per_image, first = band % per_image * rows;
-    const int64_t last = std::min(shape.batch, (group + 1) * images);
-    const int64_t end = std::min(shape.height, first + rows);
-    for (int64_t n = group * images; n < last; ++n)
-      for (int64_t h = first; h < end; ++h) f(n, h);
-  }
-
-  // Calls f(band, n, h, scratch) for each row of each image, without ever
-  // running neighbouring bands of an image together.
-  template <typename T, typename F>
-  void for_each_row(F f) const {
-    using A = Accumulator<T>;
-    const int64_t elements = pairwise_rows<T>().scratch_elements(shape);
-    if (groups == 0) return;
-    for (int64_t parity = 0; parity < std::min<int64_t>(2, per_image);
-         ++parity) {
-      const int64_t bands = (per_image - parity + 1) / 2;
-      cpu::for_each_job<A>(
-          groups * bands, elements, [&](int64_t job, A* scratch) {
-            const int64_t band =
-                job / bands * per_image + job % bands * 2 + parity;
-            for_each_row_of(
-                band, [&](int64_t n, int64_t h) { f(band, n, h, scratch); });
-          });
-    }
-  }
-
-  PairwiseShape shape;
-  int64_t rows, per_image, images, groups;
-};
-
-// The gradient of the features, to be added to: zeros at first. Of bfloat16 the
-// sums are in float32 and rounded at the end.
-template <typename T, typename A = Accumulator<T>>
-class GradFeatures {
- public:
-  GradFeatures(const PairwiseShape& s, void* grad_features)
-      : batch_(s.batch),
-        image_(s.height * s.width * s.feature_channels()),
-        to_(static_cast<T*>(grad_features)) {
-    if constexpr (sizeof(T) == sizeof(A))
-      sums_ = to_;
-    else
-      sums_ = (memory_ = std::unique_ptr<A[]>(new A[batch_ * image_])).get();
-#pragma omp parallel for schedule(dynamic)
-    for (int64_t n = 0; n < batch_; ++n)
-      memset(sums_ + n * image_, 0, image_ * sizeof(A));
-  }
-
-  A* sums() const { return sums_; }
-  void store() const {
-    if constexpr (sizeof(T) == sizeof(A)) return;
-#pragma omp parallel for schedule(dynamic)
-    for (int64_t n = 0; n < batch_; ++n)
-      pairwise_rows<T>().round(sums_ + n * image_, image_, to_ + n * image_);
-  }
-
- private:
-  int64_t batch_, image_;
-  T* to_;
-  A* sums_;
-  std::unique_ptr<A[]> memory_;
-};
-
-// One set of sums per band: scale and shift, and `elements` of the table, w1
-// and w2 that follow.
-template <typename T, typename Sum>
-class BandSums {
- public:
-  BandSums(const Bands& bands, int64_t elements)
-      : pitch_(pairwise_rows<T>().pitch(bands.shape)),
-        elements_(2 * pitch_ + elements),
-        taps_(bands.shape.taps()),
-        channels_(bands.shape.relation_channels),
-        memory_(std::max<int64_t>(1, bands.count()) * elements_, Sum(0)) {}
-
-  MappingGradients<Sum> of(int64_t band) {
-    Sum* begin = memory_.data() + band * elements_;
-    Sum* table = begin + 2 * pitch_;
-    Sum* w1 = table + taps_ * pitch_;
-    return {begin, begin + pitch_, table, w1, w1 + channels_ * pitch_};
-  }
-  // Adds all bands to the first, in order.
-  MappingGradients<Sum> total() {
-#pragma omp parallel for
-    for (int64_t i = 0; i < elements_; ++i)
-      for (int64_t j = i + elements_; j < int64_t(memory_.size());
-           j += elements_)
-        memory_[i] += memory_[j];
-    return of(0);
-  }
-
- private:
-  int64_t pitch_, elements_, taps_, channels_;
-  std::vector<Sum> memory_;
-};
-
 template <typename T>
 void forward(const PairwiseForward& task) {
   using A = Accumulator<T>;
@@ -258,12 +135,12 @@ void backward(const PairwiseBackward& task) {
                                 static_cast<const A*>(task.log_sum_exp)};
   const Bands bands(shape);
   BandSums<T, A> sums(bands, (shape.taps() + 2 * R) * pitch);
-  const GradFeatures<T> grad_features(shape, task.grad_features);
-  bands.for_each_row<T>([&](int64_t band, int64_t n, int64_t h, A* scratch) {
-    rows.backward(problem, n, h, scratch, attended, grad_features.sums(),
-                  sums.of(band));
-  });
-  grad_features.store();
+  for_each_row<T>(
+      bands, task.grad_features,
+      [&](int64_t band, int64_t n, int64_t h, A* scratch, A* grad_features) {
+        rows.backward(problem, n, h, scratch, attended, grad_features,
+                      sums.of(band));
+      });
   const MappingGradients<A> total = sums.total();
   std::copy_n(total.scale, R, static_cast<A*>(task.grad_scale));
   std::copy_n(total.shift, R, static_cast<A*>(task.grad_shift));
@@ -329,11 +206,11 @@ void difference_backward(const PairwiseDifferenceBackward& task) {
   Problem<T> problem(shape, task.features, nullptr, nullptr);
   problem.table = problem.pitched(task.constant, task.slope, R);
   const PairwiseRows<T>& rows = pairwise_rows<T>();
-  const GradFeatures<T> grad_features(shape, task.grad_features);
-  Bands(shape).for_each_row<T>([&](int64_t, int64_t n, int64_t h, A* scratch) {
-    rows.difference_backward(problem, n, h, scratch, grad_features.sums());
-  });
-  grad_features.store();
+  for_each_row<T>(
+      Bands(shape), task.grad_features,
+      [&](int64_t, int64_t n, int64_t h, A* scratch, A* grad_features) {
+        rows.difference_backward(problem, n, h, scratch, grad_features);
+      });
 }
 
 template <typename T, typename A = Accumulator<T>>
@@ -368,12 +245,12 @@ void moments_backward(const PairwiseMomentsBackward& task) {
   const PairwiseRows<T>& rows = pairwise_rows<T>();
   const Bands bands(shape);
   BandSums<T, A> sums(bands, 0);
-  const GradFeatures<T> grad_features(shape, task.grad_features);
-  bands.for_each_row<T>([&](int64_t band, int64_t n, int64_t h, A* scratch) {
-    rows.moments_backward(problem, n, h, scratch, grad_features.sums(),
-                          sums.of(band));
-  });
-  grad_features.store();
+  for_each_row<T>(
+      bands, task.grad_features,
+      [&](int64_t band, int64_t n, int64_t h, A* scratch, A* grad_features) {
+        rows.moments_backward(problem, n, h, scratch, grad_features,
+                              sums.of(band));
+      });
   const MappingGradients<A> total = sums.total();
   std::copy_n(total.scale, R, static_cast<A*>(task.grad_scale));
   std::copy_n(total.shift, R, static_cast<A*>(task.grad_shift));
