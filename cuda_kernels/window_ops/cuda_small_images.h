@@ -18,14 +18,12 @@
 
 #include "cuda_kernels/window_ops/aggregation.h"
 #include "cuda_kernels/window_ops/cuda_tiles.h"
-#include "cuda_kernels/window_ops/subtraction.h"
 
 namespace san::fast {
 
-// Compute the gradient of the input, and both gradients, of row-major images
-// for which there are such kernels; false if there are none.
+// Computes the gradient of the input of row-major images for which there is such
+// a kernel; false if there is none.
 bool run_small_images(const AggregationBackward& task, void* stream);
-bool run_small_images(const SubtractionBackward& task, void* stream);
 
 // kSide x kSide outputs; a block has up to kThreadsWanted threads.
 template <int kSide, int kThreadsWanted>

@@ -64,6 +64,25 @@ def test_small_images_of_every_type(side, dtype):
     check((side, side), Window(7, padding=3), dtype=dtype)
 
 
+# Rows that begin on 4, 2 and 1 elements, in one chunk of columns and in two, the
+# last of a lane; bands of 7 rows, the last of one.
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("kernel_size", [3, 7])
+@pytest.mark.parametrize("width", [28, 132, 14, 66, 33])
+def test_rows_of_every_alignment(width, kernel_size, dtype):
+    window = Window(kernel_size, padding=kernel_size // 2)
+    check((8, width), window, batch=2, dtype=dtype)
+
+
+@pytest.mark.parametrize("skipped", [1, 2])
+def test_gradients_that_begin_anywhere(skipped):
+    (memory,) = random_tensors((2 * 49 * 112 + skipped,), dtype=torch.bfloat16)
+    grad, image = memory[skipped:].view(1, 2, 49, 112), (1, 2, 4, 28)
+    assert_same_as_on_cpu(
+        "subtraction2_backward", (grad,), [image, image], Window(7, padding=3)
+    )
+
+
 def test_without_images_or_channels():
     window = Window(3, padding=1)
     check((5, 4), window, batch=0)

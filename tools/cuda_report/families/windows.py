@@ -245,6 +245,77 @@ def _unless_small(
     return other
 
 
+# ---- Gradients of subtraction2, by lines of lanes.
+
+_LANES = 32
+_LINE_ROWS = 7  # of a band
+
+
+def _width(layer: Layer) -> int:
+    """Columns of a thread: as many as divide a row of the image."""
+    return next(w for w in (4, 2, 1) if not layer.side % w)
+
+
+@dataclasses.dataclass(frozen=True)
+class Lines:
+    """The sizes of a launch whose lanes share rows of outputs."""
+
+    layer: Layer
+
+    @property
+    def lanes(self) -> int:
+        """Of a line."""
+        return self.layer.side // _width(self.layer)
+
+    @property
+    def bands(self) -> int:
+        """Of a plane, a line each."""
+        return -(-self.layer.side // _LINE_ROWS)
+
+    @property
+    def per_warp(self) -> int:
+        """Lines of a warp."""
+        return _LANES // self.lanes
+
+    @property
+    def elements(self) -> int:
+        """Sums of a plane in shared memory."""
+        reach, width = self.layer.k - 1, _width(self.layer)
+        pitch = -(-(self.layer.side + reach) // width) * width
+        rows = self.bands * _LINE_ROWS + reach
+        return -(-rows * pitch // 4) * 4
+
+    def rows(self) -> float:
+        """Rows of a thread."""
+        return _LINE_ROWS
+
+    def folded(self, extent: int) -> float:
+        """Lines of sums of which a thread adds the mirror images."""
+        return extent / (self.bands * self.lanes)
+
+
+def _line_work(layer: Layer, data_type: DataType, device: Device) -> Work:
+    lines = Lines(layer)
+    planes = _relation_planes(layer)
+    most = min(
+        _USUAL_THREADS // _LANES * lines.per_warp // lines.bands,
+        device.most_shared // 2 // (4 * lines.elements),
+    )
+    step = max(1, lines.per_warp // lines.bands)
+    side_by_side = step * _even_units(
+        -(-planes // step), 1, max(1, most // step), device
+    )
+    warps = -(-side_by_side * lines.bands // lines.per_warp)
+    return Work(
+        -(-planes // side_by_side),
+        warps * _LANES,
+        side_by_side * 4 * lines.elements,
+        lines,
+        layer.pixels * _subtraction_elements(layer) * data_type.bytes,
+        layer.pixels * 2 * layer.R * layer.K,
+    )
+
+
 # ---- Loops.
 
 _TABLES = Steps("find sources", lambda t: t.tables(), "shared store")
@@ -284,6 +355,10 @@ def _fold_small(anchors: int) -> Steps:
         1,
         _images(anchors),
     )
+
+
+# Those of the padding; divisions are for what is mirrored more than once.
+_MIRRORED = Steps("pixels", lambda t: t.layer.k - 1, "float", never="special")
 
 
 def _weight_planes(layer: Layer) -> int:
@@ -395,40 +470,32 @@ ENTRIES = (
         _work(_relation_planes, _subtraction_elements, _subtraction_flops, 1),
     ),
     Entry(
-        f"fast.subtraction.backward{_SIZES}",
+        "fast.backward_same_size<{type}, {k}, {width}>",
         "subtraction2, gradients",
         _GROUP,
         {},
         (
-            Steps("columns of taps", lambda t: t.layer.k, "float", 0),
-            _fold(2),
+            Steps("rows", lambda t: t.rows(), "float", 0),
+            Steps(
+                "mirror images in rows",
+                lambda t: t.folded(t.layer.side + t.layer.k - 1),
+                inner=(
+                    Steps(
+                        "chunks",
+                        lambda t: 0,
+                        inner=(Steps("columns", lambda t: 0, "float"),),
+                    ),
+                    _MIRRORED,
+                ),
+            ),
+            Steps(
+                "mirror images in columns",
+                lambda t: t.folded(t.layer.side),
+                inner=(_MIRRORED,),
+            ),
+            Steps("store rows", lambda t: t.rows(), "global store", 0),
         ),
-        _unless_small(
-            _work(
-                _relation_planes,
-                _subtraction_elements,
-                lambda layer: 2 * layer.R * layer.K,
-                2,
-                padded=True,
-                has_source=False,
-            )
-        ),
-    ),
-    Entry(
-        "fast.backward_small<{type}, {side}>",
-        "subtraction2, gradients",
-        _GROUP,
-        {},
-        (
-            Steps("columns of taps", lambda t: t.layer.k, "float", 0),
-            _fold_small(0),
-        ),
-        _small_work(
-            _relation_planes,
-            _subtraction_elements,
-            lambda layer: 2 * layer.R * layer.K,
-            (1, 1),
-            224,
-        ),
+        _line_work,
+        sizes=lambda layer, _: {"width": _width(layer)},
     ),
 )
