@@ -6,146 +6,165 @@
 // Memory plan (cuda_tiles.h, cuda_steps.h).
 //   weight gradient  A unit is (image, weight channel). The padded pixels of
 //                    all M channels are in shared memory; a thread owns all
-//                    taps of kRows outputs and has their gradients in
-//                    registers.
+//                    taps of kWidth adjacent outputs, in one row after the
+//                    other, and has their gradients in registers.
 //   input gradient   A unit is (image, weight channel, eight of the M
 //                    channels). Shared memory has the gradients of the outputs
 //                    that read a tile of the padded image, zeros around; a
-//                    thread owns kRows positions of that tile and gathers what
-//                    all taps send there. Then these sums go to shared memory,
-//                    and each pixel of the tile adds up its own and those of
-//                    its mirror images, which are in the same tile.
+//                    thread owns kWidth adjacent positions of that tile, in
+//                    one row after the other, and gathers what all taps send
+//                    there. These sums go to shared memory, too, where each
+//                    pixel gets those of its mirror images, which are in the
+//                    same tile.
 // One writer per element, sums in a fixed order: no atomics.
 //
 // Elements moved per output pixel of eight channels: K + 16 by either, and the
 // tiles' rims. They are two kernels: all they could share is grad_output, 8
 // elements beside 2 K.
 #include "cuda_kernels/window_ops/cuda_aggregation.h"
-#include "cuda_kernels/window_ops/cuda_small_images.h"
 
 namespace san::fast {
 namespace {
 
 // The gradients of a thread's outputs in kMembers channels from `first` on.
-template <int kRows, typename T>
+template <int kWidth, typename T>
 __device__ void load_grads(const T* grad_output, int64_t stride, int first,
-                           int members, const int (&offsets)[kRows],
-                           Accumulator<T> (&grads)[kRows][kMembers]) {
+                           int members,
+                           Accumulator<T> (&grads)[kMembers][kWidth]) {
+  const T* at = grad_output + first * stride;
 #pragma unroll
-  for (int m = 0; m < kMembers; ++m) {
-    const T* channel = grad_output + (first + m) * stride;
+  for (int m = 0; m < kMembers; ++m, at += stride) {
+    const bool exists = first + m < members;
+    const auto loaded =
+        exists ? Adjacent<T, kWidth>::at(at) : Adjacent<T, kWidth>();
 #pragma unroll
-    for (int r = 0; r < kRows; ++r)
-      grads[r][m] =
-          first + m < members ? wide(channel[offsets[r]]) : Accumulator<T>(0);
+    for (int j = 0; j < kWidth; ++j) grads[m][j] = loaded[j];
   }
 }
 
 // kIsOneChunk: a weight channel has kMembers channels at most.
-template <typename T, int kTaps, int kRows, bool kIsOneChunk>
+template <typename T, int kTaps, int kWidth, bool kIsOneChunk>
 __global__ void __launch_bounds__(kMostThreads, 1) grad_weight(Task<T> task) {
   using A = Accumulator<T>;
+  using S = Steps<kTaps, kWidth>;
   const Window& window = task.shape.window;
-  const Tiling& tiling = task.tiling;
-  const Steps<kTaps> steps(window);
-  const Place place(tiling);
+  const S steps(window, task.tiling);
+  const Place place(task.tiling);
   const Unit unit(task.shape, task.sizes, place.unit);
-  const UnitMemory<A, kMembers> tile(tiling, place, tiling.source_positions());
-  load_pixels(task, place, unit, tile);
+  const UnitMemory<A, kMembers> tile(task.tiling, place,
+                                     task.tiling.source_positions());
+  load_pixels<kWidth>(task, place, unit, tile);
+  const int x = place.left + place.column;
   if (!place.active) return;
 
   const int64_t outputs = window.outputs();
+  const int width = static_cast<int>(window.columns.outputs);
   const int64_t stride = task.shape.weight_channels * outputs;
-  const T* grad_output = task.grad_output + unit.plane * outputs;
-  T* result = task.result + unit.weight_plane * window.taps() * outputs;
-  int offsets[kRows];
-  place.find_offsets(window.columns, offsets);
-  A grads[kRows][kMembers];
-  load_grads(grad_output, stride, 0, unit.members, offsets, grads);
+  const T* grad_output = task.grad_output + unit.plane * outputs + x;
+  T* result = task.result + unit.weight_plane * window.taps() * outputs + x;
 #pragma unroll 1
-  for (int step = 0; step < steps.count; ++step) {
-    A sums[kTaps][kRows] = {};
-    const int source = steps.source(place, step, tiling.shared.pitch);
-    auto from = tile;
+  for (int y = place.top + place.row; y < place.end; ++y) {
+    A grads[kMembers][kWidth];
+    load_grads(grad_output + y * width, stride, 0, unit.members, grads);
+    T* tap = result + y * width;
 #pragma unroll 1
-    for (int first = 0; first < unit.members;) {
+    for (int step = 0; step < steps.count; ++step) {
+      A sums[kTaps][kWidth] = {};
+      const int source = steps.source(place, y, step);
+      auto from = tile;
+#pragma unroll 1
+      for (int first = 0; first < unit.members;) {
 #pragma unroll
-      for (int j = 0; j < kTaps + kRows - 1; ++j) {
-        A x[kMembers];
-        from.load(source + j * tiling.shared.pitch, x);
+        for (int c = 0; c < S::kColumns; ++c) {
+          A pixels[kMembers];
+          from.load(source + steps.next(c), pixels);
 #pragma unroll
-        for (int m = 0; m < kMembers; ++m)
+          for (int j = 0; j < kWidth; ++j)
+            if (c >= j && c - j < kTaps)
 #pragma unroll
-          for (int r = 0; r < kRows; ++r)
-            if (j >= r && j - r < kTaps) sums[j - r][r] += grads[r][m] * x[m];
+              for (int m = 0; m < kMembers; ++m)
+                sums[c - j][j] += grads[m][j] * pixels[m];
+        }
+        if (kIsOneChunk) break;
+        // Those of the next chunk or, for the next step, of the first.
+        first += kMembers;
+        load_grads(grad_output + y * width, stride,
+                   first < unit.members ? first : 0, unit.members, grads);
+        from.advance();
       }
-      if (kIsOneChunk) break;
-      // Those of the next chunk or, for the next step, of the first.
-      first += kMembers;
-      load_grads(grad_output, stride, first < unit.members ? first : 0,
-                 unit.members, offsets, grads);
-      from.advance();
+#pragma unroll
+      for (int kw = 0; kw < kTaps; ++kw, tap += outputs)
+        store_adjacent(tap, sums[kw]);
     }
-    store_column<T, kTaps>(result, outputs, step, offsets, place,
-                           [&](int kh, int r) { return sums[kh][r]; });
   }
 }
 
-// What all outputs send to a thread's positions. `weight` is its weight
-// channel; `tile` has the output gradients from output (top, left) on.
-template <typename T, int kTaps, int kRows>
+// What all outputs send to the kWidth positions of a thread that begin at row y
+// and column x of the padded image. `weight` is its weight channel; `tile` has
+// the output gradients from output (top, left) on.
+template <typename T, int kTaps, int kWidth>
 struct Gather {
   using A = Accumulator<T>;
+  using S = Steps<kTaps, kWidth>;
   const Window& window;
+  const S& steps;
   const T* weight;
   UnitMemory<A, kMembers> tile;
-  int pitch, top, left;
+  int top, left;
 
-  // kTaps > 1: the outputs that read positions y, y + 1, ... in column x.
-  __device__ void run(const Place& place, int y, int x,
-                      A (&sums)[kRows][kMembers]) const {
+  // kTaps > 1. Outputs are read kWidth at a time: those that a tap needs lie in
+  // a group of them or in two, of which either exist all or none do.
+  __device__ void run(int y, int x, A (&sums)[kMembers][kWidth]) const {
+    constexpr int kGroups = (kTaps - 1 + kWidth - 1) / kWidth + 1;
     const int height = static_cast<int>(window.rows.outputs);
     const int width = static_cast<int>(window.columns.outputs);
     const int64_t outputs = window.outputs();
-    const unsigned rows =
-        place.owns(0) ? reading_rows<kTaps, kRows>(y, height) : 0;
-    const T* corner = weight + (y * width + x);
-    T next[kTaps][kRows];
-    const auto load = [&](int kw) {
-      const unsigned exist = x - kw >= 0 && x - kw < width ? rows : 0;
-      load_readers(corner + kw * (outputs - 1), outputs, width, exist, next);
-    };
-    const auto add_products = [&](int kw, const T(&weights)[kTaps][kRows]) {
-      A w[kTaps][kRows];
-      widen(weights, w);
-      const int from = (y - (kTaps - 1) - top) * pitch + x - kw - left;
+    bool exist[kGroups];
 #pragma unroll
-      for (int j = 0; j < kTaps + kRows - 1; ++j) {
-        A grads[kMembers];
-        tile.load(from + j * pitch, grads);
+    for (int g = 0; g < kGroups; ++g)
+      exist[g] = x >= g * kWidth && x - g * kWidth < width;
+#pragma unroll 1
+    for (int kh = max(0, y - height + 1); kh < min(kTaps, y + 1); ++kh) {
+      const T* tap = weight + kh * kTaps * outputs + (y - kh) * width + x;
+      A weights[kTaps][kWidth];
 #pragma unroll
-        for (int r = 0; r < kRows; ++r) {
-          const int kh = r + kTaps - 1 - j;
-          if (kh >= 0 && kh < kTaps)
+      for (int kw = 0; kw < kTaps; ++kw, tap += outputs) {
+        constexpr auto kNone = Adjacent<T, kWidth>();
+        const int g = (kw + kWidth - 1) / kWidth;
+        const int skipped = g * kWidth - kw;
+        const auto first =
+            exist[g] ? Adjacent<T, kWidth>::at(tap - g * kWidth) : kNone;
+        const auto second =
+            skipped && exist[g - 1]
+                ? Adjacent<T, kWidth>::at(tap - (g - 1) * kWidth)
+                : kNone;
 #pragma unroll
-            for (int m = 0; m < kMembers; ++m)
-              sums[r][m] += w[kh][r] * grads[m];
+        for (int j = 0; j < kWidth; ++j) {
+          const int at = skipped + j;
+          weights[kw][j] =
+              at < kWidth ? first[at % kWidth] : second[at % kWidth];
         }
       }
-    };
-    load(0);
-#pragma unroll(kRows == 1 ? kTaps : 1)
-    for (int kw = 0; kw < kTaps - 1; ++kw) {
-      T now[kTaps][kRows];
-      memcpy(now, next, sizeof now);
-      load(kw + 1);
-      add_products(kw, now);
+      const int from =
+          (y - kh - top) * steps.pitch + (x - left - (kTaps - 1)) / kWidth;
+#pragma unroll
+      for (int c = 0; c < S::kColumns; ++c) {
+        A grads[kMembers];
+        tile.load(from + steps.next(c), grads);
+#pragma unroll
+        for (int j = 0; j < kWidth; ++j) {
+          const int kw = kTaps - 1 + j - c;
+          if (kw >= 0 && kw < kTaps)
+#pragma unroll
+            for (int m = 0; m < kMembers; ++m)
+              sums[m][j] += weights[kw][j] * grads[m];
+        }
+      }
     }
-    add_products(kTaps - 1, next);
   }
 
-  // kTaps = kRows = 1: any stride and dilation.
-  __device__ void run_generic(int y, int x, A (&sums)[kRows][kMembers]) const {
+  // kTaps = kWidth = 1: any stride and dilation.
+  __device__ void run_generic(int y, int x, A (&sums)[kMembers][kWidth]) const {
     const Axis &rows = window.rows, &columns = window.columns;
     const int64_t outputs = window.outputs();
     const T* tap = weight;
@@ -157,9 +176,9 @@ struct Gather {
         if (ho < 0 || wo < 0) continue;
         const A w = wide(tap[ho * static_cast<int>(columns.outputs) + wo]);
         A grads[kMembers];
-        tile.load((ho - top) * pitch + wo - left, grads);
+        tile.load((ho - top) * steps.pitch + wo - left, grads);
 #pragma unroll
-        for (int m = 0; m < kMembers; ++m) sums[0][m] += w * grads[m];
+        for (int m = 0; m < kMembers; ++m) sums[m][0] += w * grads[m];
       }
     }
   }
@@ -178,14 +197,17 @@ __device__ inline Axis output_axis(const Axis& axis) {
   return {axis.outputs, 1, 1, 1, 0, 1, PaddingMode::kZeros};
 }
 
-template <typename T, int kTaps, int kRows>
+template <typename T, int kTaps, int kWidth>
 __global__ void __launch_bounds__(kMostThreads, 1) grad_input(Task<T> task) {
   using A = Accumulator<T>;
   const Window& window = task.shape.window;
   const Tiling& tiling = task.tiling;
+  const Steps<kTaps, kWidth> steps(window, tiling);
   const Place place(tiling);
   const Unit unit(task.shape, task.sizes, place.unit);
   const UnitMemory<A, kMembers> tile(tiling, place, tiling.source_positions());
+  UnitMemory<A, kMembers> positions(tiling, place, tiling.positions());
+  positions.pieces += UnitMemory<A, kMembers>::kPieces * tile.positions;
   const int padding = static_cast<int>(window.rows.padding);
   const int top = first_reader(place.top + padding, window.rows);
   const int left = first_reader(place.left + padding, window.columns);
@@ -193,37 +215,46 @@ __global__ void __launch_bounds__(kMostThreads, 1) grad_input(Task<T> task) {
   const Axis columns = output_axis(window.columns);
   find_sources(tiling, rows, top, columns, left);
   __syncthreads();
-  if (place.active)
-    fill(tiling, place,
-         unit.planes(task.grad_output, task.shape, window.outputs(), columns),
-         tile);
+  if (place.exists)
+    fill<true, kWidth>(
+        tiling, place,
+        unit.planes(task.grad_output, task.shape, window.outputs(), columns),
+        tile);
   __syncthreads();
-  A sums[kRows][kMembers] = {};
+  const auto slot = [&](int row, int column) {
+    return (row * kWidth + column % kWidth) * tiling.thread_columns +
+           column / kWidth;
+  };
+  const int x = place.left + place.column;
   if (place.active) {
-    const T* weight =
-        task.weight + unit.weight_plane * window.taps() * window.outputs();
-    const Gather<T, kTaps, kRows> gather = {
-        window, weight, tile, tiling.shared.pitch, top, left};
-    const int y = place.top + place.row + padding;
-    const int x = place.left + place.column + padding;
-    if constexpr (kTaps > 1)
-      gather.run(place, y, x, sums);
-    else if (place.owns(0))
-      gather.run_generic(y, x, sums);
+    const Gather<T, kTaps, kWidth> gather = {
+        window,
+        steps,
+        task.weight + unit.weight_plane * window.taps() * window.outputs(),
+        tile,
+        top,
+        left};
+#pragma unroll 1
+    for (int y = place.top + place.row; y < place.end; ++y) {
+      A sums[kMembers][kWidth] = {};
+      if constexpr (kTaps > 1)
+        gather.run(y + padding, x + padding, sums);
+      else
+        gather.run_generic(y + padding, x + padding, sums);
+#pragma unroll
+      for (int j = 0; j < kWidth; ++j) {
+        A own[kMembers];
+#pragma unroll
+        for (int m = 0; m < kMembers; ++m) own[m] = sums[m][j];
+        positions.store(slot(y - place.top, place.column + j), own);
+      }
+    }
   }
   __syncthreads();
-  const UnitMemory<A, kMembers> positions(tiling, place, tiling.positions());
-  if (place.active)
-#pragma unroll
-    for (int r = 0; r < kRows; ++r)
-      positions.store((place.row + r) * tiling.thread_columns + place.column,
-                      sums[r]);
-  __syncthreads();
-  if (!place.active) return;
   const int64_t pixels = window.pixels();
   T* result = task.result + unit.plane * pixels;
   const int64_t stride = task.shape.weight_channels * pixels;
-  fold(tiling, place, window, positions,
+  fold(tiling, place, window, positions, slot,
        [&](int pixel, const A(&sums)[kMembers]) {
          T* at = result + pixel;
 #pragma unroll
@@ -232,17 +263,16 @@ __global__ void __launch_bounds__(kMostThreads, 1) grad_input(Task<T> task) {
        });
 }
 
-// Gradients of the outputs that can read a tile of positions, and then its
-// sums, in kMembers planes of shared memory.
-SharedTile reader_tile(const Window& window, int rows, int columns) {
+// Gradients of the outputs that can read a tile of positions, and its sums, in
+// kMembers planes of shared memory.
+SharedTile reader_tile(const Window& window, int rows, int columns, int width) {
   const auto readers = [](const Axis& axis, int64_t positions) {
     return (positions - 1 + (axis.taps - 1) * axis.dilation) / axis.stride + 1;
   };
-  const int64_t height = readers(window.rows, rows);
-  const int64_t width = readers(window.columns, columns);
-  const int64_t sums = static_cast<int64_t>(rows) * columns;
-  return {static_cast<int>(height), static_cast<int>(width),
-          kMembers * std::max(height * width, sums)};
+  SharedTile tile = tile_of(readers(window.rows, rows),
+                            readers(window.columns, columns), kMembers, width);
+  tile.elements += kMembers * static_cast<int64_t>(rows) * columns;
+  return tile;
 }
 
 // Launches, if there are tiles that fit.
@@ -251,11 +281,12 @@ bool run_grad_weight(const AggregationShape& shape, Task<T> task,
                      void* stream) {
   const Window& window = shape.window;
   const int64_t units = shape.batch * shape.weight_channels;
-  const auto run = [&](auto kernel, int rows) {
+  const auto run = [&](auto kernel, int width, int rows) {
     const auto tiling = fast::tiling(
-        units, outputs_of(window.rows, rows), outputs_of(window.columns, 1), 1,
-        sizeof(Accumulator<T>), [&](int height, int width) {
-          return padded_tile(window, height, width, kMembers * chunks(shape));
+        units, outputs_of(window.rows, rows), outputs_of(window.columns, width),
+        1, sizeof(Accumulator<T>), [&](int height, int columns) {
+          return padded_tile(window, height, columns, kMembers * chunks(shape),
+                             width);
         });
     if (!tiling) return false;
     task.tiling = *tiling;
@@ -263,11 +294,15 @@ bool run_grad_weight(const AggregationShape& shape, Task<T> task,
     launch(kernel, tiling->launch_shape(sizeof(Accumulator<T>)), stream, task);
     return true;
   };
-  // With the gradients of several chunks, those of several rows would spill.
-  return with_steps<T>(window, units, [&](auto taps, auto rows) {
-    return chunks(shape) == 1 ? run(&grad_weight<T, taps, rows, true>, rows)
-                              : run(&grad_weight<T, taps, 1, false>, 1);
-  });
+  return with_steps<T>(
+      window, units, {task.grad_output, task.result},
+      [&](auto taps, auto width, int rows) {
+        if (chunks(shape) == 1)
+          return run(&grad_weight<T, taps, width, true>, width, rows);
+        // With the gradients of several chunks, those of more would spill.
+        constexpr int kWidth = width < 2 ? width : 2;
+        return run(&grad_weight<T, taps, kWidth, false>, kWidth, rows);
+      });
 }
 
 template <typename T>
@@ -275,19 +310,20 @@ bool run_grad_input(const AggregationShape& shape, Task<T> task, void* stream) {
   const Window& window = shape.window;
   const int64_t units = shape.batch * shape.weight_channels * chunks(shape);
   if (units == 0) return true;
-  return with_steps<T>(window, units, [&](auto taps, auto rows) {
+  const auto run = [&](auto taps, auto width, int rows) {
     const auto tiling = fast::tiling(
         units, padded_positions(window.rows, rows),
-        padded_positions(window.columns, 1), fold_part(window.rows),
-        sizeof(Accumulator<T>), [&](int height, int width) {
-          return reader_tile(window, height, width);
+        padded_positions(window.columns, width), fold_part(window.rows),
+        sizeof(Accumulator<T>), [&](int height, int columns) {
+          return reader_tile(window, height, columns, width);
         });
     if (!tiling) return false;
     task.tiling = *tiling;
-    launch(&grad_input<T, taps, rows>,
+    launch(&grad_input<T, taps, width>,
            tiling->launch_shape(sizeof(Accumulator<T>)), stream, task);
     return true;
-  });
+  };
+  return with_steps<T>(window, units, {task.weight}, run);
 }
 
 // Runs what it can and returns the rest of the task.

@@ -59,6 +59,10 @@ struct Unit {
   int members;  // from the first on
 };
 
+// Computes the gradient of the input of row-major images for which there is
+// such a kernel; false if there is none.
+bool run_small_images(const AggregationBackward& task, void* stream);
+
 template <typename T>
 struct Task {
   AggregationShape shape;
@@ -68,18 +72,9 @@ struct Task {
   T* result;
 };
 
-template <int kTaps, int kRows, typename T>
-__device__ void widen(const T (&from)[kTaps][kRows],
-                      Accumulator<T> (&to)[kTaps][kRows]) {
-#pragma unroll
-  for (int kh = 0; kh < kTaps; ++kh)
-#pragma unroll
-    for (int r = 0; r < kRows; ++r) to[kh][r] = wide(from[kh][r]);
-}
-
 // Brings the padded pixels under the tile of outputs to shared memory, all
 // channels of the unit, kMembers behind kMembers. All threads call it.
-template <typename T>
+template <int kWidth, typename T>
 __device__ void load_pixels(const Task<T>& task, const Place& place,
                             const Unit& unit,
                             UnitMemory<Accumulator<T>, kMembers> tile) {
@@ -88,11 +83,14 @@ __device__ void load_pixels(const Task<T>& task, const Place& place,
   find_sources(task.tiling, rows, position(rows, place.top, 0), columns,
                position(columns, place.left, 0));
   __syncthreads();
-  if (place.active) {
+  if (place.exists) {
     Planes<T> from = unit.planes(task.input, task.shape,
                                  task.shape.window.pixels(), columns);
     for (; from.count > 0; tile.advance()) {
-      fill(task.tiling, place, from, tile);
+      if (rows.mode == PaddingMode::kZeros)
+        fill<true, kWidth>(task.tiling, place, from, tile);
+      else
+        fill<false, kWidth>(task.tiling, place, from, tile);
       from.data += kMembers * from.stride;
       from.count -= kMembers;
     }

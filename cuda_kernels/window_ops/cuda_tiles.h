@@ -4,9 +4,9 @@
 // A grid of positions (the outputs, or the padded image) is cut into tiles. A
 // unit is what has such a grid to itself: a plane, or planes that share their
 // weights. A block does one tile of one unit or, where images are small, of
-// several; a thread does adjacent rows of one column, so that a warp's accesses
-// to global and shared memory are runs of adjacent elements for every width:
-// nothing here depends on alignment.
+// several; a thread does adjacent columns of some rows, as many as the
+// alignment of rows allows it to access at once, so that a warp's accesses to
+// global and shared memory are runs of adjacent elements.
 #ifndef CUDA_KERNELS_WINDOW_OPS_CUDA_TILES_H_
 #define CUDA_KERNELS_WINDOW_OPS_CUDA_TILES_H_
 
@@ -52,9 +52,10 @@ struct Split {
 };
 
 // What a unit keeps in shared memory for one tile: the rows and columns of
-// source elements, if any, and all elements.
+// source elements, if any, and all elements. Where threads own kWidth columns,
+// every kWidth-th column lies side by side in a row, `run` of them.
 struct SharedTile {
-  int rows, pitch;
+  int rows, columns, run;
   int64_t elements;
 };
 
@@ -65,7 +66,7 @@ struct Tiling {
   int units_per_block, units;
   // What Place and fill() divide by, once it is settle()d.
   Divisor<uint32_t> by_tiles = {}, by_column_parts = {}, by_threads = {};
-  Divisor<uint32_t> by_thread_columns = {}, by_pitch = {};
+  Divisor<uint32_t> by_thread_columns = {}, by_shared_columns = {};
 
   void settle() {
     rows.settle();
@@ -74,18 +75,20 @@ struct Tiling {
     by_column_parts = Divisor<uint32_t>(columns.parts);
     by_threads = Divisor<uint32_t>(threads());
     by_thread_columns = Divisor<uint32_t>(thread_columns);
-    by_pitch = Divisor<uint32_t>(shared.pitch);
+    by_shared_columns = Divisor<uint32_t>(shared.columns);
   }
   SAN_HOST_DEVICE int threads() const { return thread_rows * thread_columns; }
-  SAN_HOST_DEVICE int source_positions() const {
-    return shared.rows * shared.pitch;
-  }
+  // From one row of sources to the next.
+  SAN_HOST_DEVICE int pitch() const { return columns.step * shared.run; }
+  SAN_HOST_DEVICE int source_positions() const { return shared.rows * pitch(); }
   SAN_HOST_DEVICE int tiles() const { return rows.parts * columns.parts; }
   // Positions of a tile, those of idle threads included.
-  SAN_HOST_DEVICE int positions() const { return threads() * rows.step; }
+  SAN_HOST_DEVICE int positions() const {
+    return threads() * rows.step * columns.step;
+  }
   // For each row and column of a tile the one of the source; 16-byte units.
   SAN_HOST_DEVICE int table_size() const {
-    return (shared.rows + shared.pitch + 3) / 4 * 4;
+    return (shared.rows + shared.columns + 3) / 4 * 4;
   }
   int64_t blocks() const {
     const int64_t rounded_up = int64_t{units} + units_per_block - 1;
@@ -154,20 +157,25 @@ std::optional<Tiling> tiling(int64_t units, Split rows, Split columns,
   if (units > 0x7fffffff) return std::nullopt;
   const int most_rows = rows.most_parts(least);
   const int most_columns = columns.most_parts(least);
-  const auto parts = [](int64_t extent, int length, int most) {
+  const auto parts = [](int64_t steps, int length, int most) {
     return static_cast<int>(
-        std::min<int64_t>((extent + length - 1) / length, most));
+        std::min<int64_t>((steps + length - 1) / length, most));
   };
-  columns.parts = parts(columns.extent, kUsualColumns, most_columns);
-  const int usual_rows = std::max(1, kUsualThreads / columns.longest());
+  columns.parts = parts(columns.steps(), kUsualColumns, most_columns);
+  const int usual_rows =
+      std::max(1, kUsualThreads / (columns.longest() / columns.step));
   rows.parts = parts(rows.steps(), usual_rows, most_rows);
   const int64_t most_bytes = most_shared_bytes() / 2;
   for (;;) {
     const SharedTile shared = shared_tile(rows.longest(), columns.longest());
     const int count = static_cast<int>(units);
-    const int thread_rows = rows.longest() / rows.step;
-    Tiling result = {rows,   columns, thread_rows, columns.longest(),
-                     shared, 1,       count};
+    Tiling result = {rows,
+                     columns,
+                     rows.longest() / rows.step,
+                     columns.longest() / columns.step,
+                     shared,
+                     1,
+                     count};
     const int64_t bytes = result.shared_bytes(element_bytes);
     if (result.threads() <= kMostThreads && bytes <= most_bytes) {
       const int64_t spread = units / (2 * multiprocessors());
@@ -194,9 +202,13 @@ inline Split outputs_of(const Axis& axis, int step) {
 // The grid of padded positions of one axis whose sums fold() adds up. Parts of
 // at least fold_part() positions have the pixels that their padding mirrors.
 inline Split padded_positions(const Axis& axis, int step) {
-  const int padding =
-      axis.mode == PaddingMode::kZeros ? 0 : static_cast<int>(axis.padding);
-  return {-padding, static_cast<int>(axis.size) + 2 * padding, step, 1};
+  const int padding = static_cast<int>(axis.padding);
+  const int size = static_cast<int>(axis.size);
+  // Nothing mirrors zeros, but steps count from where the padding begins.
+  const int before = padding % step;
+  if (axis.mode == PaddingMode::kZeros)
+    return {-before, size + before, step, 1};
+  return {-padding, size + 2 * padding, step, 1};
 }
 inline int fold_part(const Axis& axis) {
   return axis.mode == PaddingMode::kZeros ? 1 : 2 * axis.padding + 1;
@@ -215,34 +227,22 @@ struct Place {
     slot = own_slot;
     thread = own_thread;
     const int first = block * tiling.units_per_block;
-    active = slot < tiling.units - first;
+    exists = slot < tiling.units - first;
     unit = first + slot;
     const auto [y, x] = tiling.by_thread_columns.divide(own_thread);
     row = y * tiling.rows.step;
-    column = x;
-  }
-
-  __device__ bool owns(int r) const {
-    return top + row + r < bottom && left + column < right;
-  }
-  // Where this thread's outputs lie in a plane; some other element of the tile
-  // for one that it does not own.
-  template <int kRows>
-  __device__ void find_offsets(const Axis& columns,
-                               int (&offsets)[kRows]) const {
-    const int x = min(left + column, right - 1);
-#pragma unroll
-    for (int r = 0; r < kRows; ++r)
-      offsets[r] =
-          min(top + row + r, bottom - 1) * static_cast<int>(columns.outputs) +
-          x;
+    column = x * tiling.columns.step;
+    end = min(top + row + tiling.rows.step, bottom);
+    active = exists && top + row < bottom && left + column < right;
   }
 
   int top, bottom, left, right;  // the tile; bottom and right are outside
   int unit;
   int slot, thread;  // of the unit in the block, of the thread in the unit
-  bool active;       // whether there is such a unit
+  bool exists;       // whether there is such a unit
+  bool active;       // whether the thread has positions, too
   int row, column;   // the thread's first position, from (top, left)
+  int end;           // behind its last row
 };
 
 // The running unit's shared memory behind the tables: kPlanes values for each
@@ -313,7 +313,7 @@ __device__ inline void find_sources(const Tiling& tiling, const Axis& rows,
                                     int top, const Axis& columns, int left) {
   int* table = reinterpret_cast<int*>(shared_memory());
   const int count = tiling.shared.rows;
-  for (int i = threadIdx.x; i < count + tiling.shared.pitch; i += blockDim.x)
+  for (int i = threadIdx.x; i < count + tiling.shared.columns; i += blockDim.x)
     table[i] =
         i < count ? source(rows, top + i) : source(columns, left + i - count);
 }
@@ -326,84 +326,124 @@ struct Planes {
   int count, columns;
 };
 
-// Copies a tile of kPlanes planes to shared memory; zeros where the tables say
-// so and for planes that there are not. The threads of the unit call it.
-template <typename T, int kPlanes>
+// Copies a tile of kPlanes planes to shared memory, with zeros for planes that
+// there are not if some may be missing, and where the tables say so if they do.
+// The threads of the unit call it.
+template <bool kMissing, bool kZeros, int kWidth, typename T, int kPlanes>
 __device__ void fill(const Tiling& tiling, const Place& place,
                      const Planes<T>& from,
                      UnitMemory<Accumulator<T>, kPlanes> to) {
-  const int rows = tiling.shared.rows, pitch = tiling.shared.pitch;
+  const int rows = tiling.shared.rows, columns = tiling.shared.columns;
+  const int pitch = tiling.pitch();
   const int* row_sources = reinterpret_cast<const int*>(shared_memory());
   const int* column_sources = row_sources + rows;
-  const auto [down, right] = tiling.by_pitch.divide(tiling.threads());
-  const auto [first_row, first_column] = tiling.by_pitch.divide(place.thread);
+  const auto [down, right] = tiling.by_shared_columns.divide(tiling.threads());
+  const auto [first_row, first_column] =
+      tiling.by_shared_columns.divide(place.thread);
   int row = first_row, column = first_column;
-#pragma unroll 2
+#pragma unroll 1
   while (row < rows) {
     const int y = row_sources[row], x = column_sources[column];
-    const T* at = from.data + (y < 0 || x < 0 ? 0 : y * from.columns + x);
-    const int count = y < 0 || x < 0 ? 0 : from.count;
+    const bool is_zero = kZeros && (y < 0 || x < 0);
+    const int pixel = is_zero ? 0 : y * from.columns + x;
     Accumulator<T> values[kPlanes];
 #pragma unroll
-    for (int m = 0; m < kPlanes; ++m, at += from.stride)
-      values[m] = m < count ? wide(*at) : Accumulator<T>(0);
-    to.store(row * pitch + column, values);
+    for (int m = 0; m < kPlanes; ++m) {
+      const T* plane = from.data + m * from.stride;
+      const T value = kMissing && m >= from.count ? T() : plane[pixel];
+      values[m] = is_zero ? Accumulator<T>(0) : wide(value);
+    }
+    to.store(
+        row * pitch + column % kWidth * tiling.shared.run + column / kWidth,
+        values);
     row += down;
     column += right;
-    if (column >= pitch) {
-      column -= pitch;
+    if (column >= columns) {
+      column -= columns;
       ++row;
     }
   }
 }
 
-// Calls f(position) for each position in [first, last) that shows `pixel`: the
-// pixel itself, then its mirror images.
-template <typename F>
-__device__ void for_each_image(int pixel, int size, int first, int last, F f) {
-  const int period = size > 1 ? 2 * (size - 1) : 1;
-#pragma unroll 1
-  for (int u = pixel; u < last; u += period) f(u);
-#pragma unroll 1
-  for (int u = pixel - period; u >= first; u -= period) f(u);
-  if (pixel == 0 || pixel == size - 1) return;
-#pragma unroll 1
-  for (int u = -pixel; u >= first; u -= period) f(u);
-#pragma unroll 1
-  for (int u = period - pixel; u < last; u += period) f(u);
+// The same, where the number of planes has to be asked.
+template <bool kZeros, int kWidth, typename T, int kPlanes>
+__device__ void fill(const Tiling& tiling, const Place& place,
+                     const Planes<T>& from,
+                     UnitMemory<Accumulator<T>, kPlanes> to) {
+  if (from.count >= kPlanes)
+    fill<false, kZeros, kWidth>(tiling, place, from, to);
+  else
+    fill<true, kZeros, kWidth>(tiling, place, from, to);
 }
 
-// Given the sums of a tile of padded_positions(), a row every thread_columns,
-// calls store(pixel, sums) with what each pixel of the tile gets in all.
-// The threads of the unit call it.
-template <typename A, int kPlanes, typename F>
+// Calls f(pixel, position) for each position of a tile in the padding that
+// shows a pixel: [first, last) is what the tile has of the axis.
+template <typename F>
+__device__ void for_each_mirrored(const Axis& axis, int first, int last, F f) {
+  const int size = static_cast<int>(axis.size);
+  if (axis.mode == PaddingMode::kZeros) return;
+#pragma unroll 1
+  for (int position = first; position < last; ++position) {
+    if (position >= 0 && position < size) position = size;
+    if (position >= last) return;
+    int pixel = position < 0 ? -position : 2 * (size - 1) - position;
+    if (pixel < 0 || pixel >= size) pixel = source(axis, position);
+    f(pixel, position);
+  }
+}
+
+// Given the sums of a tile of padded_positions(), where slot(v, u) is the one
+// of row v and column u of the tile, adds to each pixel those of its mirror
+// images and calls store(pixel, sums). All threads call it.
+template <typename A, int kPlanes, typename Slot, typename F>
 __device__ void fold(const Tiling& tiling, const Place& place,
-                     const Window& window, UnitMemory<A, kPlanes> sums,
-                     F store) {
+                     const Window& window, const UnitMemory<A, kPlanes>& sums,
+                     Slot slot, F store) {
+  const auto add = [&](int to, int from) {
+    A sum[kPlanes], more[kPlanes];
+    sums.load(to, sum);
+    sums.load(from, more);
+#pragma unroll
+    for (int m = 0; m < kPlanes; ++m) sum[m] += more[m];
+    sums.store(to, sum);
+  };
   const int height = static_cast<int>(window.rows.size);
   const int width = static_cast<int>(window.columns.size);
+  if (place.exists)
+#pragma unroll 1
+    for (int v = place.thread; v < place.bottom - place.top;
+         v += tiling.threads())
+      for_each_mirrored(window.columns, place.left, place.right,
+                        [&](int x, int u) {
+                          add(slot(v, x - place.left), slot(v, u - place.left));
+                        });
+  __syncthreads();
+  if (place.exists)
+#pragma unroll 1
+    for (int u = place.thread; u < place.right - place.left;
+         u += tiling.threads())
+      for_each_mirrored(window.rows, place.top, place.bottom,
+                        [&](int y, int v) {
+                          add(slot(y - place.top, u), slot(v - place.top, u));
+                        });
+  __syncthreads();
+  if (!place.exists) return;
   const int top = max(place.top, 0), bottom = min(place.bottom, height);
   const int left = max(place.left, 0), columns = min(place.right, width) - left;
   const int down = tiling.threads() / columns;
   const int right = tiling.threads() % columns;
-  int y = top + place.thread / columns, x = left + place.thread % columns;
+  int y = top + place.thread / columns, x = place.thread % columns;
 #pragma unroll 1
-  for (; y < bottom; y += down, x += right) {
-    if (x >= left + columns) {
+  while (y < bottom) {
+    A sum[kPlanes];
+    sums.load(slot(y - place.top, left + x - place.left), sum);
+    store(y * width + left + x, sum);
+    y += down;
+    x += right;
+    if (x >= columns) {
       x -= columns;
-      if (++y >= bottom) return;
+      ++y;
     }
-    A pixel[kPlanes] = {};
-    for_each_image(y, height, place.top, place.bottom, [&](int v) {
-      for_each_image(x, width, place.left, place.right, [&](int u) {
-        A sum[kPlanes];
-        sums.load((v - place.top) * tiling.thread_columns + u - place.left,
-                  sum);
-#pragma unroll
-        for (int m = 0; m < kPlanes; ++m) pixel[m] += sum[m];
-      });
-    });
-    store(y * width + x, pixel);
   }
 }
 

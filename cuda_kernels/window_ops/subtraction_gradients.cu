@@ -65,11 +65,6 @@ struct Row {
   }
 };
 
-template <typename T, int kWidth>
-struct alignas(kWidth * sizeof(T)) Adjacent {
-  T elements[kWidth];
-};
-
 template <typename T>
 struct SameSizeTask {
   Window window;
@@ -141,12 +136,12 @@ __global__ void __launch_bounds__(kMostThreads, 1)
       Adjacent<T, kWidth> loaded[kTaps];
 #pragma unroll
       for (int kw = 0; kw < kTaps; ++kw, tap += outputs)
-        loaded[kw] = *reinterpret_cast<const Adjacent<T, kWidth>*>(tap);
+        loaded[kw] = Adjacent<T, kWidth>::at(tap);
 #pragma unroll
       for (int kw = 0; kw < kTaps; ++kw)
 #pragma unroll
         for (int j = 0; j < kWidth; ++j) {
-          const A value = wide(loaded[kw].elements[j]);
+          const A value = loaded[kw][j];
           a[j] += value;
           rows[kh][j + kw] -= value;
         }
@@ -154,10 +149,10 @@ __global__ void __launch_bounds__(kMostThreads, 1)
     if (exists) add(0);
     join(rows[0]);
     if (active) {
-      Adjacent<A, kWidth> own;
+      A own[kWidth];
 #pragma unroll
-      for (int j = 0; j < kWidth; ++j) own.elements[j] = rows[0][j];
-      *reinterpret_cast<Adjacent<A, kWidth>*>(own_sums) = own;
+      for (int j = 0; j < kWidth; ++j) own[j] = rows[0][j];
+      store_adjacent(own_sums, own);
       if (is_last)
 #pragma unroll
         for (int i = kWidth; i < R::kColumns; ++i) own_sums[i] = rows[0][i];
@@ -165,13 +160,7 @@ __global__ void __launch_bounds__(kMostThreads, 1)
     if (exists) {
 #pragma unroll
       for (int kh = 1; kh < kTaps; ++kh) add(kh);
-      if (task.grad_a) {
-        Adjacent<T, kWidth> result;
-#pragma unroll
-        for (int j = 0; j < kWidth; ++j) result.elements[j] = rounded<T>(a[j]);
-        *reinterpret_cast<Adjacent<T, kWidth>*>(task.grad_a + first +
-                                                r * width) = result;
-      }
+      if (task.grad_a) store_adjacent(task.grad_a + first + r * width, a);
     }
 #pragma unroll
     for (int kh = 0; kh < kTaps; ++kh)
@@ -231,11 +220,10 @@ __global__ void __launch_bounds__(kMostThreads, 1)
   T* to_b = task.grad_b + first;
 #pragma unroll 1
   for (int r = 0; r < lines.rows && top + r < height; ++r, to_b += width) {
-    Adjacent<T, kWidth> result;
+    A sums[kWidth];
 #pragma unroll
-    for (int j = 0; j < kWidth; ++j)
-      result.elements[j] = rounded<T>(pixels[j][r * lines.pitch]);
-    *reinterpret_cast<Adjacent<T, kWidth>*>(to_b) = result;
+    for (int j = 0; j < kWidth; ++j) sums[j] = pixels[j][r * lines.pitch];
+    store_adjacent(to_b, sums);
   }
 }
 
@@ -295,12 +283,10 @@ bool keeps_size(const Window& window) {
 template <typename T, int kTaps, int kWidth>
 bool run_same_size(const SubtractionBackward& task, void* stream) {
   const Window& window = task.shape.window;
-  for (const void* address :
-       {task.grad_output, static_cast<const void*>(task.grad_a),
-        static_cast<const void*>(task.grad_b)})
-    if (reinterpret_cast<uintptr_t>(address) % (kWidth * sizeof(T)))
-      return false;
-  if (!keeps_size<kTaps>(window) || window.columns.size % kWidth) return false;
+  if (!keeps_size<kTaps>(window) ||
+      !allows_width<T>(kWidth, window.columns.size,
+                       {task.grad_output, task.grad_a, task.grad_b}))
+    return false;
   const auto lines = lines_for<kTaps, kWidth>(window, task.shape.planes());
   if (!lines) return false;
   const int per_block = lines->units_per_block;
@@ -363,21 +349,23 @@ __global__ void __launch_bounds__(kMostThreads, 1)
   if (place.active) {
     const int padding = static_cast<int>(window.rows.padding);
     A own[2] = {};
-    if (place.owns(0))
-      gather(window,
-             task.grad_output + place.unit * window.taps() * window.outputs(),
-             task.grad_a != nullptr, task.grad_b != nullptr,
-             place.top + place.row + padding,
-             place.left + place.column + padding, own);
+    gather(window,
+           task.grad_output + place.unit * window.taps() * window.outputs(),
+           task.grad_a != nullptr, task.grad_b != nullptr,
+           place.top + place.row + padding, place.left + place.column + padding,
+           own);
     sums.store(place.row * task.tiling.thread_columns + place.column, own);
   }
   __syncthreads();
-  if (!place.active) return;
   const int64_t first = place.unit * window.pixels();
-  fold(task.tiling, place, window, sums, [&](int pixel, const A(&sums)[2]) {
-    if (task.grad_a) task.grad_a[first + pixel] = rounded<T>(sums[0]);
-    if (task.grad_b) task.grad_b[first + pixel] = rounded<T>(sums[1]);
-  });
+  const auto slot = [&](int row, int column) {
+    return row * task.tiling.thread_columns + column;
+  };
+  fold(task.tiling, place, window, sums, slot,
+       [&](int pixel, const A(&sums)[2]) {
+         if (task.grad_a) task.grad_a[first + pixel] = rounded<T>(sums[0]);
+         if (task.grad_b) task.grad_b[first + pixel] = rounded<T>(sums[1]);
+       });
 }
 
 template <typename T>
@@ -387,7 +375,7 @@ bool run_any_window(const SubtractionBackward& task, void* stream) {
       fast::tiling(task.shape.planes(), padded_positions(window.rows, 1),
                    padded_positions(window.columns, 1), fold_part(window.rows),
                    sizeof(Accumulator<T>), [](int64_t height, int64_t width) {
-                     return SharedTile{0, 0, 2 * height * width};
+                     return SharedTile{0, 0, 0, 2 * height * width};
                    });
   if (!tiling) return false;
   launch(&backward<T>, tiling->launch_shape(sizeof(Accumulator<T>)), stream,
