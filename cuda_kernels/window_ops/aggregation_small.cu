@@ -15,8 +15,9 @@
 // too: they lie apart in shared memory and are added when all is there.
 // Memory plan. A unit is (image, weight channel, eight of the channels that
 // share it). The gradients of its outputs are in shared memory, and so are the
-// sums in the end; a thread has its 13 sums of eight channels in registers and
-// the weights of a column of taps in use, those of the next one under way.
+// sums in the end; both are moved kWidth at a time. A thread has its 13 sums of
+// eight channels in registers and the weights of a column of taps in use, those
+// of the next one under way.
 #include "cuda_kernels/window_ops/cuda_aggregation.h"
 
 namespace san::fast {
@@ -74,13 +75,15 @@ struct SmallImage {
   // kTaps taps of kTaps rows.
   template <typename T>
   static __device__ void load(const T* plane, const Place& place, int kw,
-                              int column, T (&values)[kTaps][kTaps]) {
+                              int column,
+                              Adjacent<T, 1> (&values)[kTaps][kTaps]) {
     const T* from = plane + kw * kOutputs + place.band * kTaps * kSide + column;
 #pragma unroll
     for (int kh = 0; kh < kTaps; ++kh)
 #pragma unroll
       for (int r = 0; r < kTaps; ++r)
-        values[kh][r] = from[kh * kTaps * kOutputs + r * kSide];
+        values[kh][r] =
+            Adjacent<T, 1>::at(from + kh * kTaps * kOutputs + r * kSide);
   }
 };
 
@@ -124,7 +127,7 @@ template <int kSide>
 constexpr int kUnitBytes = Values<SmallImage<kSide>::kPositions>::kBytes +
                            Values<SmallImage<kSide>::kOutputs>::kBytes;
 
-template <typename T, int kSide>
+template <typename T, int kSide, int kWidth>
 __global__ void __launch_bounds__(128, 2)
     grad_input_small(AggregationShape shape, UnitSizes sizes, int units,
                      Divisor<uint32_t> by_width, const T* grad_output,
@@ -142,13 +145,22 @@ __global__ void __launch_bounds__(128, 2)
     const T* from = grad_output + unit.plane * I::kOutputs;
     const int64_t stride = shape.weight_channels * I::kOutputs;
 #pragma unroll 1
-    for (int i = place.thread; i < I::kOutputs; i += I::kUnitThreads) {
-      float values[kMembers];
+    for (int i = place.thread * kWidth; i < I::kOutputs;
+         i += I::kUnitThreads * kWidth) {
+      Adjacent<T, kWidth> loaded[kMembers] = {};
       const T* at = from + i;
 #pragma unroll
-      for (int m = 0; m < kMembers; ++m, at += stride)
-        values[m] = m < unit.members ? wide(*at) : 0.0f;
-      grads.store(i, values);
+      for (int m = 0; m < kMembers; ++m, at += stride) {
+        if (m >= unit.members) break;
+        loaded[m] = Adjacent<T, kWidth>::at(at);
+      }
+#pragma unroll
+      for (int j = 0; j < kWidth; ++j) {
+        float values[kMembers];
+#pragma unroll
+        for (int m = 0; m < kMembers; ++m) values[m] = loaded[m][j];
+        grads.store(i + j, values);
+      }
     }
   }
   __syncthreads();
@@ -163,15 +175,15 @@ __global__ void __launch_bounds__(128, 2)
         for (int m = 0; m < kMembers; ++m) column[j][m] = 0;
       }
     };
-    T next[kTaps][kTaps];
+    Adjacent<T, 1> next[kTaps][kTaps];
     I::load(plane, place, 0, place.column(0), next);
-#pragma unroll 1
+#pragma unroll
     for (int kw = 0; kw < kTaps; ++kw) {
       float weights[kTaps][kTaps];
 #pragma unroll
       for (int kh = 0; kh < kTaps; ++kh)
 #pragma unroll
-        for (int r = 0; r < kTaps; ++r) weights[kh][r] = wide(next[kh][r]);
+        for (int r = 0; r < kTaps; ++r) weights[kh][r] = next[kh][r][0];
       if (kw < kTaps - 1)
         I::load(plane, place, kw + 1, place.column(kw + 1), next);
       if (kw == place.x + 1) flush(place.x);
@@ -234,14 +246,23 @@ __global__ void __launch_bounds__(128, 2)
   const int64_t pixels = shape.window.pixels();
   const int64_t stride = shape.weight_channels * pixels;
 #pragma unroll 1
-  for (int i = place.thread; i < pixels; i += I::kUnitThreads) {
+  for (int i = place.thread * kWidth; i < pixels;
+       i += I::kUnitThreads * kWidth) {
     const auto [y, x] = by_width.divide(i);
-    float sum[kMembers];
-    sums.load(row_of(y + top) * I::kPadded + x + left, sum);
+    float sum[kMembers][kWidth];
+#pragma unroll
+    for (int j = 0; j < kWidth; ++j) {
+      float own[kMembers];
+      sums.load(row_of(y + top) * I::kPadded + x + left + j, own);
+#pragma unroll
+      for (int m = 0; m < kMembers; ++m) sum[m][j] = own[m];
+    }
     T* at = result + unit.plane * pixels + i;
 #pragma unroll
-    for (int m = 0; m < kMembers; ++m, at += stride)
-      if (m < unit.members) *at = rounded<T>(sum[m]);
+    for (int m = 0; m < kMembers; ++m, at += stride) {
+      if (m >= unit.members) break;
+      store_adjacent(at, sum[m]);
+    }
   }
 }
 
@@ -257,8 +278,12 @@ bool run_small_images(const AggregationBackward& task, void* stream) {
     with_scalar_type(task.type, [&](auto zero) {
       using T = decltype(zero);
       if constexpr (!std::is_same_v<T, double>) {
+        constexpr int kWidest = side % 4 == 0 ? 4 : side % 2 == 0 ? 2 : 1;
+        const bool wide = allows_width<T>(kWidest, shape.window.columns.size,
+                                          {task.grad_output, task.grad_input});
         launch(
-            &grad_input_small<T, side>,
+            wide ? &grad_input_small<T, side, kWidest>
+                 : &grad_input_small<T, side, 1>,
             SmallImage<side>::launch_shape(units, kUnitBytes<side>), stream,
             shape, UnitSizes(shape, chunks(shape)), static_cast<int>(units),
             Divisor<uint32_t>(static_cast<uint32_t>(shape.window.columns.size)),

@@ -45,33 +45,41 @@ struct Steps {
   const int count, stride, dilation, columns, pitch, run;
 };
 
-// Elements that are read and written at once.
+// Elements that are read at once, in whole registers: compilers move those that
+// have half of one to and fro.
 template <typename T, int kWidth>
-struct alignas(kWidth * sizeof(T)) Adjacent {
-  T elements[kWidth];
+struct Adjacent {
+  static constexpr bool kPairs = sizeof(T) == 2;
+  using Register = std::conditional_t<kPairs, uint32_t, T>;
+  struct alignas(kWidth * sizeof(T)) Memory {
+    T elements[kWidth];
+  };
+  Register registers[kPairs ? (kWidth + 1) / 2 : kWidth];
 
   static __device__ Adjacent at(const T* from) {
-    return *reinterpret_cast<const Adjacent*>(from);
-  }
-  // Element j, by one instruction where two share a register.
-  __device__ Accumulator<T> operator[](int j) const {
-    if constexpr (sizeof(T) == 2 && kWidth > 1) {
-      uint32_t pair;
-      memcpy(&pair, elements + j / 2 * 2, sizeof pair);
-      return j % 2 ? second_of<T>(pair) : first_of<T>(pair);
+    Adjacent result;
+    if constexpr (kPairs && kWidth == 1) {
+      result.registers[0] = from->bits;
+    } else {
+      const Memory memory = *reinterpret_cast<const Memory*>(from);
+      memcpy(result.registers, &memory, sizeof memory);
     }
-    return wide(elements[j]);
+    return result;
   }
-  __device__ void store(T* to) const {
-    *reinterpret_cast<Adjacent*>(to) = *this;
+  __device__ Accumulator<T> operator[](int j) const {
+    if constexpr (kPairs)
+      return j % 2 ? second_of<T>(registers[j / 2])
+                   : first_of<T>(registers[j / 2]);
+    else
+      return registers[j];
   }
 };
 template <typename T, int kWidth>
 __device__ void store_adjacent(T* to, const Accumulator<T> (&values)[kWidth]) {
-  Adjacent<T, kWidth> result;
+  typename Adjacent<T, kWidth>::Memory memory;
 #pragma unroll
-  for (int j = 0; j < kWidth; ++j) result.elements[j] = rounded<T>(values[j]);
-  result.store(to);
+  for (int j = 0; j < kWidth; ++j) memory.elements[j] = rounded<T>(values[j]);
+  *reinterpret_cast<typename Adjacent<T, kWidth>::Memory*>(to) = memory;
 }
 
 // The output whose window begins `distance` after the padding does, or -1.

@@ -64,8 +64,8 @@ def test_small_images_of_every_type(side, dtype):
     check((side, side), Window(7, padding=3), dtype=dtype)
 
 
-# Rows that begin on 4, 2 and 1 elements, in one chunk of columns and in two, the
-# last of a lane; bands of 7 rows, the last of one.
+# Rows that begin on 4, 2 and 1 elements, in one chunk of columns and in two,
+# the last of a lane; bands of 7 rows, the last of one.
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 @pytest.mark.parametrize("kernel_size", [3, 7])
 @pytest.mark.parametrize("width", [28, 132, 14, 66, 33])

@@ -112,6 +112,24 @@ class Tiling:
         parts = (self.row_parts + self.column_parts) / 2
         return (self.layer.k - 1) / parts
 
+    def tap_rows(self) -> float:
+        """Rows of taps by which outputs send to a row: to most of a warp's."""
+        reach = self.layer.k - 1
+        step = self.rows_of_thread
+        # Threads of a warp, one below the other, do rows that far apart.
+        others = range(0, -(-_LANES // self.thread_columns) * step, step)
+
+        def taps(row: int) -> int:
+            return min(row, reach, self.extent - 1 - row) + 1
+
+        return (
+            sum(
+                max(taps(min(row + other, self.extent - 1)) for other in others)
+                for row in range(self.extent)
+            )
+            / self.extent
+        )
+
     def pixels(self) -> float:
         """Of a thread."""
         return self.layer.image / self.tiles / self.threads
@@ -228,9 +246,9 @@ class Small:
         reach = self.layer.k - 1
         return self.strips * (_STRIP + reach) * (self.layer.side + reach)
 
-    def pixels(self) -> float:
-        """Of a thread."""
-        return self.layer.image / self.threads
+    def accesses(self) -> float:
+        """Of a thread to pixels of a channel."""
+        return self.layer.image / width(self.layer) / self.threads
 
     def shared_sums(self) -> float:
         """Of two strips, that a thread adds."""

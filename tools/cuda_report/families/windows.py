@@ -121,19 +121,19 @@ def _forward_entry(k: int, rows: Steps) -> Entry:
 
 def _small_entry(sides: tuple[int, ...], fold: tuple[Steps, ...]) -> Entry:
     return Entry(
-        "fast.grad_input_small<{type}, {side}>",
+        "fast.grad_input_small<{type}, {side}, {width}>",
         "aggregation, gradient of input",
         _GROUP,
         {},
         (
-            Steps("copy gradients", lambda t: t.pixels(), "shared store", 2),
-            Steps("columns of taps", lambda t: t.layer.k, "ffma", 0),
+            Steps("copy gradients", lambda t: t.accesses(), "shared store", 0),
             *fold,
-            _STORE,
+            Steps("store pixels", lambda t: t.accesses(), "global store", 0),
         ),
         _only_where(
             lambda a: a.side in sides, small_work(*_AGGREGATION, _MEMBERS)
         ),
+        sizes=_sizes,
     )
 
 
@@ -163,7 +163,7 @@ ENTRIES = (
             _TABLES,
             _FILL_OF_FEWER,
             _FILL,
-            _rows(_TAP_ROWS),
+            _rows(Steps("rows of taps", lambda t: t.tap_rows(), "ffma", 0)),
             *_fold(_MEMBERS),
             _STORE,
         ),
