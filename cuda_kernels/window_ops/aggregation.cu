@@ -99,7 +99,8 @@ bool run(const AggregationForward& task, void* stream) {
                    static_cast<T*>(task.output)});
     return true;
   };
-  return with_steps<T>(window, units, {task.weight, task.output}, run);
+  return with_steps<T>(window, units, window.columns.outputs,
+                       {task.weight, task.output}, run);
 }
 
 }  // namespace

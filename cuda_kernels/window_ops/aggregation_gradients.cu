@@ -32,14 +32,16 @@ __device__ void load_grads(const T* grad_output, int64_t stride, int first,
                            int members,
                            Accumulator<T> (&grads)[kMembers][kWidth]) {
   const T* at = grad_output + first * stride;
+  Adjacent<T, kWidth> loaded[kMembers] = {};
 #pragma unroll
   for (int m = 0; m < kMembers; ++m, at += stride) {
-    const bool exists = first + m < members;
-    const auto loaded =
-        exists ? Adjacent<T, kWidth>::at(at) : Adjacent<T, kWidth>();
-#pragma unroll
-    for (int j = 0; j < kWidth; ++j) grads[m][j] = loaded[j];
+    if (first + m >= members) break;
+    loaded[m] = Adjacent<T, kWidth>::at(at);
   }
+#pragma unroll
+  for (int m = 0; m < kMembers; ++m)
+#pragma unroll
+    for (int j = 0; j < kWidth; ++j) grads[m][j] = loaded[m][j];
 }
 
 // kIsOneChunk: a weight channel has kMembers channels at most.
@@ -254,13 +256,18 @@ __global__ void __launch_bounds__(kMostThreads, 1) grad_input(Task<T> task) {
   const int64_t pixels = window.pixels();
   T* result = task.result + unit.plane * pixels;
   const int64_t stride = task.shape.weight_channels * pixels;
-  fold(tiling, place, window, positions, slot,
-       [&](int pixel, const A(&sums)[kMembers]) {
-         T* at = result + pixel;
+  fold<kWidth>(tiling, place, window, positions, slot,
+               [&](int pixel, const A(&sums)[kWidth][kMembers]) {
+                 T* at = result + pixel;
 #pragma unroll
-         for (int m = 0; m < kMembers; ++m, at += stride)
-           if (m < unit.members) *at = rounded<T>(sums[m]);
-       });
+                 for (int m = 0; m < kMembers; ++m, at += stride) {
+                   if (m >= unit.members) break;
+                   A adjacent[kWidth];
+#pragma unroll
+                   for (int j = 0; j < kWidth; ++j) adjacent[j] = sums[j][m];
+                   store_adjacent(at, adjacent);
+                 }
+               });
 }
 
 // Gradients of the outputs that can read a tile of positions, and its sums, in
@@ -295,7 +302,7 @@ bool run_grad_weight(const AggregationShape& shape, Task<T> task,
     return true;
   };
   return with_steps<T>(
-      window, units, {task.grad_output, task.result},
+      window, units, window.columns.outputs, {task.grad_output, task.result},
       [&](auto taps, auto width, int rows) {
         if (chunks(shape) == 1)
           return run(&grad_weight<T, taps, width, true>, width, rows);
@@ -317,13 +324,19 @@ bool run_grad_input(const AggregationShape& shape, Task<T> task, void* stream) {
         sizeof(Accumulator<T>), [&](int height, int columns) {
           return reader_tile(window, height, columns, width);
         });
-    if (!tiling) return false;
+    if (!tiling || (width > 1 && tiling->columns.parts > 1)) return false;
     task.tiling = *tiling;
     launch(&grad_input<T, taps, width>,
            tiling->launch_shape(sizeof(Accumulator<T>)), stream, task);
     return true;
   };
-  return with_steps<T>(window, units, {task.weight}, run);
+  // Pixels are stored kWidth at a time where a tile has whole rows of them.
+  const int64_t columns = window.columns.outputs | window.columns.size;
+  return with_steps<T>(window, units, columns, {task.weight, task.result},
+                       [&](auto taps, auto width, int rows) {
+                         return run(taps, width, rows) ||
+                                run(taps, Constant<1>(), rows);
+                       });
 }
 
 // Runs what it can and returns the rest of the task.

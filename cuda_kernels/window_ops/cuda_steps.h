@@ -129,17 +129,18 @@ bool allows_width(int width, int64_t columns,
 }
 
 // Calls f(kTaps, kWidth, rows): integral constants, and rows of a thread, which
-// has several outputs where that leaves enough threads. double and the rare
-// shapes make do with the general kernel.
+// has several outputs where that leaves enough threads and where rows of
+// `columns` at these addresses allow it. double and the rare shapes make do
+// with the general kernel.
 template <typename T, typename F>
-bool with_steps(const Window& window, int64_t units,
+bool with_steps(const Window& window, int64_t units, int64_t columns,
                 std::initializer_list<const void*> addresses, F f) {
-  const Axis &rows = window.rows, &columns = window.columns;
+  const Axis& rows = window.rows;
   const bool many = units * window.outputs() >=
                     int64_t{4} * kUsualThreads * multiprocessors();
   const auto with_width = [&](auto taps) {
     const auto allows = [&](int width) {
-      return many && allows_width<T>(width, columns.outputs, addresses);
+      return many && allows_width<T>(width, columns, addresses);
     };
     if (allows(4)) return f(taps, Constant<4>(), 2);
     if (allows(2)) return f(taps, Constant<2>(), 2);

@@ -326,6 +326,15 @@ struct Planes {
   int count, columns;
 };
 
+// The value if all bits of `mask` are set, 0 if none is. No choice, for which
+// compilers would load in a branch.
+__device__ inline float masked(float value, int mask) {
+  return bits_float(float_bits(value) & static_cast<uint32_t>(mask));
+}
+__device__ inline double masked(double value, int mask) {
+  return mask ? value : 0;
+}
+
 // Copies a tile of kPlanes planes to shared memory, with zeros for planes that
 // there are not if some may be missing, and where the tables say so if they do.
 // The threads of the unit call it.
@@ -344,14 +353,15 @@ __device__ void fill(const Tiling& tiling, const Place& place,
 #pragma unroll 1
   while (row < rows) {
     const int y = row_sources[row], x = column_sources[column];
-    const bool is_zero = kZeros && (y < 0 || x < 0);
-    const int pixel = is_zero ? 0 : y * from.columns + x;
+    const int pixel =
+        kZeros ? max(y, 0) * from.columns + max(x, 0) : y * from.columns + x;
+    const T* at = from.data + pixel;
+    const int exists = kZeros ? ~((y | x) >> 31) : -1;
     Accumulator<T> values[kPlanes];
 #pragma unroll
-    for (int m = 0; m < kPlanes; ++m) {
-      const T* plane = from.data + m * from.stride;
-      const T value = kMissing && m >= from.count ? T() : plane[pixel];
-      values[m] = is_zero ? Accumulator<T>(0) : wide(value);
+    for (int m = 0; m < kPlanes; ++m, at += from.stride) {
+      const T value = kMissing && m >= from.count ? T() : *at;
+      values[m] = kZeros ? masked(wide(value), exists) : wide(value);
     }
     to.store(
         row * pitch + column % kWidth * tiling.shared.run + column / kWidth,
@@ -394,8 +404,9 @@ __device__ void for_each_mirrored(const Axis& axis, int first, int last, F f) {
 
 // Given the sums of a tile of padded_positions(), where slot(v, u) is the one
 // of row v and column u of the tile, adds to each pixel those of its mirror
-// images and calls store(pixel, sums). All threads call it.
-template <typename A, int kPlanes, typename Slot, typename F>
+// images and calls store(pixel, sums) for each kWidth adjacent ones, into which
+// the tile can be cut. All threads call it.
+template <int kWidth, typename A, int kPlanes, typename Slot, typename F>
 __device__ void fold(const Tiling& tiling, const Place& place,
                      const Window& window, const UnitMemory<A, kPlanes>& sums,
                      Slot slot, F store) {
@@ -429,15 +440,19 @@ __device__ void fold(const Tiling& tiling, const Place& place,
   __syncthreads();
   if (!place.exists) return;
   const int top = max(place.top, 0), bottom = min(place.bottom, height);
-  const int left = max(place.left, 0), columns = min(place.right, width) - left;
+  const int left = max(place.left, 0);
+  const int columns = (min(place.right, width) - left) / kWidth;
   const int down = tiling.threads() / columns;
   const int right = tiling.threads() % columns;
   int y = top + place.thread / columns, x = place.thread % columns;
 #pragma unroll 1
   while (y < bottom) {
-    A sum[kPlanes];
-    sums.load(slot(y - place.top, left + x - place.left), sum);
-    store(y * width + left + x, sum);
+    const int column = left + x * kWidth;
+    A sum[kWidth][kPlanes];
+#pragma unroll
+    for (int j = 0; j < kWidth; ++j)
+      sums.load(slot(y - place.top, column + j - place.left), sum[j]);
+    store(y * width + column, sum);
     y += down;
     x += right;
     if (x >= columns) {

@@ -108,7 +108,8 @@ bool run(const SubtractionForward& task, void* stream) {
                           static_cast<T*>(task.output)});
     return true;
   };
-  return with_steps<T>(window, planes, {task.output}, run);
+  return with_steps<T>(window, planes, window.columns.outputs, {task.output},
+                       run);
 }
 
 }  // namespace

@@ -361,11 +361,13 @@ __global__ void __launch_bounds__(kMostThreads, 1)
   const auto slot = [&](int row, int column) {
     return row * task.tiling.thread_columns + column;
   };
-  fold(task.tiling, place, window, sums, slot,
-       [&](int pixel, const A(&sums)[2]) {
-         if (task.grad_a) task.grad_a[first + pixel] = rounded<T>(sums[0]);
-         if (task.grad_b) task.grad_b[first + pixel] = rounded<T>(sums[1]);
-       });
+  fold<1>(task.tiling, place, window, sums, slot,
+          [&](int pixel, const A(&sums)[1][2]) {
+            if (task.grad_a)
+              task.grad_a[first + pixel] = rounded<T>(sums[0][0]);
+            if (task.grad_b)
+              task.grad_b[first + pixel] = rounded<T>(sums[0][1]);
+          });
 }
 
 template <typename T>

@@ -130,9 +130,10 @@ class Tiling:
             / self.extent
         )
 
-    def pixels(self) -> float:
-        """Of a thread."""
-        return self.layer.image / self.tiles / self.threads
+    def accesses(self) -> float:
+        """Of a thread to pixels of a channel."""
+        pixels = self.layer.image / self.tiles
+        return pixels / width(self.layer) / self.threads
 
 
 def _even_units(units: int, tiles: int, most: int, device: Device) -> int:

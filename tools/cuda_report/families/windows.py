@@ -62,7 +62,7 @@ def _fold(anchors: int) -> tuple[Steps, ...]:
     )
 
 
-_STORE = Steps("store pixels", lambda t: t.pixels(), "global store", 0)
+_STORE = Steps("store pixels", lambda t: t.accesses(), "global store", 0)
 
 
 # ---- Launches.
@@ -128,7 +128,7 @@ def _small_entry(sides: tuple[int, ...], fold: tuple[Steps, ...]) -> Entry:
         (
             Steps("copy gradients", lambda t: t.accesses(), "shared store", 0),
             *fold,
-            Steps("store pixels", lambda t: t.accesses(), "global store", 0),
+            _STORE,
         ),
         _only_where(
             lambda a: a.side in sides, small_work(*_AGGREGATION, _MEMBERS)
