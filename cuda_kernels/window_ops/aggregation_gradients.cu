@@ -188,7 +188,9 @@ struct Gather {
 
 // The first output that reads a position `distance` after the padding begins,
 // whether it exists or not.
-__device__ inline int first_reader(int distance, const Axis& axis) {
+template <int kTaps>
+__device__ int first_reader(int distance, const Axis& axis) {
+  if constexpr (kTaps > 1) return distance - (kTaps - 1);
   const int stride = static_cast<int>(axis.stride);
   const int least =
       distance - static_cast<int>((axis.taps - 1) * axis.dilation);
@@ -211,8 +213,8 @@ __global__ void __launch_bounds__(kMostThreads, 1) grad_input(Task<T> task) {
   UnitMemory<A, kMembers> positions(tiling, place, tiling.positions());
   positions.pieces += UnitMemory<A, kMembers>::kPieces * tile.positions;
   const int padding = static_cast<int>(window.rows.padding);
-  const int top = first_reader(place.top + padding, window.rows);
-  const int left = first_reader(place.left + padding, window.columns);
+  const int top = first_reader<kTaps>(place.top + padding, window.rows);
+  const int left = first_reader<kTaps>(place.left + padding, window.columns);
   const Axis rows = output_axis(window.rows);
   const Axis columns = output_axis(window.columns);
   find_sources(tiling, rows, top, columns, left);

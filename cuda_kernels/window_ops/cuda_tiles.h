@@ -313,9 +313,15 @@ __device__ inline void find_sources(const Tiling& tiling, const Axis& rows,
                                     int top, const Axis& columns, int left) {
   int* table = reinterpret_cast<int*>(shared_memory());
   const int count = tiling.shared.rows;
-  for (int i = threadIdx.x; i < count + tiling.shared.columns; i += blockDim.x)
-    table[i] =
-        i < count ? source(rows, top + i) : source(columns, left + i - count);
+#pragma unroll 1
+  for (int i = threadIdx.x; i < count + tiling.shared.columns;
+       i += blockDim.x) {
+    const bool is_row = i < count;
+    Axis axis = {};  // the two have one mode
+    axis.size = is_row ? rows.size : columns.size;
+    axis.mode = rows.mode;
+    table[i] = source(axis, is_row ? top + i : left + i - count);
+  }
 }
 
 // Planes of one tensor, `stride` elements apart.
@@ -440,25 +446,17 @@ __device__ void fold(const Tiling& tiling, const Place& place,
   __syncthreads();
   if (!place.exists) return;
   const int top = max(place.top, 0), bottom = min(place.bottom, height);
-  const int left = max(place.left, 0);
-  const int columns = (min(place.right, width) - left) / kWidth;
-  const int down = tiling.threads() / columns;
-  const int right = tiling.threads() % columns;
-  int y = top + place.thread / columns, x = place.thread % columns;
+  const auto [thread_row, thread_column] =
+      tiling.by_thread_columns.divide(place.thread);
+  const int x = max(place.left, 0) + static_cast<int>(thread_column) * kWidth;
+  if (x >= min(place.right, width)) return;
 #pragma unroll 1
-  while (y < bottom) {
-    const int column = left + x * kWidth;
+  for (int y = top + thread_row; y < bottom; y += tiling.thread_rows) {
     A sum[kWidth][kPlanes];
 #pragma unroll
     for (int j = 0; j < kWidth; ++j)
-      sums.load(slot(y - place.top, column + j - place.left), sum[j]);
-    store(y * width + column, sum);
-    y += down;
-    x += right;
-    if (x >= columns) {
-      x -= columns;
-      ++y;
-    }
+      sums.load(slot(y - place.top, x + j - place.left), sum[j]);
+    store(y * width + x, sum);
   }
 }
 

@@ -58,6 +58,38 @@ def test_every_sharing(members, groups, size, kernel_size):
     check(size, window, channels=members * groups, groups=groups)
 
 
+# Rows that begin on 4, 2 and 1 elements; 268 are several tiles of columns.
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("mode", ["reflect", "zeros"])
+@pytest.mark.parametrize(
+    ("width", "kernel_size"), [(36, 7), (38, 7), (39, 7), (268, 7), (36, 3)]
+)
+def test_rows_of_every_alignment(width, kernel_size, mode, dtype):
+    window = Window(kernel_size, padding=kernel_size // 2, padding_mode=mode)
+    check((29, width), window, channels=18, dtype=dtype)
+
+
+# Outputs in rows of 4, images in others, and the other way around.
+@pytest.mark.parametrize(("size", "padding"), [((37, 38), 2), ((40, 40), 4)])
+def test_images_of_another_size_than_outputs(size, padding):
+    check(size, Window(7, padding=padding), batch=2)
+
+
+@pytest.mark.parametrize("skipped", [1, 2])
+@pytest.mark.parametrize("side", [28, 32])
+def test_tensors_that_begin_anywhere(skipped, side):
+    image, weights = (1, 16, side, side), (1, 2, 49, side * side)
+    moved = []
+    for tensor in random_tensors(image, image, weights, dtype=torch.bfloat16):
+        memory = torch.empty(tensor.numel() + skipped, dtype=tensor.dtype)
+        moved.append(memory[skipped:].view(tensor.shape).copy_(tensor))
+    window = Window(7, padding=3)
+    assert_same_as_on_cpu("aggregation_forward", moved[1:], [image], window)
+    assert_same_as_on_cpu(
+        "aggregation_backward", moved, [image, weights], window
+    )
+
+
 @pytest.mark.parametrize("size", [(7, 7), (3, 10)])
 def test_blocks_of_several_units(size):
     check(size, Window(7, padding=3), batch=3, channels=48, groups=6)

@@ -132,8 +132,7 @@ class Tiling:
 
     def accesses(self) -> float:
         """Of a thread to pixels of a channel."""
-        pixels = self.layer.image / self.tiles
-        return pixels / width(self.layer) / self.threads
+        return _parts(self.layer.side // self.row_parts, self.thread_rows)
 
 
 def _even_units(units: int, tiles: int, most: int, device: Device) -> int:
