@@ -28,9 +28,9 @@
 // features, output and their gradients, of `type`: any on CUDA, on the CPU
 // bfloat16 if multiplies_bfloat16(). Then all other tensors are float32,
 // log_sum_exp among them, and so is the arithmetic; but on tensor cores
-// (tensor.h), for half types and, if `allow_tf32`, for float32, and on the CPU
-// pixel by pixel (rows.cc), the factors of its products, a, z, w1, w2 and the
-// gradients, are rounded to the half type or to TF32.
+// (tensor.h), for half types and, if `allow_tf32`, for float32 in the forward,
+// and on the CPU pixel by pixel (rows.cc), the factors of its products, a, z,
+// w1, w2 and the gradients, are rounded to the half type or to TF32.
 #ifndef CUDA_KERNELS_PAIRWISE_TASKS_H_
 #define CUDA_KERNELS_PAIRWISE_TASKS_H_
 

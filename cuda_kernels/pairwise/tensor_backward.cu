@@ -6,18 +6,16 @@
 // those of the forward: tensor_tile.h, tensor_gradient.h.
 //
 // Blocks of p, a fixed number of them, go through the tiles and keep the
-// gradients of w1 and w2 in registers, of the table and, at the end, of scale
-// and shift in shared memory or registers: a block adds what its teams have, in
-// order, and writes a part once; sums.cu adds the parts. They make
-// grad_output * output of each group, too, which the blocks of q read.
+// gradients of w1 and w2 in registers, of the table, scale and shift in shared
+// memory: tensor_sums.h; sums.cu adds the parts. They make grad_output * output
+// of each group, too, which the blocks of q read.
 //
 // Read are the features, grad_output, output and log_sum_exp, for each tile
 // once; written are grad_features, the products [N H W, G] and the parts.
 #include <algorithm>
 
-#include "cuda_kernels/pairwise/sums.h"
 #include "cuda_kernels/pairwise/tensor.h"
-#include "cuda_kernels/pairwise/tensor_gradient.h"
+#include "cuda_kernels/pairwise/tensor_sums.h"
 
 namespace san::pairwise {
 namespace {
@@ -36,123 +34,87 @@ struct BackwardProblem {
   T* grad_features;
 };
 
+// Whether sums and factors leave registers for little else.
+template <typename S>
+constexpr bool kCrowded = S::kWarps * kParts<typename S::T> > 4;
+// Blocks that a multiprocessor shall have registers for.
+template <typename S>
+constexpr int kBlocks = S::kWarps > 4 ? 1 : 2;
+
 // ---- Blocks that own p.
 
 template <typename S>
 struct MemoryOfP {
   using T = typename S::T;
-  static constexpr int kPitch = pitch_of_bytes<T>(sizeof(T) * (S::R + S::M));
+  static constexpr int kCopied = S::R + (S::kFar ? 0 : S::M);
+  static constexpr int kPitch = pitch_of_bytes<T>(sizeof(T) * kCopied);
+  // Of its gradient; beside the largest weights there is no room for it, and a
+  // team alone may add to its block's part.
+  static constexpr bool kHasTable = !kIsSplit<T> || S::kWarps <= 4;
 
   SAN_HOST_DEVICE MemoryOfP(const Tiling& tiling, Arena& memory)
-      : halo(tiling, memory),
-        told(memory),
-        table(memory.take<float>(S::kTeams * tiling.taps() * S::R)) {}
+      : halo(tiling, memory), weights(memory), told(memory), vectors(memory) {
+    if (kHasTable) table = memory.take<float>(S::kTeams * tiling.taps() * S::R);
+  }
 
   Halo<S, Own::kP, kPitch> halo;
+  SharedWeights<S> weights;
   Told<S> told;
-  float* table;  // its gradient, [team, K, R]
-};
-
-// A lane's sums of the gradients of the mapping, over all tiles.
-template <typename S>
-struct MappingSums {
-  using T = typename S::T;
-
-  // Adds those of 16 pairs at an offset; the last that is told is the warp's
-  // own gradient of the hidden layer.
-  __device__ void add(const Lane<S>& lane, const Told<S>& told, float* table) {
-    warp_sync();
-    const Left<T> grad = told.grad_hidden.transposed(lane, 0, lane.warp);
-    add_to_table(lane, grad, table);
-    const Left<T> hidden = told.hidden.transposed(lane, 0, lane.warp);
-#pragma unroll
-    for (int step = 0; step < S::kSteps; ++step) {
-      const Left<T> a = told.relation.transposed(lane, 0, step);
-#pragma unroll
-      for (int n = 0; n < 2; ++n)
-        multiply<T>(w1[2 * step + n], grad, columns_of<T>(a, n));
-    }
-#pragma unroll
-    for (int step = 0; step < Told<S>::kHalves; ++step) {
-      const Left<T> logits = told.grad_logits.transposed(lane, 0, step);
-#pragma unroll
-      for (int n = 0; n < 2 && 2 * step + n < S::kWarps; ++n)
-        multiply<T>(w2[2 * step + n], hidden, columns_of<T>(logits, n));
-    }
-  }
-
-  template <typename Add>
-  __device__ void write(const Lane<S>& lane, const PairwisePart& at,
-                        Add add) const {
-    vectors.write(lane, at, add);
-#pragma unroll
-    for (int i = 0; i < 4; ++i) {
-      const int row = kChannels * lane.warp + lane.group + i / 2 * 8;
-      if (!lane.has(row)) continue;
-#pragma unroll
-      for (int n = 0; n < 2 * S::kSteps; ++n) {
-        const int column = 8 * n + 2 * lane.member + i % 2;
-        if (lane.has(column)) add(at.w1 + row * S::R + column, w1[n][i]);
-      }
-#pragma unroll
-      for (int n = 0; n < S::kWarps; ++n) {
-        const int group = 8 * n + 2 * lane.member + i % 2;
-        if (group < S::G) add(at.w2 + group * S::R + row, w2[n][i]);
-      }
-    }
-  }
-
   VectorSums<S> vectors;
-  float w1[2 * S::kSteps][4], w2[S::kWarps][4];  // that of w2 transposed
+  float* table = nullptr;  // [team, K, R]
 };
 
-// The tile's pixels: the gradient of phi, and sums for the mapping's.
-template <typename S>
+// The tile's pixels: the gradient of phi, and sums for the mapping's; those of
+// the table to `grad_table` [K, R].
+template <typename S, typename Element>
 __device__ void visit_p(const BackwardProblem<S>& problem, const Lane<S>& lane,
-                        const Weights<S>& weights,
-                        const BackwardWeights<S>& backward,
-                        MemoryOfP<S>& memory, MappingSums<S>& sums) {
+                        MemoryOfP<S>& memory, MappingSums<S>& sums,
+                        Element* grad_table) {
   using T = typename S::T;
   const auto& halo = memory.halo;
   const Pixels<S> pixels(lane, halo);
   Relation<S, Own::kP> relation;
   relation.begin(lane, problem.mapping, problem.features, pixels.of);
-  Values<S> grad_output, output;
+  Values<S> grad_output;
   load_values(lane, problem.grad_output, S::M, pixels.of, grad_output);
-  load_values(lane, problem.output, S::M, pixels.of, output);
   float products[4] = {}, lowest[4];
 #pragma unroll
-  for (int i = 0; i < 4; ++i) {
+  for (int row = 0; row < 2; ++row)
 #pragma unroll
-    for (int j = 0; j < S::kOwn; ++j)
-      products[i] += grad_output[i][j] * output[i][j];
-    const int64_t at = pixels.of[i / 2] * S::G + lane.weight() + i % 2;
-    lowest[i] = pixels.of[i / 2] < 0 ? 0 : problem.log_sum_exp[at] * kLog2OfE;
-  }
+    for (int j = 0; j < S::kOwn && pixels.of[row] >= 0; ++j) {
+      const Two<T> output = two<T>(
+          problem.output + int64_t(pixels.of[row]) * S::M + lane.value(j));
+      products[2 * row] += grad_output[2 * row][j] * output.first;
+      products[2 * row + 1] += grad_output[2 * row + 1][j] * output.second;
+    }
   join_groups<S>(products);
 #pragma unroll
-  for (int i = 0; i < 4; ++i)
-    if (pixels.of[i / 2] >= 0 && lane.leads())
-      problem.products[pixels.of[i / 2] * S::G + lane.weight() + i % 2] =
-          products[i];
+  for (int i = 0; i < 4; ++i) {
+    lowest[i] = 0;
+    if (pixels.of[i / 2] < 0) continue;
+    const int64_t at = int64_t(pixels.of[i / 2]) * S::G + lane.weight() + i % 2;
+    lowest[i] = problem.log_sum_exp[at] * kLog2OfE;
+    if (lane.leads()) problem.products[at] = products[i];
+  }
   Share total = {}, with_psi = {};
   const float* table = problem.mapping.table + lane.channel(0);
   for (Tap tap(halo.first_tap(), problem.tiling.kernel_size);
        tap.y < halo.end_tap(); ++tap) {
-    const Pairs<S> pairs(lane, halo, tap);
+    const Pairs<S> pairs(lane, halo, pixels, tap);
     Share a, psi, grad_a;
     relation.of(lane, pairs.others, a, psi);
+    SumsOfTap<S, Element> at_tap{sums, grad_table + tap.index * S::R};
     go_back(
-        lane, weights, backward, table + tap.index * S::R, memory.told, a,
-        grad_a,
+        lane, memory.weights, table + tap.index * S::R, memory.told, a, grad_a,
         [&](float (&logits)[4]) {
           float grads[4] = {};
 #pragma unroll
           for (int row = 0; row < 2; ++row)
 #pragma unroll
             for (int j = 0; j < S::kOwn; ++j) {
-              const Two<T> beta = two<T>(pairs.others[row] +
-                                         sizeof(T) * (S::R + lane.value(j)));
+              const Two<T> beta = pairs.two_at(row, sizeof(T) * S::R,
+                                               problem.features + 2 * S::R,
+                                               S::F, lane.value(j));
               grads[2 * row] += grad_output[2 * row][j] * beta.first;
               grads[2 * row + 1] += grad_output[2 * row + 1][j] * beta.second;
             }
@@ -165,52 +127,58 @@ __device__ void visit_p(const BackwardProblem<S>& problem, const Lane<S>& lane,
                 pairs.times[i / 2] > 0 ? weight * (grads[i] - products[i]) : 0;
           }
         },
-        [&] {
-          sums.add(lane, memory.told,
-                   memory.table +
-                       (lane.team * problem.tiling.taps() + tap.index) * S::R);
-        });
+        at_tap);
+    // Once more, where registers have no room for it meanwhile.
+    if constexpr (kCrowded<S>) relation.of(lane, pairs.others, a, psi);
 #pragma unroll
     for (int n = 0; n < 2; ++n)
 #pragma unroll
       for (int i = 0; i < 4; ++i) {
-        total[n][i] += grad_a[n][i];
-        with_psi[n][i] += grad_a[n][i] * psi[n][i];
+        const float grad = relu_gradient(a[n][i], grad_a[n][i]);
+        total[n][i] += grad;
+        with_psi[n][i] += grad * psi[n][i];
       }
   }
-  write_relation(lane, relation, pixels.of, total, problem.grad_features);
-  sums.vectors.add(lane, problem.features, pixels.of, total, with_psi);
+  write_relation<Own::kP>(lane, problem.mapping, pixels.of, total,
+                          problem.grad_features);
+  memory.vectors.add(lane, problem.features, pixels.of, total, with_psi);
 }
 
 template <typename S>
-__global__ void __launch_bounds__(S::kThreads, 2)
+__global__ void __launch_bounds__(S::kThreads, kBlocks<S>)
     attend_backward_p(BackwardProblem<S> problem) {
+  using M = MemoryOfP<S>;
   Arena arena(shared_memory());
-  MemoryOfP<S> memory(problem.tiling, arena);
+  M memory(problem.tiling, arena);
   const Lane<S> lane;
-  Weights<S> weights;
-  weights.load(lane, problem.mapping);
-  BackwardWeights<S> backward;
-  backward.load(lane, problem.mapping);
+  memory.weights.load(problem.mapping);
+  memory.vectors.clear();
   MappingSums<S> sums = {};
   const int table = problem.tiling.taps() * S::R;
-#pragma unroll 1
-  for (int i = threadIdx.x; i < S::kTeams * table; i += S::kThreads)
-    memory.table[i] = 0;
-  for (int64_t tile = blockIdx.x; tile < problem.tiles; tile += gridDim.x) {
-    memory.halo.begin(static_cast<unsigned>(tile));
-    memory.halo.template copy<0, S::F, S::R + S::M>(problem.features + S::R);
-    commit_copies();
-    wait_copies<0>();
-    __syncthreads();
-    visit_p(problem, lane, weights, backward, memory, sums);
-    __syncthreads();
-  }
   const PairwisePart& at = problem.parts.at;
   double* part = problem.parts.part(blockIdx.x);
-  sums.vectors.join();
-  write_in_turn(lane, part, [&](auto add) { sums.write(lane, at, add); });
-  write_table<S>(memory.table, table, part + at.table);
+#pragma unroll 1
+  for (int i = threadIdx.x; i < S::kTeams * table; i += S::kThreads) {
+    if constexpr (M::kHasTable)
+      memory.table[i] = 0;
+    else
+      part[at.table + i] = 0;
+  }
+  const auto visit = [&](auto* grad_table) {
+    for_each_tile<M::kCopied, S>(
+        problem.tiles, problem.features + S::R, memory,
+        [&] { visit_p(problem, lane, memory, sums, grad_table); });
+  };
+  if constexpr (M::kHasTable)
+    visit(memory.table + lane.team * table);
+  else
+    visit(part + at.table);
+  write_in_turn(lane, part, [&](auto add) {
+    memory.vectors.write(lane, at, add);
+    sums.write(lane, at, add);
+  });
+  if constexpr (M::kHasTable)
+    write_table<S>(memory.table, table, part + at.table);
 }
 
 // ---- Blocks that own q.
@@ -218,25 +186,25 @@ __global__ void __launch_bounds__(S::kThreads, 2)
 template <typename S>
 struct MemoryOfQ {
   using T = typename S::T;
-  // Of a pixel: phi, the gradient of the output, and for each group the
-  // logarithm and the product.
+  // Of a pixel: phi, and unless they are far the gradient of the output, and
+  // for each group the logarithm and the product.
   static constexpr int kGrads = sizeof(T) * S::R,
                        kLogarithms = kGrads + sizeof(T) * S::M,
                        kProducts = kLogarithms + 4 * S::G,
-                       kPitch = pitch_of_bytes<T>(kProducts + 4 * S::G);
+                       kEnd = S::kFar ? kGrads : kProducts + 4 * S::G,
+                       kPitch = pitch_of_bytes<T>(kEnd);
 
   SAN_HOST_DEVICE MemoryOfQ(const Tiling& tiling, Arena& memory)
-      : halo(tiling, memory), told(memory) {}
+      : halo(tiling, memory), weights(memory), told(memory) {}
 
   Halo<S, Own::kQ, kPitch> halo;
+  SharedWeights<S> weights;
   Told<S> told;
 };
 
 // The tile's pixels: the gradients of psi and beta.
 template <typename S>
 __device__ void visit_q(const BackwardProblem<S>& problem, const Lane<S>& lane,
-                        const Weights<S>& weights,
-                        const BackwardWeights<S>& backward,
                         MemoryOfQ<S>& memory) {
   using T = typename S::T;
   using M = MemoryOfQ<S>;
@@ -247,21 +215,22 @@ __device__ void visit_q(const BackwardProblem<S>& problem, const Lane<S>& lane,
   Values<S> beta, grad_beta = {};
   load_values(lane, problem.features + 2 * S::R, S::F, pixels.of, beta);
   Share total = {};
+  NoSums<S> sums;
+  const float* problem_products = problem.products;
   const float* table = problem.mapping.table + lane.channel(0);
   for (Tap tap(halo.first_tap(), problem.tiling.kernel_size);
        tap.y < halo.end_tap(); ++tap) {
-    const Pairs<S> pairs(lane, halo, tap);
+    const Pairs<S> pairs(lane, halo, pixels, tap);
     Share a, phi, grad_a;
     relation.of(lane, pairs.others, a, phi);
     go_back(
-        lane, weights, backward, table + tap.index * S::R, memory.told, a,
-        grad_a,
+        lane, memory.weights, table + tap.index * S::R, memory.told, a, grad_a,
         [&](float (&logits)[4]) {
           float grads[4] = {}, weight[4];
 #pragma unroll
           for (int row = 0; row < 2; ++row) {
-            const Two<float> logarithms = two<float>(
-                pairs.others[row] + M::kLogarithms + 4 * lane.weight());
+            const Two<float> logarithms = pairs.two_at(
+                row, M::kLogarithms, problem.log_sum_exp, S::G, lane.weight());
             const float x[2] = {logits[2 * row] - logarithms.first,
                                 logits[2 * row + 1] - logarithms.second};
 #pragma unroll
@@ -272,8 +241,8 @@ __device__ void visit_q(const BackwardProblem<S>& problem, const Lane<S>& lane,
                       : 0;
 #pragma unroll
             for (int j = 0; j < S::kOwn; ++j) {
-              const Two<T> grad = two<T>(pairs.others[row] + M::kGrads +
-                                         sizeof(T) * lane.value(j));
+              const Two<T> grad = pairs.two_at(
+                  row, M::kGrads, problem.grad_output, S::M, lane.value(j));
               const int i = 2 * row;
               grads[i] += beta[i][j] * grad.first;
               grads[i + 1] += beta[i + 1][j] * grad.second;
@@ -284,8 +253,8 @@ __device__ void visit_q(const BackwardProblem<S>& problem, const Lane<S>& lane,
           join_groups<S>(grads);
 #pragma unroll
           for (int row = 0; row < 2; ++row) {
-            const Two<float> products = two<float>(
-                pairs.others[row] + M::kProducts + 4 * lane.weight());
+            const Two<float> products = pairs.two_at(
+                row, M::kProducts, problem_products, S::G, lane.weight());
             const int i = 2 * row;
             const bool pair = pairs.times[row] > 0;
             logits[i] = pair ? weight[i] * (grads[i] - products.first) : 0;
@@ -293,26 +262,29 @@ __device__ void visit_q(const BackwardProblem<S>& problem, const Lane<S>& lane,
                 pair ? weight[i + 1] * (grads[i + 1] - products.second) : 0;
           }
         },
-        [] {});
+        sums);
+    if constexpr (kCrowded<S>) relation.of(lane, pairs.others, a, phi);
 #pragma unroll
     for (int n = 0; n < 2; ++n)
 #pragma unroll
-      for (int i = 0; i < 4; ++i) total[n][i] += grad_a[n][i];
+      for (int i = 0; i < 4; ++i)
+        total[n][i] += relu_gradient(a[n][i], grad_a[n][i]);
   }
-  write_relation(lane, relation, pixels.of, total, problem.grad_features);
+  write_relation<Own::kQ>(lane, problem.mapping, pixels.of, total,
+                          problem.grad_features);
 #pragma unroll
   for (int row = 0; row < 2; ++row) {
     if (pixels.of[row] < 0) continue;
 #pragma unroll
     for (int j = 0; j < S::kOwn; ++j)
-      store_two(problem.grad_features + pixels.of[row] * S::F + 2 * S::R +
-                    lane.value(j),
+      store_two(problem.grad_features + int64_t(pixels.of[row]) * S::F +
+                    2 * S::R + lane.value(j),
                 grad_beta[2 * row][j], grad_beta[2 * row + 1][j]);
   }
 }
 
 template <typename S>
-__global__ void __launch_bounds__(S::kThreads, 2)
+__global__ void __launch_bounds__(S::kThreads, kBlocks<S>)
     attend_backward_q(BackwardProblem<S> problem) {
   using M = MemoryOfQ<S>;
   Arena arena(shared_memory());
@@ -320,19 +292,17 @@ __global__ void __launch_bounds__(S::kThreads, 2)
   const auto& halo = memory.halo;
   memory.halo.begin(blockIdx.x);
   halo.template copy<0, S::F, S::R>(problem.features);
-  halo.template copy<M::kGrads, S::M, S::M>(problem.grad_output);
-  halo.template copy<M::kLogarithms, S::G, S::G>(problem.log_sum_exp);
-  halo.template copy<M::kProducts, S::G, S::G>(
-      static_cast<const float*>(problem.products));
+  if constexpr (!S::kFar) {
+    halo.template copy<M::kGrads, S::M, S::M>(problem.grad_output);
+    halo.template copy<M::kLogarithms, S::G, S::G>(problem.log_sum_exp);
+    halo.template copy<M::kProducts, S::G, S::G>(
+        static_cast<const float*>(problem.products));
+  }
   commit_copies();
-  const Lane<S> lane;
-  Weights<S> weights;
-  weights.load(lane, problem.mapping);
-  BackwardWeights<S> backward;
-  backward.load(lane, problem.mapping);
+  memory.weights.load(problem.mapping);
   wait_copies<0>();
   __syncthreads();
-  visit_q(problem, lane, weights, backward, memory);
+  visit_q(problem, Lane<S>(), memory);
 }
 
 // ---- Both.
@@ -385,11 +355,7 @@ bool run_on_tensor_cores(const PairwiseBackward& task, void* workspace,
       return false;
     else
       return with_sizes<T>(task.shape, [&](auto sizes) {
-        using S = decltype(sizes);
-        if constexpr (S::kWarps > 4)
-          return false;
-        else
-          return backward<S>(task, workspace, stream);
+        return backward<decltype(sizes)>(task, workspace, stream);
       });
   });
 }

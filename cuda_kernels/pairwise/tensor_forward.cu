@@ -22,9 +22,9 @@ constexpr float kLowest = -3.40282347e38f;
 
 // Blocks that a multiprocessor shall have registers for: as many as spill none.
 template <typename S>
-constexpr int kBlocksOf = S::kTeams * S::kWarps > 4 ? 1
-                          : kIsTf32<typename S::T>  ? 2
-                                                    : 4;
+constexpr int kBlocksOf = S::kTeams * S::kWarps > 4    ? 1
+                          : sizeof(typename S::T) == 4 ? 2
+                                                       : 4;
 
 template <typename S>
 struct AttendProblem {
@@ -39,7 +39,8 @@ struct AttendProblem {
 template <typename S>
 struct Memory {
   using T = typename S::T;
-  static constexpr int kPitch = pitch_of_bytes<T>(sizeof(T) * (S::R + S::M));
+  static constexpr int kCopied = S::R + (S::kFar ? 0 : S::M);
+  static constexpr int kPitch = pitch_of_bytes<T>(sizeof(T) * kCopied);
 
   SAN_HOST_DEVICE Memory(const Tiling& tiling, Arena& memory)
       : halo(tiling, memory), relations(memory), hidden(memory) {}
@@ -64,10 +65,10 @@ class Softmax {
     }
   }
 
-  // Adds a pair of each row; the others' beta begins where the pointers are.
+  // Adds a pair of each row.
   __device__ void add(const Lane<S>& lane, const float (&logits)[4],
-                      const float (&times)[2],
-                      const unsigned char* const (&others)[2]) {
+                      const Pairs<S>& pairs, const T* features) {
+    const auto& times = pairs.times;
     float x[4], above[4], e[4];
     bool much = false;
 #pragma unroll
@@ -87,27 +88,29 @@ class Softmax {
     for (int row = 0; row < 2; ++row)
 #pragma unroll
       for (int j = 0; j < S::kOwn; ++j) {
-        const Two<T> beta = two<T>(others[row] + sizeof(T) * lane.value(j));
+        const Two<T> beta = pairs.two_at(
+            row, sizeof(T) * S::R, features + 2 * S::R, S::F, lane.value(j));
         value_[2 * row][j] += e[2 * row] * beta.first;
         value_[2 * row + 1][j] += e[2 * row + 1] * beta.second;
       }
   }
 
   __device__ void write(const Lane<S>& lane, const AttendProblem<S>& problem,
-                        const int64_t (&pixels)[2]) const {
+                        const int (&pixels)[2]) const {
 #pragma unroll
     for (int row = 0; row < 2; ++row) {
       if (pixels[row] < 0) continue;
       const int i = 2 * row;
       const float first = __fdividef(1, total_[i]);
       const float second = __fdividef(1, total_[i + 1]);
-      T* output = problem.output + pixels[row] * S::M;
+      T* output = problem.output + int64_t(pixels[row]) * S::M;
 #pragma unroll
       for (int j = 0; j < S::kOwn; ++j)
         store_two<T>(output + lane.value(j), value_[i][j] * first,
                      value_[i + 1][j] * second);
       if (!problem.log_sum_exp || !lane.leads()) continue;
-      float* to = problem.log_sum_exp + pixels[row] * S::G + lane.weight();
+      float* to =
+          problem.log_sum_exp + int64_t(pixels[row]) * S::G + lane.weight();
       to[0] = (top_[i] + logarithm_to_two(total_[i])) * kLogOf2;
       to[1] = (top_[i + 1] + logarithm_to_two(total_[i + 1])) * kLogOf2;
     }
@@ -145,16 +148,13 @@ __device__ void attend(const AttendProblem<S>& problem, const Lane<S>& lane,
   relation.begin(lane, problem.mapping, problem.features, pixels.of);
   const float* table = problem.mapping.table + lane.channel(0);
   Softmax<S> softmax;
-  const unsigned char* others[2];
+  Tap tap(halo.first_tap(), k), next = tap;
+  Pairs<S> pairs(lane, halo, pixels, tap);
   const auto relate = [&](const Tap& tap) {
     Share a, psi;
-#pragma unroll
-    for (int row = 0; row < 2; ++row)
-      others[row] = halo.other(2 * lane.team + row, lane.group, tap);
-    relation.of(lane, others, a, psi);
+    relation.of(lane, pairs.others, a, psi);
     memory.relations.put(lane, tap.index % 2, left_of<T, true>(a));
   };
-  Tap tap(halo.first_tap(), k), next = tap;
   relate(tap);
   wait_for_team(lane);
   for (; tap.y < halo.end_tap(); tap = next) {
@@ -163,18 +163,15 @@ __device__ void attend(const AttendProblem<S>& problem, const Lane<S>& lane,
     start_hidden(lane, table + tap.index * S::R, hidden);
     weights.add_hidden(lane, memory.relations, tap.index % 2, hidden);
     memory.hidden.put(lane, tap.index % 2, left_of<T, true>(hidden));
-    float times[2];
-    const unsigned char* values[2];
-#pragma unroll
-    for (int row = 0; row < 2; ++row) {
-      times[row] = halo.times(2 * lane.team + row, lane.group, tap);
-      values[row] = others[row] + sizeof(T) * S::R;
+    const Pairs<S> now = pairs;
+    if (next.y < halo.end_tap()) {
+      pairs = Pairs<S>(lane, halo, pixels, next);
+      relate(next);
     }
-    if (next.y < halo.end_tap()) relate(next);
     wait_for_team(lane);
     float logits[4] = {};
     weights.add_logits(lane, memory.hidden, tap.index % 2, logits);
-    softmax.add(lane, logits, times, values);
+    softmax.add(lane, logits, now, problem.features);
   }
   softmax.write(lane, problem, pixels.of);
 }
@@ -185,7 +182,8 @@ __global__ void __launch_bounds__(S::kThreads, kBlocksOf<S>)
   Arena arena(shared_memory());
   Memory<S> memory(problem.tiling, arena);
   memory.halo.begin(blockIdx.x);
-  memory.halo.template copy<0, S::F, S::R + S::M>(problem.features + S::R);
+  memory.halo.template copy<0, S::F, Memory<S>::kCopied>(problem.features +
+                                                         S::R);
   commit_copies();
   const Lane<S> lane;
   Weights<S> weights;

@@ -6,6 +6,12 @@
 // two products lie (cuda/matrix.h). Rounded it is the left factor of a product
 // of depth 16, or of two products of depth 8 in TF32, which take the channels
 // in another order, the same in both factors.
+//
+// SplitFloat is float32 as the sum of three bfloat16, each what the ones before
+// are off by: 24 bits, so nothing is lost. Of the nine products of two numbers
+// the three smallest are left out, 2^-26 of them in all. Each step has sums of
+// its own, which are added in float32: tensor cores cut off where float32
+// rounds, and a long sum would show it. Infinities become NaN.
 #ifndef CUDA_KERNELS_PAIRWISE_TENSOR_FRAGMENTS_H_
 #define CUDA_KERNELS_PAIRWISE_TENSOR_FRAGMENTS_H_
 
@@ -20,18 +26,49 @@ using Share = float[2][4];
 
 template <typename T>
 constexpr bool kIsTf32 = std::is_same_v<T, float>;
+template <typename T>
+constexpr int kParts = kIsSplit<T> ? 3 : 1;
+// What products of 16 bits take.
+template <typename T>
+using Factor = std::conditional_t<kIsSplit<T>, bfloat16, T>;
 
-// The left factor, and the right one, of 16 channels by 8 columns.
+// The left factor, and the right one, of 16 channels by 8 columns; one part
+// after the other.
 template <typename T>
 struct Left {
-  static constexpr int kWords = kIsTf32<T> ? 8 : 4;
+  static constexpr int kWords = kIsTf32<T> ? 8 : 4 * kParts<T>;
   uint32_t words[kWords];
 };
 template <typename T>
 struct Right {
-  static constexpr int kWords = kIsTf32<T> ? 4 : 2;
+  static constexpr int kWords = kIsTf32<T> ? 4 : 2 * kParts<T>;
   uint32_t words[kWords];
 };
+
+// The words of a part, kCount of them.
+template <int kCount, typename F>
+__device__ auto& part_of(F& factor, int part) {
+  using Word = std::remove_reference_t<decltype(factor.words[0])>;
+  return *reinterpret_cast<Word(*)[kCount]>(factor.words + kCount * part);
+}
+
+// Calls f(part, pair) with the parts of two numbers, or of their relu.
+template <typename T, bool kRectified, typename F>
+__device__ void split(float first, float second, F f) {
+  if constexpr (!kIsSplit<T>) {
+    f(0, kRectified ? rectified_pair<T>(first, second)
+                    : rounded_pair<T>(first, second));
+  } else {
+    if (kRectified) first = relu(first), second = relu(second);
+#pragma unroll
+    for (int part = 0; part < kParts<T>; ++part) {
+      const uint32_t pair = rounded_pair<bfloat16>(first, second);
+      f(part, pair);
+      first -= first_of<bfloat16>(pair);
+      second -= second_of<bfloat16>(pair);
+    }
+  }
+}
 
 // relu(share), rounded, or share itself.
 template <typename T, bool kRectified>
@@ -46,8 +83,9 @@ __device__ Left<T> left_of(const Share& share) {
         left.words[4 * n + row] = tf32(kRectified ? relu(first) : first);
         left.words[4 * n + row + 2] = tf32(kRectified ? relu(second) : second);
       } else {
-        left.words[2 * n + row] = kRectified ? rectified_pair<T>(first, second)
-                                             : rounded_pair<T>(first, second);
+        split<T, kRectified>(first, second, [&](int part, uint32_t pair) {
+          left.words[4 * part + 2 * n + row] = pair;
+        });
       }
     }
   return left;
@@ -65,7 +103,9 @@ __device__ Right<T> right_of(F factor) {
       right.words[2 * n] = tf32(first);
       right.words[2 * n + 1] = tf32(second);
     } else {
-      right.words[n] = rounded_pair<T>(first, second);
+      split<T, false>(first, second, [&](int part, uint32_t pair) {
+        right.words[2 * part + n] = pair;
+      });
     }
   }
   return right;
@@ -80,8 +120,18 @@ __device__ void multiply(float (&sums)[4], const Left<T>& left,
   if constexpr (kIsTf32<T>) {
     multiply_16x8x8(sums, {a[0], a[1], a[2], a[3]}, {b[0], b[1]});
     multiply_16x8x8(sums, {a[4], a[5], a[6], a[7]}, {b[2], b[3]});
+  } else if constexpr (!kIsSplit<T>) {
+    multiply_16x8x16<T>(sums, a, b);
   } else {
-    multiply_16x8x16<T>(sums, {a[0], a[1], a[2], a[3]}, {b[0], b[1]});
+    float step[4] = {};
+#pragma unroll
+    for (int order = 2; order >= 0; --order)  // the small products first
+#pragma unroll
+      for (int i = order; i >= 0; --i)
+        multiply_16x8x16<bfloat16>(step, part_of<4>(left, i),
+                                   part_of<2>(right, order - i));
+#pragma unroll
+    for (int i = 0; i < 4; ++i) sums[i] += step[i];
   }
 }
 
@@ -92,7 +142,7 @@ struct Two {
 };
 template <typename T>
 __device__ Two<T> two(const void* from) {
-  if constexpr (kIsTf32<T>) {
+  if constexpr (sizeof(T) == 4) {
     const float2 pair = *static_cast<const float2*>(from);
     return {pair.x, pair.y};
   } else {
@@ -103,7 +153,7 @@ __device__ Two<T> two(const void* from) {
 
 template <typename T>
 __device__ void store_two(T* to, float first, float second) {
-  if constexpr (kIsTf32<T>)
+  if constexpr (sizeof(T) == 4)
     *reinterpret_cast<float2*>(to) = {first, second};
   else
     *reinterpret_cast<uint32_t*>(to) = rounded_pair<T>(first, second);

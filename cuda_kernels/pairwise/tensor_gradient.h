@@ -15,7 +15,7 @@
 namespace san::pairwise {
 namespace {
 
-// Tiles of 16 pairs by 16 channels, of half types, which the warps of a team
+// Tiles of 16 pairs by 16 channels, part by part, which the warps of a team
 // fill; kStages in turn. A warp alone keeps its own, the newest, in registers,
 // too.
 template <typename S, int kTiles, int kStages = 1>
@@ -24,13 +24,15 @@ class Sheets {
   using T = typename S::T;
 
   SAN_HOST_DEVICE explicit Sheets(Arena& memory)
-      : shared_(memory.take<T>(S::kTeams * kStages * kTiles * kTile)) {}
+      : shared_(memory.take<Factor<T>>(S::kTeams * kStages * kTiles *
+                                       kParts<T> * kTile)) {}
 
   // The warp's 16 channels.
   __device__ void put(const Lane<S>& lane, int stage, const Left<T>& left) {
 #pragma unroll
-    for (int i = 0; i < 4; ++i)
-      store(lane, stage * kTiles + lane.warp, i % 2, i / 2, left.words[i]);
+    for (int i = 0; i < Left<T>::kWords; ++i)
+      store(lane, stage * kTiles + lane.warp, i / 4, i % 2, i / 2 % 2,
+            left.words[i]);
     own_ = left;
   }
 
@@ -38,11 +40,13 @@ class Sheets {
   __device__ void put_half(const Lane<S>& lane, const float (&sums)[4]) {
     own_ = {};
 #pragma unroll
-    for (int row = 0; row < 2; ++row) {
-      own_.words[row] = rounded_pair<T>(sums[2 * row], sums[2 * row + 1]);
-      store(lane, lane.warp / 2, row, lane.warp % 2, own_.words[row]);
-      if (S::kWarps == 1) store(lane, 0, row, 1, 0);
-    }
+    for (int row = 0; row < 2; ++row)
+      split<T, false>(
+          sums[2 * row], sums[2 * row + 1], [&](int part, uint32_t pair) {
+            own_.words[4 * part + row] = pair;
+            store(lane, lane.warp / 2, part, row, lane.warp % 2, pair);
+            if (S::kWarps == 1) store(lane, 0, part, row, 1, 0);
+          });
   }
 
   // A tile as a left factor.
@@ -50,8 +54,11 @@ class Sheets {
     if constexpr (S::kWarps == 1) return own_;
     Left<T> left;
     const int row = 4 * lane.group + lane.member;
-    load_matrices(left.words, at(lane, stage * kTiles + tile) +
-                                  row % 16 * kPitch + row / 16 * 8);
+#pragma unroll
+    for (int part = 0; part < kParts<T>; ++part)
+      load_matrices(part_of<4>(left, part),
+                    at(lane, stage * kTiles + tile, part) + row % 16 * kPitch +
+                        row / 16 * 8);
     return left;
   }
 
@@ -60,9 +67,11 @@ class Sheets {
                                 int tile) const {
     Left<T> left;
     const int row = 4 * lane.group + lane.member;
-    load_transposed(left.words, at(lane, stage * kTiles + tile) +
-                                    (row % 8 + row / 16 * 8) * kPitch +
-                                    row / 8 % 2 * 8);
+#pragma unroll
+    for (int part = 0; part < kParts<T>; ++part)
+      load_transposed(part_of<4>(left, part),
+                      at(lane, stage * kTiles + tile, part) +
+                          (row % 8 + row / 16 * 8) * kPitch + row / 8 % 2 * 8);
     return left;
   }
 
@@ -70,108 +79,195 @@ class Sheets {
   // Elements; an odd number of 16 bytes, so that rows lie in different banks.
   static constexpr int kPitch = 24, kTile = 16 * kPitch;
 
-  __device__ T* at(const Lane<S>& lane, int tile) const {
-    return shared_ + (lane.team * kStages * kTiles + tile) * kTile;
+  __device__ Factor<T>* at(const Lane<S>& lane, int tile, int part) const {
+    return shared_ +
+           ((lane.team * kStages * kTiles + tile) * kParts<T> + part) * kTile;
   }
-  __device__ void store(const Lane<S>& lane, int tile, int rows, int columns,
-                        uint32_t word) const {
-    *reinterpret_cast<uint32_t*>(at(lane, tile) +
+  __device__ void store(const Lane<S>& lane, int tile, int part, int rows,
+                        int columns, uint32_t word) const {
+    *reinterpret_cast<uint32_t*>(at(lane, tile, part) +
                                  (lane.group + 8 * rows) * kPitch +
                                  8 * columns + 2 * lane.member) = word;
   }
 
-  T* shared_;
+  Factor<T>* shared_;
   Left<T> own_;
 };
 
 // The right factor of 16 pairs by 8 of the 16 channels of a transposed tile.
 template <typename T>
 __device__ Right<T> columns_of(const Left<T>& transposed, int n) {
-  return {{transposed.words[n], transposed.words[n + 2]}};
+  Right<T> right;
+#pragma unroll
+  for (int i = 0; i < Right<T>::kWords; ++i)
+    right.words[i] = transposed.words[2 * i + n];
+  return right;
 }
 
-// What the warps of a team tell each other at an offset.
+// What the warps of a team tell each other at an offset. Once the logits are
+// made, the gradient of the hidden layer takes its place.
 template <typename S>
 struct Told {
   static constexpr int kHalves = (S::kWarps + 1) / 2;
 
   SAN_HOST_DEVICE explicit Told(Arena& memory)
-      : relation(memory),
-        hidden(memory),
-        grad_hidden(memory),
-        grad_logits(memory) {}
+      : relation(memory), hidden(memory), grad_logits(memory) {}
 
-  Sheets<S, S::kWarps> relation, hidden, grad_hidden;
+  Sheets<S, S::kWarps> relation, hidden;
   Sheets<S, kHalves> grad_logits;
 };
 
-// w1 and w2 once more, as the right factors of the way back.
+// w1 and w2 in shared memory, part by part, as right factors of products there
+// and back: registers have no room for both.
 template <typename S>
-struct BackwardWeights {
+class SharedWeights {
+ public:
   using T = typename S::T;
 
-  __device__ void load(const Lane<S>& lane, const Mapping& mapping) {
-#pragma unroll
-    for (int n = 0; n < 2; ++n) {
-      const int column = kChannels * lane.warp + 8 * n + lane.group;
-#pragma unroll
-      for (int step = 0; step < S::kSteps; ++step)
-        w1[step][n] = right_of<T>([&](int i) {
-          const int row = kChannels * step + i;
-          return lane.has(row) && lane.has(column)
-                     ? mapping.w1[row * S::R + column]
-                     : 0.0f;
-        });
-#pragma unroll
-      for (int step = 0; step < Told<S>::kHalves; ++step)
-        w2[step][n] = right_of<T>([&](int i) {
-          const int row = kChannels * step + i;
-          return row < S::G && lane.has(column)
-                     ? mapping.w2[row * S::R + column]
-                     : 0.0f;
-        });
+  SAN_HOST_DEVICE explicit SharedWeights(Arena& memory)
+      : shared_(memory.take<Factor<T>>(kParts<T> * kPart)) {}
+
+  __device__ void load(const Mapping& mapping) const {
+#pragma unroll 1
+    for (int i = threadIdx.x; i < kRows * kColumns / 2; i += S::kThreads) {
+      const int row = i / (kColumns / 2), column = i % (kColumns / 2) * 2;
+      const float* from = row_of(mapping, row);
+      const bool has = from && Lane<S>::has(column);
+      split<T, false>(has ? from[column] : 0, has ? from[column + 1] : 0,
+                      [&](int part, uint32_t pair) {
+                        *reinterpret_cast<uint32_t*>(at(part, row, column)) =
+                            pair;
+                      });
     }
   }
 
-  Right<T> w1[S::kSteps][2], w2[Told<S>::kHalves][2];
+  // ---- Of the warp's channels and 16 more, by the step.
+
+  // Relation to hidden layer, and to logits from there.
+  __device__ void hidden(const Lane<S>& lane, int step,
+                         Right<T> (&right)[2]) const {
+    read<false>(lane, kChannels * lane.warp, kChannels * step, right);
+  }
+  __device__ void logits(const Lane<S>& lane, int step, Right<T>& right) const {
+    const int row = 4 * lane.group + lane.member;
+#pragma unroll
+    for (int part = 0; part < kParts<T>; ++part)
+      load_matrices(part_of<2>(right, part),
+                    at(part, kLogits + 8 * lane.warp + row % 8,
+                       kChannels * step + row / 8 % 2 * 8));
+  }
+  // And back.
+  __device__ void grad_hidden(const Lane<S>& lane, int step,
+                              Right<T> (&right)[2]) const {
+    read<true>(lane, kGradients + kChannels * step, kChannels * lane.warp,
+               right);
+  }
+  __device__ void grad_relation(const Lane<S>& lane, int step,
+                                Right<T> (&right)[2]) const {
+    read<true>(lane, kChannels * step, kChannels * lane.warp, right);
+  }
+
+ private:
+  // Rows of w1, and of w2: on the way there groups repeat where there are less
+  // than 8, and back they do not, but zeros follow.
+  static constexpr int kColumns = kChannels * S::kSteps, kLogits = kColumns,
+                       kGradients = kLogits + (S::G < 8 ? 8 : 0),
+                       kRows = kGradients + kChannels * Told<S>::kHalves;
+  // Elements; an odd number of 16 bytes, so that rows lie in different banks.
+  static constexpr int kPitch = kColumns + 8, kPart = kRows * kPitch;
+
+  __device__ Factor<T>* at(int part, int row, int column) const {
+    return shared_ + part * kPart + row * kPitch + column;
+  }
+  __device__ static const float* row_of(const Mapping& mapping, int row) {
+    if (row < kLogits) return row < S::R ? mapping.w1 + row * S::R : nullptr;
+    if (row < kGradients) return mapping.w2 + (row - kLogits) % S::G * S::R;
+    row -= kGradients;
+    return row < S::G ? mapping.w2 + row * S::R : nullptr;
+  }
+
+  // From 16 rows and columns two right factors: of rows, which have 8 of them
+  // each, or transposed, of columns.
+  template <bool kTransposed>
+  __device__ void read(const Lane<S>& lane, int row, int column,
+                       Right<T> (&right)[2]) const {
+    const int i = 4 * lane.group + lane.member;
+    const int high = i / 16 * 8, low = i / 8 % 2 * 8;
+    row += i % 8 + (kTransposed ? low : high);
+    column += kTransposed ? high : low;
+#pragma unroll
+    for (int part = 0; part < kParts<T>; ++part) {
+      uint32_t words[4];
+      if constexpr (kTransposed)
+        load_transposed(words, at(part, row, column));
+      else
+        load_matrices(words, at(part, row, column));
+#pragma unroll
+      for (int n = 0; n < 2; ++n)
+#pragma unroll
+        for (int k = 0; k < 2; ++k)
+          right[n].words[2 * part + k] = words[2 * n + k];
+    }
+  }
+
+  Factor<T>* shared_;
 };
 
-// Calls soften(logits), which turns them into their gradients, and sum(told)
-// once the gradient of the hidden layer is known; returns with the gradient of
-// what the relation is before its relu. `a` is that.
-template <typename S, typename Soften, typename Sum>
-__device__ void go_back(const Lane<S>& lane, const Weights<S>& weights,
-                        const BackwardWeights<S>& backward, const float* table,
-                        Told<S>& told, const Share& a, Share& grad_a,
-                        Soften soften, Sum sum) {
+// No sums.
+template <typename S>
+struct NoSums {
+  __device__ void add_logits(const Lane<S>&, const Told<S>&) {}
+  __device__ void add_hidden(const Lane<S>&, const Told<S>&) {}
+};
+
+// Calls soften(logits), which turns them into their gradients, and tells `sums`
+// when it has these beside the hidden layer, and then, in its place, its
+// gradient; returns with the gradient of the relation after its relu. `a` is it
+// before.
+template <typename S, typename Soften, typename Sums>
+__device__ void go_back(const Lane<S>& lane, const SharedWeights<S>& weights,
+                        const float* table, Told<S>& told, const Share& a,
+                        Share& grad_a, Soften soften, Sums& sums) {
   using T = typename S::T;
+  Right<T> factors[2];
   told.relation.put(lane, 0, left_of<T, true>(a));
   wait_for_team(lane);
   Share hidden;
   start_hidden(lane, table, hidden);
-  weights.add_hidden(lane, told.relation, 0, hidden);
+#pragma unroll
+  for (int step = 0; step < S::kSteps; ++step) {
+    weights.hidden(lane, step, factors);
+    const Left<T> left = told.relation.get(lane, 0, step);
+    multiply<T>(hidden[0], left, factors[0]);
+    multiply<T>(hidden[1], left, factors[1]);
+  }
   told.hidden.put(lane, 0, left_of<T, true>(hidden));
   wait_for_team(lane);
   float logits[4] = {};
-  weights.add_logits(lane, told.hidden, 0, logits);
+#pragma unroll
+  for (int step = 0; step < S::kSteps; ++step) {
+    weights.logits(lane, step, factors[0]);
+    multiply<T>(logits, told.hidden.get(lane, 0, step), factors[0]);
+  }
   soften(logits);
   told.grad_logits.put_half(lane, logits);
   wait_for_team(lane);
+  sums.add_logits(lane, told);
   Share grad_hidden = {};
 #pragma unroll
   for (int step = 0; step < Told<S>::kHalves; ++step) {
-    const Left<T> grad = told.grad_logits.get(lane, 0, step);
-#pragma unroll
-    for (int n = 0; n < 2; ++n)
-      multiply<T>(grad_hidden[n], grad, backward.w2[step][n]);
+    weights.grad_hidden(lane, step, factors);
+    const Left<T> left = told.grad_logits.get(lane, 0, step);
+    multiply<T>(grad_hidden[0], left, factors[0]);
+    multiply<T>(grad_hidden[1], left, factors[1]);
   }
 #pragma unroll
   for (int n = 0; n < 2; ++n)
 #pragma unroll
     for (int i = 0; i < 4; ++i)
       grad_hidden[n][i] = relu_gradient(hidden[n][i], grad_hidden[n][i]);
-  told.grad_hidden.put(lane, 0, left_of<T, false>(grad_hidden));
-  sum();
+  told.hidden.put(lane, 0, left_of<T, false>(grad_hidden));
+  sums.add_hidden(lane, told);
   wait_for_team(lane);
 #pragma unroll
   for (int n = 0; n < 2; ++n)
@@ -179,16 +275,11 @@ __device__ void go_back(const Lane<S>& lane, const Weights<S>& weights,
     for (int i = 0; i < 4; ++i) grad_a[n][i] = 0;
 #pragma unroll
   for (int step = 0; step < S::kSteps; ++step) {
-    const Left<T> grad = told.grad_hidden.get(lane, 0, step);
-#pragma unroll
-    for (int n = 0; n < 2; ++n)
-      multiply<T>(grad_a[n], grad, backward.w1[step][n]);
+    weights.grad_relation(lane, step, factors);
+    const Left<T> left = told.hidden.get(lane, 0, step);
+    multiply<T>(grad_a[0], left, factors[0]);
+    multiply<T>(grad_a[1], left, factors[1]);
   }
-#pragma unroll
-  for (int n = 0; n < 2; ++n)
-#pragma unroll
-    for (int i = 0; i < 4; ++i)
-      grad_a[n][i] = relu_gradient(a[n][i], grad_a[n][i]);
 }
 
 // Two rows by two groups by the channels of each that a lane has.
@@ -197,7 +288,7 @@ using Values = float[4][S::kOwn];
 
 template <typename S>
 __device__ void load_values(const Lane<S>& lane, const typename S::T* from,
-                            int64_t stride, const int64_t (&pixels)[2],
+                            int stride, const int (&pixels)[2],
                             Values<S>& values) {
 #pragma unroll
   for (int row = 0; row < 2; ++row)
@@ -205,7 +296,8 @@ __device__ void load_values(const Lane<S>& lane, const typename S::T* from,
     for (int j = 0; j < S::kOwn; ++j) {
       Two<typename S::T> pair = {0, 0};
       if (pixels[row] >= 0)
-        pair = two<typename S::T>(from + pixels[row] * stride + lane.value(j));
+        pair = two<typename S::T>(from + int64_t(pixels[row]) * stride +
+                                  lane.value(j));
       values[2 * row][j] = pair.first;
       values[2 * row + 1][j] = pair.second;
     }
@@ -223,132 +315,37 @@ __device__ void join_groups(float (&sums)[4]) {
 
 // The gradient of the pixels' phi or psi, from the sums of that of the
 // relation.
-template <typename S, Own own>
-__device__ void write_relation(const Lane<S>& lane,
-                               const Relation<S, own>& relation,
-                               const int64_t (&pixels)[2], const Share& sums,
+template <Own own, typename S>
+__device__ void write_relation(const Lane<S>& lane, const Mapping& mapping,
+                               const int (&pixels)[2], const Share& sums,
                                typename S::T* to) {
+  constexpr float kSign = own == Own::kP ? 1 : -1;
 #pragma unroll
-  for (int row = 0; row < 2; ++row) {
-    if (pixels[row] < 0) continue;
+  for (int n = 0; n < 2; ++n) {
+    if (!lane.has(lane.channel(n))) continue;
+    // Read again: no register is kept for it.
+    const Two<float> scale = two<float>(mapping.scale + lane.channel(n));
 #pragma unroll
-    for (int n = 0; n < 2; ++n)
-      if (lane.has(lane.channel(n)))
-        store_two(to + pixels[row] * S::F + (own == Own::kP ? 0 : S::R) +
-                      lane.channel(n),
-                  -relation.factor[n][0] * sums[n][2 * row],
-                  -relation.factor[n][1] * sums[n][2 * row + 1]);
+    for (int row = 0; row < 2; ++row)
+      if (pixels[row] >= 0)
+        store_two(to + int64_t(pixels[row]) * S::F +
+                      (own == Own::kP ? 0 : S::R) + lane.channel(n),
+                  kSign * scale.first * sums[n][2 * row],
+                  kSign * scale.second * sums[n][2 * row + 1]);
   }
 }
 
 // No gradient of the pixels' beta.
 template <typename S>
-__device__ void write_no_values(const Lane<S>& lane, const int64_t (&pixels)[2],
+__device__ void write_no_values(const Lane<S>& lane, const int (&pixels)[2],
                                 typename S::T* to) {
 #pragma unroll
   for (int row = 0; row < 2; ++row) {
     if (pixels[row] < 0) continue;
 #pragma unroll
     for (int j = 0; j < S::kOwn; ++j)
-      store_two(to + pixels[row] * S::F + 2 * S::R + lane.value(j), 0, 0);
-  }
-}
-
-// A lane's sums of the gradients of scale and shift, over all tiles.
-template <typename S>
-struct VectorSums {
-  using T = typename S::T;
-
-  // Adds those of two pixels p, from their sums of the gradient of the relation
-  // and of that times psi.
-  __device__ void add(const Lane<S>& lane, const T* features,
-                      const int64_t (&pixels)[2], const Share& sums,
-                      const Share& with_psi) {
-#pragma unroll
-    for (int n = 0; n < 2; ++n)
-#pragma unroll
-      for (int row = 0; row < 2; ++row) {
-        Two<T> phi = {0, 0};
-        if (pixels[row] >= 0 && lane.has(lane.channel(n)))
-          phi = two<T>(features + pixels[row] * S::F + lane.channel(n));
-        const int i = 2 * row;
-        scale[n][0] += phi.first * sums[n][i] - with_psi[n][i];
-        scale[n][1] += phi.second * sums[n][i + 1] - with_psi[n][i + 1];
-        shift[n][0] += sums[n][i];
-        shift[n][1] += sums[n][i + 1];
-      }
-  }
-
-  // Joins what the lanes have of a channel, in the first of them.
-  __device__ void join() {
-#pragma unroll
-    for (int n = 0; n < 2; ++n)
-#pragma unroll
-      for (int i = 0; i < 2; ++i)
-#pragma unroll
-        for (int bits = 4; bits < 32; bits *= 2) {
-          scale[n][i] += shuffle_xor(scale[n][i], bits);
-          shift[n][i] += shuffle_xor(shift[n][i], bits);
-        }
-  }
-
-  template <typename Add>
-  __device__ void write(const Lane<S>& lane, const PairwisePart& at,
-                        Add add) const {
-    if (lane.group > 0) return;
-#pragma unroll
-    for (int n = 0; n < 2; ++n)
-#pragma unroll
-      for (int i = 0; i < 2; ++i)
-        if (lane.has(lane.channel(n))) {
-          add(at.first + lane.channel(n) + i, scale[n][i]);
-          add(at.second + lane.channel(n) + i, shift[n][i]);
-        }
-  }
-
-  float scale[2][2], shift[2][2];
-};
-
-// table [R] += the sum over the pairs of a transposed tile, of the warp's own
-// channels.
-template <typename S>
-__device__ void add_to_table(const Lane<S>& lane,
-                             const Left<typename S::T>& transposed,
-                             float* table) {
-  using T = typename S::T;
-  const float one = lane.group == 0 ? 1 : 0;
-  float sums[4] = {};
-  multiply<T>(sums, transposed, right_of<T>([&](int) { return one; }));
-#pragma unroll
-  for (int row = 0; row < 2; ++row) {
-    const int channel = kChannels * lane.warp + lane.group + 8 * row;
-    if (lane.member == 0 && lane.has(channel)) table[channel] += sums[2 * row];
-  }
-}
-
-// Calls write(add) by one team after the other, where add(i, sum) adds to
-// element i of a part.
-template <typename S, typename Write>
-__device__ void write_in_turn(const Lane<S>& lane, double* part, Write write) {
-  for (int team = 0; team < S::kTeams; ++team) {
-    if (team == lane.team)
-      write([&](int64_t i, float sum) {
-        part[i] = team == 0 ? sum : part[i] + sum;
-      });
-    __syncthreads();
-  }
-}
-
-// part [K, R] = the sum of the teams' tables, after a barrier.
-template <typename S>
-__device__ void write_table(const float* tables, int elements, double* part) {
-#pragma unroll 1
-  for (int i = threadIdx.x; i < elements; i += S::kThreads) {
-    float sum = 0;
-#pragma unroll
-    for (int team = 0; team < S::kTeams; ++team)
-      sum += tables[team * elements + i];
-    part[i] = sum;
+      store_two(to + int64_t(pixels[row]) * S::F + 2 * S::R + lane.value(j), 0,
+                0);
   }
 }
 

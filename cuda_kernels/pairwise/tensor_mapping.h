@@ -37,24 +37,42 @@ struct Pixels {
       of[row] = halo.pixel(2 * lane.team + row, lane.group);
   }
 
-  int64_t of[2];
+  int of[2];
 };
 
-// Their pairs at an offset: the other pixels, in the halo, and how often each
-// pair counts.
+// Their pairs at an offset: the other pixels, in the halo and, where that has
+// not all of them, in the batch or -1; and how often each pair counts.
 template <typename S>
 struct Pairs {
   template <typename Halo>
-  __device__ Pairs(const Lane<S>& lane, const Halo& halo, const Tap& tap) {
+  __device__ Pairs(const Lane<S>& lane, const Halo& halo,
+                   const Pixels<S>& pixels, const Tap& tap) {
 #pragma unroll
     for (int row = 0; row < 2; ++row) {
       others[row] = halo.other(2 * lane.team + row, lane.group, tap);
       times[row] = halo.times(2 * lane.team + row, lane.group, tap);
+      if constexpr (S::kFar) {
+        const bool has = pixels.of[row] >= 0 && times[row] > 0;
+        of[row] = has ? pixels.of[row] + halo.away(tap) : -1;
+      }
     }
+  }
+
+  // A channel and the next of the other pixel: `at` bytes from where that
+  // begins in the halo, or else from [N H W, stride].
+  template <typename E>
+  __device__ Two<E> two_at(int row, int at, const E* from, int stride,
+                           int channel) const {
+    if constexpr (!S::kFar)
+      return two<E>(others[row] + at + sizeof(E) * channel);
+    else
+      return of[row] < 0 ? Two<E>{0, 0}
+                         : two<E>(from + int64_t(of[row]) * stride + channel);
   }
 
   const unsigned char* others[2];
   float times[2];
+  int of[2];
 };
 
 // a = relu(own + factor * the other pixel's), of a lane's 16 channels.
@@ -65,7 +83,7 @@ struct Relation {
   // For pixels of the batch in rows lane / 4 and 8 more, -1 where there is
   // none. The block's own pixels have phi or psi.
   __device__ void begin(const Lane<S>& lane, const Mapping& mapping,
-                        const T* features, const int64_t (&pixels)[2]) {
+                        const T* features, const int (&pixels)[2]) {
 #pragma unroll
     for (int n = 0; n < 2; ++n)
 #pragma unroll
@@ -80,8 +98,8 @@ struct Relation {
 #pragma unroll
     for (int row = 0; row < 2; ++row) {
       if (pixels[row] < 0) continue;
-      const T* from =
-          features + pixels[row] * S::F + (own_pixel == Own::kP ? 0 : S::R);
+      const T* from = features + int64_t(pixels[row]) * S::F +
+                      (own_pixel == Own::kP ? 0 : S::R);
 #pragma unroll
       for (int n = 0; n < 2; ++n) {
         if (!lane.has(lane.channel(n))) continue;

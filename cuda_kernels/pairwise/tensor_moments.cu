@@ -1,6 +1,5 @@
 // The moments of the relation of the fused pairwise attention on tensor cores,
-// and their gradient, for half types. tensor_tile.h has the plan; halos have
-// phi or psi alone.
+// and their gradient. tensor_tile.h has the plan; halos have phi or psi alone.
 //
 // Forward a block goes through tiles, and keeps the second moments, sums over
 // pairs of c c^T with c = a - centre, as products over the pairs in registers,
@@ -13,9 +12,8 @@
 // adds, and grad_features.
 #include <algorithm>
 
-#include "cuda_kernels/pairwise/sums.h"
 #include "cuda_kernels/pairwise/tensor.h"
-#include "cuda_kernels/pairwise/tensor_gradient.h"
+#include "cuda_kernels/pairwise/tensor_sums.h"
 
 namespace san::pairwise {
 namespace {
@@ -94,7 +92,7 @@ __device__ void visit(const MomentsProblem<S>& problem, const Lane<S>& lane,
   relation.begin(lane, problem.mapping, problem.features, pixels.of);
   for (Tap tap(halo.first_tap(), problem.tiling.kernel_size);
        tap.y < halo.end_tap(); ++tap) {
-    const Pairs<S> pairs(lane, halo, tap);
+    const Pairs<S> pairs(lane, halo, pixels, tap);
     Share a, psi, counted;
     relation.of(lane, pairs.others, a, psi);
 #pragma unroll
@@ -134,15 +132,9 @@ __global__ void __launch_bounds__(S::kThreads, S::kWarps > 4 ? 1 : 3)
 #pragma unroll 1
   for (int i = threadIdx.x; i < S::kTeams * table; i += S::kThreads)
     memory.table[i] = 0;
-  for (int64_t tile = blockIdx.x; tile < problem.tiles; tile += gridDim.x) {
-    memory.halo.begin(static_cast<unsigned>(tile));
-    memory.halo.template copy<0, S::F, S::R>(problem.features + S::R);
-    commit_copies();
-    wait_copies<0>();
-    __syncthreads();
+  for_each_tile<S::R, S>(problem.tiles, problem.features + S::R, memory, [&] {
     visit(problem, lane, centre, memory, moments);
-    __syncthreads();
-  }
+  });
   const PairwisePart& at = problem.parts.at;
   double* part = problem.parts.part(blockIdx.x);
   write_in_turn(lane, part, [&](auto add) { moments.write(lane, at.w1, add); });
@@ -192,16 +184,16 @@ struct SpreadProblem {
 template <typename S, Own own>
 struct SpreadMemory {
   SAN_HOST_DEVICE SpreadMemory(const Tiling& tiling, Arena& memory)
-      : halo(tiling, memory), relation(memory) {}
+      : halo(tiling, memory), relation(memory), vectors(memory) {}
 
   RelationHalo<S, own> halo;
   Exchange<S, 2> relation;
+  VectorSums<S> vectors;
 };
 
 template <typename S, Own own>
 __device__ void visit(const SpreadProblem<S>& problem, const Lane<S>& lane,
-                      const Weights<S>& weights, SpreadMemory<S, own>& memory,
-                      VectorSums<S>& sums) {
+                      const Weights<S>& weights, SpreadMemory<S, own>& memory) {
   using T = typename S::T;
   const auto& halo = memory.halo;
   const Pixels<S> pixels(lane, halo);
@@ -211,7 +203,7 @@ __device__ void visit(const SpreadProblem<S>& problem, const Lane<S>& lane,
   const float* table = problem.mapping.table + lane.channel(0);
   for (Tap tap(halo.first_tap(), problem.tiling.kernel_size);
        tap.y < halo.end_tap(); ++tap) {
-    const Pairs<S> pairs(lane, halo, tap);
+    const Pairs<S> pairs(lane, halo, pixels, tap);
     Share a, other, grad;
     relation.of(lane, pairs.others, a, other);
     memory.relation.put(lane, tap.index % 2, left_of<T, true>(a));
@@ -229,36 +221,32 @@ __device__ void visit(const SpreadProblem<S>& problem, const Lane<S>& lane,
         if (own == Own::kP) with_other[n][i] += g * other[n][i];
       }
   }
-  write_relation(lane, relation, pixels.of, total, problem.grad_features);
+  write_relation<own>(lane, problem.mapping, pixels.of, total,
+                      problem.grad_features);
   if (own == Own::kP)
-    sums.add(lane, problem.features, pixels.of, total, with_other);
+    memory.vectors.add(lane, problem.features, pixels.of, total, with_other);
   else
     write_no_values(lane, pixels.of, problem.grad_features);
 }
 
 template <typename S, Own own>
-__global__ void __launch_bounds__(S::kThreads, S::kWarps > 4 ? 1 : 4)
+__global__ void __launch_bounds__(S::kThreads, S::kWarps > 4 ? 1
+                                               : S::kFar     ? 3
+                                                             : 4)
     spread_moments_tensor(SpreadProblem<S> problem) {
   Arena arena(shared_memory());
   SpreadMemory<S, own> memory(problem.tiling, arena);
   const Lane<S> lane;
   Weights<S> weights;
   weights.load_w1(lane, problem.mapping);
-  VectorSums<S> sums = {};
-  for (int64_t tile = blockIdx.x; tile < problem.tiles; tile += gridDim.x) {
-    memory.halo.begin(static_cast<unsigned>(tile));
-    memory.halo.template copy<0, S::F, S::R>(problem.features +
-                                             (own == Own::kP ? S::R : 0));
-    commit_copies();
-    wait_copies<0>();
-    __syncthreads();
-    visit(problem, lane, weights, memory, sums);
-    __syncthreads();
-  }
+  memory.vectors.clear();
+  for_each_tile<S::R, S>(problem.tiles,
+                         problem.features + (own == Own::kP ? S::R : 0), memory,
+                         [&] { visit(problem, lane, weights, memory); });
   if (own == Own::kQ) return;
-  sums.join();
-  write_in_turn(lane, problem.parts.part(blockIdx.x),
-                [&](auto add) { sums.write(lane, problem.parts.at, add); });
+  write_in_turn(lane, problem.parts.part(blockIdx.x), [&](auto add) {
+    memory.vectors.write(lane, problem.parts.at, add);
+  });
 }
 
 template <typename S>

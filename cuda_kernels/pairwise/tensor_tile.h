@@ -16,8 +16,11 @@
 //
 // Memory plan: [pixels of the halo + 1, pitch] bytes, in bfloat16 forward 35
 // KiB in layer 1 and, as the halo is the whole image, 64 KiB in layer 4; where
-// each of them begins; how often mirrored taps show pixels; and 512 or 1024
-// bytes for each fragment that the warps of a team exchange.
+// each of them begins; how often mirrored taps show pixels; 512 to 1536 bytes
+// for each fragment that the warps of a team exchange; and backward the
+// weights, in layer 4 51 KiB in bfloat16 and 153 KiB in float32, whose halo
+// therefore has the relation's channels alone: the value's are read where they
+// are, from a cache.
 #ifndef CUDA_KERNELS_PAIRWISE_TENSOR_TILE_H_
 #define CUDA_KERNELS_PAIRWISE_TENSOR_TILE_H_
 
@@ -32,6 +35,14 @@ namespace {
 constexpr int kChannels = 16;  // of the relation, that a warp has
 constexpr int kColumns = 8;    // pixels of a line of a tile
 
+// An element of float32 that is multiplied as exactly as float32 itself; see
+// tensor_fragments.h. float stands for TF32.
+struct SplitFloat {
+  float value;
+};
+template <typename T>
+constexpr bool kIsSplit = std::is_same_v<T, SplitFloat>;
+
 // What a kernel knows when it is compiled.
 template <typename Element, int kGroups>
 struct Sizes {
@@ -41,6 +52,9 @@ struct Sizes {
   static constexpr int kTeams = kWarps < 4 ? 4 / kWarps : 1;
   static constexpr int kThreads = 32 * kWarps * kTeams;
   static constexpr int kLines = 2 * kTeams;  // of a tile
+  // Whether only the relation's channels are in the halo: no block has room for
+  // those of the value besides, and the weights.
+  static constexpr bool kFar = kIsSplit<T>;
   // Products of depth 16 for R, and channels of each of a lane's groups that it
   // has.
   static constexpr int kSteps = kWarps, kOwn = G < 8 ? G : 8;
@@ -178,18 +192,18 @@ class Halo {
     static_assert(kCount % kEach == 0 && kStride % kEach == 0);
     for_each_line(halo_lines_, halo_columns_ * kPieces, [&](int y, int i) {
       const int x = i / kPieces, piece = i % kPieces;
-      const int64_t pixel =
+      const int pixel =
           (image_ * t_.height + first_line_ + y) * t_.width + first_column_ + x;
       copy_async<kBytes>(
           pixels_ + (y * halo_columns_ + x) * kPitch + kAt + piece * kBytes,
-          from + pixel * kStride + piece * kEach);
+          from + int64_t(pixel) * kStride + piece * kEach);
     });
   }
 
   // ---- A pixel of the tile, in a line and a column of it.
 
   // Its index in the batch, or -1.
-  __device__ int64_t pixel(int line, int column) const {
+  __device__ int pixel(int line, int column) const {
     const int y = top_ + line, x = left_ + column;
     return y < t_.height && x < t_.width
                ? (image_ * t_.height + y) * t_.width + x
@@ -206,6 +220,13 @@ class Halo {
   __device__ float times(int line, int column, const Tap& tap) const {
     return lines_[line * t_.kernel_size + tap.y] *
            columns_[column * t_.kernel_size + tap.x];
+  }
+
+  // Pixels from one of the tile to that of its pair, in the batch.
+  __device__ int away(const Tap& tap) const {
+    const int reach = t_.reach();
+    const int steps = (tap.y - reach) * t_.width + tap.x - reach;
+    return own == Own::kP ? steps : -steps;
   }
 
   // Lines of taps that have pairs.
@@ -253,7 +274,7 @@ class Halo {
   unsigned char* pixels_;
   int* places_;              // of the tile and what it reaches, row by row
   float *columns_, *lines_;  // [pixels, k]
-  int64_t image_ = 0;
+  int image_ = 0;
   int top_ = 0, left_ = 0;  // of the tile
   int first_line_ = 0, first_column_ = 0, halo_lines_ = 0, halo_columns_ = 0;
   int first_tap_ = 0, end_tap_ = 0;
@@ -267,7 +288,8 @@ size_t shared_bytes_of(const Tiling& tiling) {
   return arena.bytes();
 }
 
-// Whether the tiles of a shape can be counted and a block has room for one.
+// Whether the tiles and the pixels of a shape can be counted in 32 bits, and a
+// block has room for a tile.
 template <typename S, typename Memory>
 bool has_tiles(const PairwiseShape& s) {
   constexpr int64_t kMost = 0x7fffffff, kMostTaps = 64;
@@ -277,6 +299,7 @@ bool has_tiles(const PairwiseShape& s) {
     return false;
   const Tiling t(s, S::kLines);
   return __int128(s.batch) * t.across * t.down <= kMost &&
+         __int128(s.batch) * s.height * s.width <= kMost &&
          shared_bytes_of<Memory>(t) <= most_shared_bytes();
 }
 
@@ -309,7 +332,8 @@ bool with_sizes(const PairwiseShape& s, F f) {
   if (s.relation_channels != 2 * G || s.value_channels != 8 * G) return false;
   switch (G) {
     case 2:
-      return f(Sizes<T, 2>());
+      if constexpr (!kIsSplit<T>) return f(Sizes<T, 2>());
+      return false;
     case 8:
       return f(Sizes<T, 8>());
     case 16:
@@ -323,8 +347,8 @@ bool with_sizes(const PairwiseShape& s, F f) {
   }
 }
 
-// Calls f(T()) with the type whose products tensor cores make of a task's,
-// float for TF32; returns what it returns, or false if there is none.
+// Calls f(T()) with the type whose products tensor cores make of a task's;
+// returns what it returns, or false if there is none.
 template <typename F>
 bool with_tensor_type(ScalarType type, bool allow_tf32, F f) {
   switch (type) {
@@ -333,7 +357,7 @@ bool with_tensor_type(ScalarType type, bool allow_tf32, F f) {
     case ScalarType::kFloat16:
       return f(float16());
     case ScalarType::kFloat32:
-      return allow_tf32 && f(float());
+      return (allow_tf32 && f(float())) || f(SplitFloat());
     default:
       return false;
   }

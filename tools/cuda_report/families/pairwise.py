@@ -17,7 +17,7 @@ from tools.cuda_report.families.pairwise_loops import (
     attend_backward,
     spread_moments,
 )
-from tools.cuda_report.families.pairwise_tensor import has_backward
+from tools.cuda_report.families.pairwise_tensor import has_kernel
 from tools.cuda_report.families.pairwise_tile import (
     THREADS,
     Needs,
@@ -50,7 +50,6 @@ def _entries(
     part: Callable[[Layer], int] | None = None,
     sums: int = 0,
     passes: dict[str, int] | None = None,
-    on_tensor_cores: Callable[[Layer], bool] = lambda layer: True,
 ) -> tuple[Entry, Entry]:
     """A kernel that knows its layer's sizes, and the one that knows none.
 
@@ -65,7 +64,6 @@ def _entries(
       part: elements of a part, in float64, if the launch sums in parts.
       sums: of the softmax, [N H W, G] in float32, that are moved.
       passes: launches, if it is not one of training.
-      on_tensor_cores: layers that half types have another kernel for.
     """
 
     def tile_of(layer: Layer, data_type: DataType, device: Device) -> Tile:
@@ -81,7 +79,7 @@ def _entries(
     def work(
         of_fixed: bool, layer: Layer, data_type: DataType, device: Device
     ) -> Work | None:
-        if data_type.is_half and on_tensor_cores(layer):
+        if has_kernel(layer, data_type, device):
             return None
         tile = tile_of(layer, data_type, device)
         if isinstance(tile, FixedTile) != of_fixed:
@@ -131,7 +129,7 @@ def _mapping_part(layer: Layer) -> int:
 def _work_of_products(
     layer: Layer, data_type: DataType, device: Device
 ) -> Work | None:
-    if data_type.is_half and has_backward(layer):
+    if has_kernel(layer, data_type, device):
         return None
     elements = layer.pixels * layer.G
     blocks = -(-elements // THREADS)
@@ -179,7 +177,6 @@ ENTRIES = (
         lambda a: 3 * _mapping_flops(a) + 2 * a.M,
         _mapping_part,
         sums=2,
-        on_tensor_cores=has_backward,
     ),
     *_entries(
         f"pairwise.attend_backward<{{type}}, {_Q}, {{tile}}>",
@@ -189,7 +186,6 @@ ENTRIES = (
         lambda a: a.F + a.M + a.R + a.M,
         lambda a: 2 * _mapping_flops(a) + 4 * a.M,
         sums=2,
-        on_tensor_cores=has_backward,
     ),
     *_entries(
         f"pairwise.spread_moments<{{type}}, {_P}, {{tile}}>",

@@ -17,23 +17,38 @@ from tools.cuda_report.trips import Steps
 _COLUMNS = 8  # pixels of a line of a tile
 
 
+def has_kernel(layer: Layer, data_type: DataType, device: Device) -> bool:
+    """Whether there is one on tensor cores that fits."""
+    if not data_type.is_half and layer.G < 8:
+        return False
+    return all(
+        Tile(layer, needs, data_type.bytes).shared_bytes() <= device.most_shared
+        for needs in (_ATTEND, _BACKWARD_P, _BACKWARD_Q)
+    )
+
+
 @dataclasses.dataclass(frozen=True)
 class Needs:
     """What a kernel keeps in shared memory.
 
     Attributes:
-      copies: elements of a pixel of the halo, of each tensor that it copies.
+      values: elements of a pixel of the halo, beside the relation's, of each
+        tensor that it copies; the first with those.
       floats: of these pixels, in float32.
       exchanged: fragments of each warp, where a team has more than one.
       sheets: tiles of 16 x 16 elements for each warp, and for each two.
+      weights: whether it has w1 and w2 there.
       table: whether it sums over the pairs of an offset.
+      vectors: whether each thread has a sum there.
     """
 
-    copies: Callable[[Layer], tuple[int, ...]]
+    values: Callable[[Layer], tuple[int, ...]]
     floats: Callable[[Layer], tuple[int, ...]]
     exchanged: int
     sheets: tuple[int, int] = (0, 0)
+    weights: bool = False
     table: bool = False
+    vectors: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,6 +59,31 @@ class Tile:
     needs: Needs
     bytes: int  # of an element
     part_elements: int = 0
+
+    @property
+    def parts(self) -> int:
+        """bfloat16 that an element of float32 is multiplied as."""
+        return 3 if self.bytes == 4 else 1
+
+    @property
+    def copies(self) -> tuple[int, ...]:
+        """Bytes of a pixel of each tensor that the halo has.
+
+        In float32 those of the value are read where they are.
+        """
+        relation, layer = self.layer.R, self.layer
+        if self.parts > 1:
+            return (self.bytes * relation,)
+        first, *others = self.needs.values(layer)
+        floats = [4 * n for n in self.needs.floats(layer)]
+        copied = [self.bytes * n for n in (relation + first, *others)]
+        return (*copied, *floats)
+
+    @property
+    def has_table(self) -> bool:
+        """Of sums; beside the largest weights there is no room for it."""
+        crowded = self.needs.weights and self.parts > 1 and self.warps > 4
+        return self.needs.table and not crowded
 
     @property
     def warps(self) -> int:
@@ -102,8 +142,7 @@ class Tile:
 
     def pixel_bytes(self) -> int:
         """Of a pixel of the halo, with what keeps banks apart."""
-        used = self.bytes * sum(self.needs.copies(self.layer))
-        used += 4 * sum(self.needs.floats(self.layer))
+        used = sum(self.copies)
         vector = 16 if self.bytes == 2 else 32
         return (-(-used // vector) | 1) * vector
 
@@ -112,7 +151,9 @@ class Tile:
         layer, around = self.layer, self.layer.k - 1
         lines, columns = self.lines + around, _COLUMNS + around
         halo = min(lines, layer.side) * min(columns, layer.side)
-        fragment = 512 if self.bytes == 2 else 1024
+        fragment, sheet = 512 * self.parts, 768 * self.parts
+        across = max(16, layer.R)
+        rows = across + 16 * -(-self.warps // 2) + 8 * (layer.G < 8)
         pieces = [
             (halo + 1) * self.pixel_bytes(),
             4 * lines * columns,
@@ -120,9 +161,11 @@ class Tile:
             4 * self.lines * layer.k,
             *[fragment * self.teams * self.warps * (self.warps > 1)]
             * self.needs.exchanged,
-            *[768 * self.teams * self.warps] * self.needs.sheets[0],
-            *[768 * self.teams * -(-self.warps // 2)] * self.needs.sheets[1],
-            4 * self.teams * layer.K * layer.R * self.needs.table,
+            2 * self.parts * rows * (across + 8) * self.needs.weights,
+            *[sheet * self.teams * self.warps] * self.needs.sheets[0],
+            *[sheet * self.teams * -(-self.warps // 2)] * self.needs.sheets[1],
+            4 * self.threads * self.needs.vectors,
+            4 * self.teams * layer.K * layer.R * self.has_table,
         ]
         return sum(-(-piece // 16) * 16 for piece in pieces)
 
@@ -167,10 +210,11 @@ def _copy(which: int) -> tuple[Steps, Steps]:
     """Of one of the tensors that the halo has."""
 
     def pieces(t: Tile) -> float:
-        copies = [t.bytes * n for n in t.needs.copies(t.layer)]
-        floats = [4 * n for n in t.needs.floats(t.layer)]
-        size, at = (copies + floats)[which], sum(copies[:which])
-        vectors = which < len(copies) and size % 16 == at % 16 == 0
+        if which >= len(t.copies):
+            return 0
+        size, at = t.copies[which], sum(t.copies[:which])
+        # Those in float32 come by fours of an element of half types.
+        vectors = which < 2 and size % 16 == at % 16 == 0
         return t.halo()[1] * (size // (16 if vectors else 8))
 
     return _lines("copy the halo", lambda t: t.halo()[0], pieces, "global load")
@@ -198,7 +242,7 @@ def _work(
     flops: Callable[[Layer], float],
     part: Callable[[Layer], int] | None = None,
     sums: int = 0,
-) -> Callable[[Layer, DataType, Device], Work]:
+) -> Callable[[Layer, DataType, Device], Work | None]:
     """Launches on tiles.
 
     Args:
@@ -209,7 +253,9 @@ def _work(
       sums: of the softmax, [N H W, G] in float32, that are moved.
     """
 
-    def work(layer: Layer, data_type: DataType, _: Device) -> Work:
+    def work(layer: Layer, data_type: DataType, device: Device) -> Work | None:
+        if not has_kernel(layer, data_type, device):
+            return None
         part_elements = part(layer) if part else 0
         tile = Tile(layer, needs, data_type.bytes, part_elements)
         moved = elements(layer) * data_type.bytes + 4 * sums * layer.G
@@ -239,15 +285,23 @@ def _mapping_part(layer: Layer) -> int:
 
 
 _TAPS = Steps("taps", lambda t: t.taps(), "tensor", 0)
-_CLEAR_TABLE = Steps(
-    "clear table",
-    lambda t: t.teams * t.layer.K * t.layer.R / t.threads,
-    "shared store",
+# In shared memory, or else in the part itself.
+_CLEAR_TABLE = tuple(
+    Steps(
+        "clear table",
+        lambda t: t.teams * t.layer.K * t.layer.R / t.threads,
+        anchor,
+        optional=True,
+    )
+    for anchor in ("shared store", "global store")
 )
 # The compiler may take the turns apart.
 _TURNS = Steps("teams", lambda t: t.teams, "global store", 0, optional=True)
 _WRITE_TABLE = Steps(
-    "write table", lambda t: t.layer.K * t.layer.R / t.threads, "global store"
+    "write table",
+    lambda t: t.layer.K * t.layer.R / t.threads,
+    "global store",
+    optional=True,
 )
 
 
@@ -255,103 +309,112 @@ def _tiles(*inner: Steps) -> Steps:
     return Steps("tiles", lambda t: t.tiles_of_block(), inner=inner)
 
 
-def has_backward(layer: Layer) -> bool:
-    """Whether the attention's backward is computed on tensor cores."""
-    return layer.G <= 32
+def _no_values(layer: Layer) -> tuple[int, ...]:
+    return (0,)
 
 
-def _backward(
-    work: Callable[[Layer, DataType, Device], Work],
-) -> Callable[[Layer, DataType, Device], Work | None]:
-    def chosen(
-        layer: Layer, data_type: DataType, device: Device
-    ) -> Work | None:
-        return work(layer, data_type, device) if has_backward(layer) else None
-
-    return chosen
+def _values(layer: Layer) -> tuple[int, ...]:
+    return (layer.M,)
 
 
-_RELATION = Needs(lambda a: (a.R,), lambda a: (), 2)
+def _no_floats(layer: Layer) -> tuple[int, ...]:
+    return ()
+
+
+_RELATION = Needs(_no_values, _no_floats, 2, vectors=True)
+_ATTEND = Needs(_values, _no_floats, 4)
+_BACKWARD_P = Needs(
+    _values, _no_floats, 0, (2, 1), weights=True, table=True, vectors=True
+)
+_BACKWARD_Q = Needs(
+    lambda a: (0, a.M), lambda a: (a.G, a.G), 0, (2, 1), weights=True
+)
 _GROUP = "pairwise core"
 _TRAINING = {"training": 1}
-_HALF = ("bfloat16",)
+_LOAD_WEIGHTS = Steps(
+    "load weights",
+    lambda t: (t.layer.R + t.layer.G) * t.layer.R / 2 / t.threads,
+    "shared store",
+    0,
+)
 
 ENTRIES = (
     Entry(
-        "pairwise.attend_tensor<Sizes<{type}, {G}>>",
+        "pairwise.attend_tensor<Sizes<{exact}, {G}>>",
         "forward",
         _GROUP,
         {"forward": 1, "training": 1},
         (*_BEGIN, *_copy(0), _TAPS),
         _work(
-            Needs(lambda a: (a.R + a.M,), lambda a: (), 4),
+            _ATTEND,
             lambda a: a.F + a.M,
             lambda a: _mapping_flops(a) + 2 * a.M,
             sums=1,
         ),
-        types=_HALF,
     ),
     Entry(
-        "pairwise.attend_backward_p<Sizes<{type}, {G}>>",
+        "pairwise.attend_backward_p<Sizes<{exact}, {G}>>",
         "gradients of phi and the mapping",
         _GROUP,
         _TRAINING,
         (
-            _CLEAR_TABLE,
+            _LOAD_WEIGHTS,
+            *_CLEAR_TABLE,
             _tiles(*_BEGIN, *_copy(0), _TAPS),
             _TURNS,
             _WRITE_TABLE,
         ),
-        _backward(
-            _work(
-                Needs(lambda a: (a.R + a.M,), lambda a: (), 0, (3, 1), True),
-                lambda a: a.F + 2 * a.M + a.R,
-                lambda a: 3 * _mapping_flops(a) + 2 * a.M,
-                _mapping_part,
-                sums=2,
-            )
+        _work(
+            _BACKWARD_P,
+            lambda a: a.F + 2 * a.M + a.R,
+            lambda a: 3 * _mapping_flops(a) + 2 * a.M,
+            _mapping_part,
+            sums=2,
         ),
-        types=_HALF,
     ),
     Entry(
-        "pairwise.attend_backward_q<Sizes<{type}, {G}>>",
+        "pairwise.attend_backward_q<Sizes<{exact}, {G}>>",
         "gradients of psi and beta",
         _GROUP,
         _TRAINING,
-        (*_BEGIN, *_copy(0), *_copy(1), *_copy(2), *_copy(3), _TAPS),
-        _backward(
-            _work(
-                Needs(lambda a: (a.R, a.M), lambda a: (a.G, a.G), 0, (3, 1)),
-                lambda a: a.F + a.M + a.R + a.M,
-                lambda a: 2 * _mapping_flops(a) + 4 * a.M,
-                sums=2,
-            )
+        (
+            *_BEGIN,
+            *_copy(0),
+            *_copy(1),
+            *_copy(2),
+            *_copy(3),
+            _LOAD_WEIGHTS,
+            _TAPS,
         ),
-        types=_HALF,
+        _work(
+            _BACKWARD_Q,
+            lambda a: a.F + a.M + a.R + a.M,
+            lambda a: 2 * _mapping_flops(a) + 4 * a.M,
+            sums=2,
+        ),
     ),
     Entry(
-        "pairwise.sum_moments_tensor<Sizes<{type}, {G}>>",
+        "pairwise.sum_moments_tensor<Sizes<{exact}, {G}>>",
         "statistics of the second norm",
         _GROUP,
         _TRAINING,
         (
-            _CLEAR_TABLE,
+            *_CLEAR_TABLE,
             _tiles(*_BEGIN, *_copy(0), _TAPS),
             _TURNS,
             _WRITE_TABLE,
         ),
         _work(
             dataclasses.replace(
-                _RELATION, exchanged=0, sheets=(4, 0), table=True
+                _RELATION, exchanged=0, sheets=(4, 0), table=True, vectors=False
             ),
             lambda a: 2 * a.R,
             lambda a: 2 * a.R * a.R,
             _moments_part,
         ),
-        types=_HALF,
     ),
     Entry(
-        "pairwise.spread_moments_tensor<Sizes<{type}, {G}>, (Own)0>",
+        "pairwise.spread_moments_tensor<Sizes<{exact}, {G}>, (Own)0>",
         "gradient of second norm's statistics, phi",
         _GROUP,
         _TRAINING,
@@ -362,15 +425,13 @@ ENTRIES = (
             lambda a: 2 * a.R * a.R,
             lambda a: 2 * a.R,
         ),
-        types=_HALF,
     ),
     Entry(
-        "pairwise.spread_moments_tensor<Sizes<{type}, {G}>, (Own)1>",
+        "pairwise.spread_moments_tensor<Sizes<{exact}, {G}>, (Own)1>",
         "gradient of second norm's statistics, psi",
         _GROUP,
         _TRAINING,
         (_tiles(*_BEGIN, *_copy(0), _TAPS),),
         _work(_RELATION, lambda a: 3 * a.R + a.M, lambda a: 2 * a.R * a.R),
-        types=_HALF,
     ),
 )
