@@ -4,6 +4,7 @@ As cuda_kernels' pairwise/difference.cu launches them and has their loops.
 """
 
 import dataclasses
+from collections.abc import Callable
 
 from tools.cuda_report.entries import DataType, Entry, Work
 from tools.cuda_report.families.pairwise_tile import THREADS, num_parts
@@ -21,6 +22,7 @@ class Line:
 
     layer: Layer
     blocks: int = 0
+    each: int = 1  # elements of a vector
 
     @property
     def channels(self) -> int:
@@ -50,6 +52,11 @@ class Line:
         return images * self.bands * segments
 
     @property
+    def rows(self) -> float:
+        """Of a band, the mean."""
+        return self.layer.side / self.bands
+
+    @property
     def shares(self) -> int:
         """Blocks that share a tile's channels."""
         return -(-self.layer.R // self.channels)
@@ -58,8 +65,8 @@ class Line:
     def shared_bytes(self) -> int:
         """Of a block."""
         lines = 2 * self.columns * self.channels
-        tables = self.layer.k + self.columns
-        counts = (self.P + 1) * self.layer.k
+        tables = _BAND_ROWS + self.layer.k - 1 + self.columns
+        counts = (self.P + _BAND_ROWS) * self.layer.k
         return 8 * (lines + 2 * THREADS + tables) + 4 * counts
 
     def items(self, count: float) -> float:
@@ -74,7 +81,8 @@ class Line:
 
 
 def _taps(what: str, anchor: str, per_step: int) -> Steps:
-    return Steps(what, lambda t: t.layer.k, anchor, per_step)
+    # Unrolled, where the compiler knows how many there are.
+    return Steps(what, lambda t: t.layer.k, anchor, per_step, optional=True)
 
 
 def _none(what: str) -> Steps:
@@ -87,7 +95,7 @@ def _tiles(*inner: Steps) -> Steps:
 
 
 def _rows(*inner: Steps) -> Steps:
-    return Steps("rows", lambda t: t.layer.side / t.bands, inner=inner)
+    return Steps("rows", lambda t: t.rows, inner=inner)
 
 
 def _columns(loads: int) -> tuple[Steps, ...]:
@@ -102,17 +110,27 @@ def _columns(loads: int) -> tuple[Steps, ...]:
     )
 
 
+def _zeros(what: str, trips: Callable[[Line], float]) -> Steps:
+    return Steps(
+        what,
+        trips,
+        inner=(Steps("of a column", lambda t: t.rows, "global store"),),
+    )
+
+
 _MIRRORED_COLUMNS = Steps(
     "mirrored columns", lambda t: t.items(t.columns), "shared store"
+)
+
+_MIRRORED_ROWS = Steps(
+    "mirrored rows", lambda t: t.items(t.rows + t.layer.k - 1), "shared store"
 )
 
 _SUM = (
     _tiles(
         _MIRRORED_COLUMNS,
+        _MIRRORED_ROWS,
         _rows(
-            Steps(
-                "mirrored rows", lambda t: t.items(t.layer.k), "shared store"
-            ),
             *_columns(1),
             _taps("sums over columns", "float64", 2),
         ),
@@ -123,35 +141,21 @@ _SUM = (
 _SPREAD = (
     _tiles(
         _MIRRORED_COLUMNS,
+        _MIRRORED_ROWS,
         _none("counts of none"),
         Steps(
-            "counts of columns",
-            lambda t: t.items(t.P * t.layer.k),
+            "counts",
+            lambda t: t.items((t.P + t.rows) * t.layer.k),
             "shared store",
-            inner=(_taps("of a column", "special", 1),),
+            0,
+            inner=(_taps("of a column or row", "special", 1),),
         ),
         _rows(
-            _none("rows of none"),
-            Steps(
-                "mirrored rows and counts",
-                lambda t: t.items(t.layer.k),
-                "shared store",
-                inner=(_taps("of a row", "special", 1),),
-            ),
             *_columns(2),
             _taps("sums over columns", "shared load", 3),
-            Steps(
-                "zeros",
-                lambda t: t.P / _WARPS,
-                inner=(
-                    Steps(
-                        "of a pixel",
-                        lambda t: -(-t.layer.M // t.shares // 32),
-                        "global store",
-                    ),
-                ),
-            ),
         ),
+        _zeros("zeros one by one", lambda t: 0),
+        _zeros("zeros", lambda t: t.items(t.P * t.layer.M / t.each / t.shares)),
     ),
 )
 
@@ -173,7 +177,7 @@ def _work_of_sums(layer: Layer, data_type: DataType, device: Device) -> Work:
 def _work_of_gradients(
     layer: Layer, data_type: DataType, device: Device
 ) -> Work:
-    line = Line(layer, Line(layer).tiles)
+    line = Line(layer, Line(layer).tiles, 16 // data_type.bytes)
     return Work(
         line.tiles * line.shares,
         THREADS,
@@ -186,7 +190,7 @@ def _work_of_gradients(
 
 ENTRIES = (
     Entry(
-        "pairwise.sum_differences<{type}>",
+        "pairwise.sum_differences<{type}, {k}>",
         "statistics of the first norm",
         "pairwise core",
         {"training": 1},
@@ -194,7 +198,7 @@ ENTRIES = (
         _work_of_sums,
     ),
     Entry(
-        "pairwise.spread_differences<{type}>",
+        "pairwise.spread_differences<{type}, {k}>",
         "gradient of first norm's statistics",
         "pairwise core",
         {"training": 1},
