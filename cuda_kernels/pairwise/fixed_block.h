@@ -1,4 +1,4 @@
-// The steps of a block on a tile of published sizes: those of block.h that are
+// The steps of a block on a tile of known sizes: those of block.h that are
 // faster where sizes are known and channels come in fours. For .cu files only.
 //
 // A pair's other pixel is counted from the tile's first one, in 32 bits. A

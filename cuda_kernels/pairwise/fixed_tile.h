@@ -1,9 +1,9 @@
-// Tiles of the published sizes, which the compiler knows: see tile.h. For .cu
-// files only.
+// A tile of the first stage's sizes, which the compiler knows: see tile.h; the
+// other published ones are computed on tensor cores. For .cu files only.
 //
 // A tile has so many pixels that all threads have a (pixel, group) each, and so
-// many taps that a footprint of 3 (in the first stage) or 7 is a whole number
-// of chunks. Others are right, too; their last chunk is partly empty.
+// many taps that a footprint of 3 is a whole number of chunks. Others are
+// right, too; their last chunk is partly empty.
 #ifndef CUDA_KERNELS_PAIRWISE_FIXED_TILE_H_
 #define CUDA_KERNELS_PAIRWISE_FIXED_TILE_H_
 
@@ -71,8 +71,8 @@ inline bool fits_fixed_tile(const PairwiseShape& s) {
          (reach + 1) * s.width * s.feature_channels() < kMost;
 }
 
-// Calls f(tile) with the tile of these sizes, if they are published ones and
-// the images begin on vectors of four.
+// Calls f(tile) with the tile of these sizes, if there is one and the images
+// begin on vectors of four.
 template <typename F>
 void with_fixed_tile(const PairwiseShape& s,
                      std::initializer_list<const void*> images, F f) {
@@ -86,10 +86,6 @@ void with_fixed_tile(const PairwiseShape& s,
       f(Sizes(s));
   };
   call(FixedTile<4, 2, 16>());
-  call(FixedTile<16, 8, 64>());
-  call(FixedTile<32, 16, 128>());
-  call(FixedTile<64, 32, 256>());
-  call(FixedTile<128, 64, 512>());
 }
 
 }  // namespace

@@ -152,7 +152,7 @@ void run(const PairwiseForward& task, void* stream) {
 }  // namespace
 
 void run_on_cuda(const PairwiseForward& task, void* stream) {
-  if (run_on_tensor_cores(task, stream)) return;
+  if (run_narrow(task, stream) || run_on_tensor_cores(task, stream)) return;
   with_scalar_type(task.type,
                    [&](auto zero) { run<decltype(zero)>(task, stream); });
 }

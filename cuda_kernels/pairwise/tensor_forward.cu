@@ -215,7 +215,11 @@ bool forward(const PairwiseForward& task, void* stream) {
 bool run_on_tensor_cores(const PairwiseForward& task, void* stream) {
   return with_tensor_type(task.type, task.allow_tf32, [&](auto zero) {
     return with_sizes<decltype(zero)>(task.shape, [&](auto sizes) {
-      return forward<decltype(sizes)>(task, stream);
+      using S = decltype(sizes);
+      if constexpr (S::G < 8)
+        return false;  // narrow_forward.cu
+      else
+        return forward<S>(task, stream);
     });
   });
 }

@@ -360,7 +360,7 @@ def test_report_of_kernels_without_entries(report, compiled):
     missing = ": there is no such kernel"  # Behind names of any length.
     lines = [line for line in out.splitlines() if not line.endswith(missing)]
     assert max(map(len, lines)) <= 100
-    assert "pairwise.attend<float, FixedTile<4, 2, 16>>: there is no" in out
+    assert "pairwise.attend_narrow<Narrow<float>>: there is no" in out
     assert "report_kernels.nested<T>, 2 of it" in out
     assert "unknown  pairwise cores of SAN10" in out
     assert "spill" in out

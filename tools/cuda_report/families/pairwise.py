@@ -50,6 +50,7 @@ def _entries(
     part: Callable[[Layer], int] | None = None,
     sums: int = 0,
     passes: dict[str, int] | None = None,
+    first_stage: bool = True,
 ) -> tuple[Entry, Entry]:
     """A kernel that knows its layer's sizes, and the one that knows none.
 
@@ -64,6 +65,7 @@ def _entries(
       part: elements of a part, in float64, if the launch sums in parts.
       sums: of the softmax, [N H W, G] in float32, that are moved.
       passes: launches, if it is not one of training.
+      first_stage: whether that has no kernel of its own.
     """
 
     def tile_of(layer: Layer, data_type: DataType, device: Device) -> Tile:
@@ -80,6 +82,8 @@ def _entries(
         of_fixed: bool, layer: Layer, data_type: DataType, device: Device
     ) -> Work | None:
         if has_kernel(layer, data_type, device):
+            return None
+        if layer.G < 8 and not first_stage:
             return None
         tile = tile_of(layer, data_type, device)
         if isinstance(tile, FixedTile) != of_fixed:
@@ -150,6 +154,7 @@ ENTRIES = (
         lambda a: _mapping_flops(a) + 2 * a.M,
         sums=1,
         passes={"forward": 1, "training": 1},
+        first_stage=False,
     ),
     Entry(
         "pairwise.sum_products<{type}>",

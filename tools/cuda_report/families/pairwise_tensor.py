@@ -170,6 +170,20 @@ class Tile:
         return sum(-(-piece // 16) * 16 for piece in pieces)
 
 
+class _NarrowTile(Tile):
+    """Of the first stage's forward, where a thread has a pixel."""
+
+    @property
+    def lines(self) -> int:
+        """Of a tile."""
+        return self.threads // _COLUMNS
+
+    @property
+    def copies(self) -> tuple[int, ...]:
+        """Bytes of a pixel of each tensor that the halo has."""
+        return (self.bytes * (self.layer.R + self.layer.M),)
+
+
 def _reached(layer: Layer, size: int) -> float:
     """Pixels along an axis that a tile reaches in the image, the mean."""
     reach, starts = layer.k // 2, range(0, layer.side, size)
@@ -331,6 +345,35 @@ _BACKWARD_Q = Needs(
 )
 _GROUP = "pairwise core"
 _TRAINING = {"training": 1}
+
+
+def _wide(
+    work: Callable[[Layer, DataType, Device], Work | None],
+) -> Callable[[Layer, DataType, Device], Work | None]:
+    """Not the first stage, which has a kernel of its own."""
+    return lambda layer, data_type, device: (
+        work(layer, data_type, device) if layer.G >= 8 else None
+    )
+
+
+def _work_of_narrow(
+    layer: Layer, data_type: DataType, _: Device
+) -> Work | None:
+    if layer.G >= 8:
+        return None
+    tile = _NarrowTile(layer, _ATTEND, data_type.bytes)
+    moved = (layer.F + layer.M) * data_type.bytes + 4 * layer.G
+    flops = _mapping_flops(layer) + 2 * layer.M
+    return Work(
+        tile.blocks,
+        tile.threads,
+        tile.shared_bytes(),
+        tile,
+        layer.pixels * moved,
+        layer.pixels * layer.K * flops,
+    )
+
+
 _LOAD_WEIGHTS = Steps(
     "load weights",
     lambda t: (t.layer.R + t.layer.G) * t.layer.R / 2 / t.threads,
@@ -345,12 +388,26 @@ ENTRIES = (
         _GROUP,
         {"forward": 1, "training": 1},
         (*_BEGIN, *_copy(0), _TAPS),
-        _work(
-            _ATTEND,
-            lambda a: a.F + a.M,
-            lambda a: _mapping_flops(a) + 2 * a.M,
-            sums=1,
+        _wide(
+            _work(
+                _ATTEND,
+                lambda a: a.F + a.M,
+                lambda a: _mapping_flops(a) + 2 * a.M,
+                sums=1,
+            )
         ),
+    ),
+    Entry(
+        "pairwise.attend_narrow<Narrow<{type}>>",
+        "forward",
+        _GROUP,
+        {"forward": 1, "training": 1},
+        (
+            *_BEGIN,
+            *_copy(0),
+            Steps("taps", lambda t: t.taps(), "ffma", 0),
+        ),
+        _work_of_narrow,
     ),
     Entry(
         "pairwise.attend_backward_p<Sizes<{exact}, {G}>>",
