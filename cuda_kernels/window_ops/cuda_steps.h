@@ -11,7 +11,7 @@
 #include <type_traits>
 
 #include "cuda_kernels/cuda/pairs.h"
-#include "cuda_kernels/window_ops/cuda_tiles.h"
+#include "cuda_kernels/window_ops/cuda_unit_memory.h"
 
 namespace san::fast {
 

@@ -73,21 +73,6 @@ struct SameSizeTask {
   T *grad_a, *grad_b;
 };
 
-// Adds to each pixel of `size` in a line of sums what its mirror images in the
-// padding have. at(position) is where a position's sum is.
-template <int kPadding, typename F>
-__device__ void fold_line(const Axis& axis, F at) {
-  const int size = static_cast<int>(axis.size);
-  if (axis.mode == PaddingMode::kZeros) return;
-#pragma unroll 1
-  for (int i = 0; i < 2 * kPadding; ++i) {
-    const int position = i < kPadding ? i - kPadding : size + i - kPadding;
-    int pixel = i < kPadding ? -position : 2 * (size - 1) - position;
-    if (pixel < 0 || pixel >= size) pixel = source(axis, position);
-    at(pixel) += at(position);
-  }
-}
-
 template <typename T, int kTaps, int kWidth>
 __global__ void __launch_bounds__(kMostThreads, 1)
     backward_same_size(SameSizeTask<T> task) {
@@ -198,17 +183,21 @@ __global__ void __launch_bounds__(kMostThreads, 1)
           A* const to = row + c * (R::kChunk + R::kCarry) + i;
           *to += to[-R::kCarry];
         }
-      fold_line<kPadding>(task.window.columns, [&](int column) -> A& {
-        return row[R::place(column + kPadding, lines.chunks)];
-      });
+      for_each_mirrored(task.window.columns, -kPadding, width + kPadding,
+                        [&](int x, int u) {
+                          row[R::place(x + kPadding, lines.chunks)] +=
+                              row[R::place(u + kPadding, lines.chunks)];
+                        });
     }
   __syncthreads();
   if (active)
     for (int column = number; column < width; column += step) {
       A* const at = sums + R::place(column + kPadding, lines.chunks);
-      fold_line<kPadding>(task.window.rows, [&](int y) -> A& {
-        return at[(y + kPadding) * lines.pitch];
-      });
+      for_each_mirrored(task.window.rows, -kPadding, height + kPadding,
+                        [&](int y, int v) {
+                          at[(y + kPadding) * lines.pitch] +=
+                              at[(v + kPadding) * lines.pitch];
+                        });
     }
   __syncthreads();
   if (!active) return;
