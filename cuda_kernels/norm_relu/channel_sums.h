@@ -17,6 +17,7 @@
 
 #include <algorithm>
 
+#include "cuda_kernels/cuda/ordered_sum.h"
 #include "cuda_kernels/norm_relu/cuda_vectors.h"
 #include "cuda_kernels/norm_relu/tasks.h"
 
@@ -24,7 +25,7 @@ namespace san::norm_relu {
 namespace {
 
 constexpr int kRun = 16;
-constexpr unsigned kFinishLanes = 8, kFinishRows = 32;
+constexpr int kFinishLanes = 8, kFinishRows = 32;
 
 // What is summed: a `Value` has
 //   A                         the type of the sums of kRun pixels
@@ -105,29 +106,16 @@ __global__ void __launch_bounds__(kThreads)
 template <int kQuantities, typename Finish>
 __global__ void finish_sums(Finish finish, int64_t bands, int64_t quantities,
                             int64_t channels, const double* workspace) {
-  double* shared = reinterpret_cast<double*>(shared_memory());
   const int64_t c = int64_t{blockIdx.x} * kFinishLanes + threadIdx.x;
   const int64_t first = int64_t{blockIdx.y} * kQuantities;
-  double sums[kQuantities] = {};
-  if (c < channels)
-#pragma unroll 4
-    for (int64_t band = threadIdx.y; band < bands; band += kFinishRows)
+  sum_in_order<kFinishLanes, kFinishRows, double, kQuantities>(
+      threadIdx.x, threadIdx.y, c < channels, bands,
+      [&](int64_t band, double (&sums)[kQuantities]) {
 #pragma unroll
-      for (int q = 0; q < kQuantities; ++q)
-        sums[q] += workspace[(band * quantities + first + q) * channels + c];
-  const int column = threadIdx.x * kQuantities;
-  constexpr int kColumns = kFinishLanes * kQuantities;
-#pragma unroll
-  for (int q = 0; q < kQuantities; ++q)
-    shared[threadIdx.y * kColumns + column + q] = sums[q];
-  __syncthreads();
-  if (threadIdx.y != 0 || c >= channels) return;
-  double totals[kQuantities] = {};
-  for (unsigned row = 0; row < kFinishRows; ++row)
-#pragma unroll
-    for (int q = 0; q < kQuantities; ++q)
-      totals[q] += shared[row * kColumns + column + q];
-  finish(first, c, totals);
+        for (int q = 0; q < kQuantities; ++q)
+          sums[q] += workspace[(band * quantities + first + q) * channels + c];
+      },
+      [&](const double (&totals)[kQuantities]) { finish(first, c, totals); });
 }
 
 // Sums the values of each channel over all pixels; finish(first, c, totals)
@@ -155,7 +143,7 @@ void sum_channels(const Value& value, const Finish& finish, int64_t pixels,
          {dim3(static_cast<unsigned>(blocks_of(channels, kFinishLanes)),
                static_cast<unsigned>(quantities / kFinished)),
           dim3(kFinishLanes, kFinishRows),
-          kFinishLanes * kFinishRows * kFinished * sizeof(double)},
+          kOrderedSumBytes<kFinishLanes, kFinishRows, double, kFinished>},
          stream, finish, bands, quantities, channels,
          static_cast<const double*>(workspace));
 }

@@ -1,9 +1,8 @@
 // Adds the parts of sums over the batch on CUDA. A block takes 32 elements of
-// one matrix, one for each lane; its warps share the parts, each in order, and
-// then the first warp adds what the warps have, in order.
+// one matrix, one for each lane; its warps share the parts.
 #include <algorithm>
 
-#include "cuda_kernels/cuda/launch.h"
+#include "cuda_kernels/cuda/ordered_sum.h"
 #include "cuda_kernels/pairwise/sums.h"
 
 namespace san::pairwise {
@@ -16,40 +15,31 @@ struct Totals {
   Total of[kMostTotals];
 };
 
-__device__ double sum_of_warp(const Parts& parts, const Total& total,
-                              int64_t element, int warp) {
-  int row = static_cast<int>(element / total.columns);
-  int column = static_cast<int>(element % total.columns);
-  const OuterSums outer(total.rows, total.columns);
-  if (total.symmetric && row > column) {
-    const int swapped = row;
-    row = column;
-    column = swapped;
-  }
-  const int segments = total.outer ? outer.segments : 1;
-  double sum = 0;
-  for (int64_t term = warp; term < parts.count * segments; term += kWarps) {
-    const int segment = static_cast<int>(term % segments);
-    const double* sums = parts.part(term / segments) + total.begin;
-    sum += sums[total.outer ? outer.index(segment, row, column) : element];
-  }
-  return sum;
-}
-
 template <typename A>
 __global__ void __launch_bounds__(kThreads) add(Totals all) {
+  const Parts& parts = all.parts;
   const Total& total = all.of[blockIdx.y];
-  double* sums = reinterpret_cast<double*>(shared_memory());
   const int lane = static_cast<int>(threadIdx.x) % kLanes;
   const int warp = static_cast<int>(threadIdx.x) / kLanes;
   const int64_t element = int64_t(blockIdx.x) * kLanes + lane;
-  const bool inside = element < int64_t(total.rows) * total.columns;
-  sums[threadIdx.x] = inside ? sum_of_warp(all.parts, total, element, warp) : 0;
-  __syncthreads();
-  if (!inside || warp > 0) return;
-  double sum = 0;
-  for (int i = 0; i < kWarps; ++i) sum += sums[i * kLanes + lane];
-  static_cast<A*>(total.output)[element] = static_cast<A>(sum);
+  const int i = static_cast<int>(element / total.columns);
+  const int j = static_cast<int>(element % total.columns);
+  const int row = total.symmetric ? min(i, j) : i;
+  const int column = total.symmetric ? max(i, j) : j;
+  const OuterSums outer(total.rows, total.columns);
+  const int segments = total.outer ? outer.segments : 1;
+  sum_in_order<kLanes, kWarps, double, 1>(
+      lane, warp, element < int64_t(total.rows) * total.columns,
+      parts.count * segments,
+      [&](int64_t term, double (&sum)[1]) {
+        const int segment = static_cast<int>(term % segments);
+        const double* from = parts.part(term / segments) + total.begin;
+        sum[0] +=
+            from[total.outer ? outer.index(segment, row, column) : element];
+      },
+      [&](const double (&sum)[1]) {
+        static_cast<A*>(total.output)[element] = static_cast<A>(sum[0]);
+      });
 }
 
 }  // namespace
@@ -63,7 +53,8 @@ void add_parts(const Parts& parts, std::initializer_list<Total> totals,
     most = std::max(most, int64_t(total.rows) * total.columns);
   const dim3 grid(static_cast<unsigned>((most + kLanes - 1) / kLanes),
                   static_cast<unsigned>(totals.size()));
-  const LaunchShape shape = {grid, kThreads, kThreads * sizeof(double)};
+  const LaunchShape shape = {grid, kThreads,
+                             kOrderedSumBytes<kLanes, kWarps, double, 1>};
   type == ScalarType::kFloat64 ? launch(&add<double>, shape, stream, all)
                                : launch(&add<float>, shape, stream, all);
 }

@@ -14,6 +14,7 @@
 #ifndef CUDA_KERNELS_PATCHWISE_GRADIENTS_H_
 #define CUDA_KERNELS_PATCHWISE_GRADIENTS_H_
 
+#include "cuda_kernels/cuda/ordered_sum.h"
 #include "cuda_kernels/patchwise/mix.h"
 
 namespace san::patchwise {
@@ -295,10 +296,12 @@ __global__ void __launch_bounds__(kMostThreads)
        i < sums.rows * sums.columns; i += stride) {
     const int64_t row = i / sums.columns, column = i % sums.columns;
     const T* from = partials.first + row * partials.pitch + column;
-    T total = 0;
-    for (int64_t part = 0; part < partials.count; ++part)
-      total += from[part * partials.step];
-    sums.first[row * sums.pitch + column] = total;
+    sum_in_order<kMostThreads, 1, T, 1>(
+        threadIdx.x, 0, true, partials.count,
+        [&](int64_t part, T(&sum)[1]) { sum[0] += from[part * partials.step]; },
+        [&](const T(&sum)[1]) {
+          sums.first[row * sums.pitch + column] = sum[0];
+        });
   }
 }
 
