@@ -27,7 +27,7 @@ CASES = [
     ((33, 32, 32), (1, 1, 6, 11)),
     ((4, 2, 8), (1, 15, 13, 3)),
     ((140, 40, 80), (1, 2, 3, 3)),
-    # Published sizes, whose kernels know them.
+    # Published sizes, whose kernels know them: in float32 on tensor cores.
     ((4, 2, 16), (1, 17, 15, 7)),
     ((16, 8, 64), (2, 9, 7, 7)),
     ((16, 8, 64), (1, 8, 9, 3)),
@@ -123,7 +123,8 @@ def test_is_that_of_the_cpu(op, channels, image, dtype):
     assert_close(results, expected, TOLERANCES[dtype])
 
 
-@pytest.mark.parametrize("channels", [(7, 5, 10), (16, 8, 64)])
+# Not on tensor cores, whose sums have no order that anybody specifies.
+@pytest.mark.parametrize("channels", [(7, 5, 10), (4, 2, 16)])
 @pytest.mark.parametrize("op", OPS)
 def test_same_bits_in_every_order(op, channels, monkeypatch):
     image = (2, 5, 4, 5)
