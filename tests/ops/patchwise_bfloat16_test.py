@@ -108,6 +108,37 @@ def test_equals_its_definition(channels, image):
         assert error < 0.02 * expected.abs().max()
 
 
+def gradients(function, arguments):
+    """Of all tensors among the arguments, for the same seeds of the result."""
+    arguments = [
+        a.detach().requires_grad_() if isinstance(a, torch.Tensor) else a
+        for a in arguments
+    ]
+    result = function(*arguments)
+    seeds = torch.randn(
+        result.numel(), generator=torch.Generator().manual_seed(3)
+    )
+    tensors = [a for a in arguments if isinstance(a, torch.Tensor)]
+    return torch.autograd.grad(
+        result, tensors, seeds.bfloat16().to(result.dtype).view(result.shape)
+    )
+
+
+@pytest.mark.parametrize("image", IMAGES)
+@pytest.mark.parametrize("channels", CHANNELS)
+def test_gradients_equal_those_of_its_definition(channels, image):
+    hidden, core = inputs(channels, image)
+    for op, definition, arguments in (
+        (HIDDEN, hidden_layer, hidden),
+        (CORE, output, core),
+    ):
+        found = gradients(op, arguments)
+        wanted = gradients(definition, in_double(arguments))
+        for got, expected in zip(found, wanted, strict=True):
+            error = (got.double() - expected).norm()
+            assert error <= 0.02 * expected.norm()
+
+
 @pytest.mark.parametrize("channels", [(3, 17, 2), (4, 32, 8)])
 @pytest.mark.parametrize("place", ["phi", "psi", "hidden"])
 def test_keeps_nan(channels, place):
@@ -123,13 +154,19 @@ def test_keeps_nan(channels, place):
         assert torch.equal(result.isnan(), expected.view(result.shape).isnan())
 
 
-@pytest.mark.parametrize("channels", [(16, 8, 8), (4, 32, 8)])
+@pytest.mark.parametrize("channels", [(16, 8, 8), (4, 32, 8), (32, 64, 1)])
 def test_bits_do_not_depend_on_threads(channels):
     calls = list(zip((HIDDEN, CORE), inputs(channels, IMAGES[-1]), strict=True))
     threads, results = torch.get_num_threads(), []
     for count in (1, 2, 3, 1):
         torch.set_num_threads(count)
-        results.append([op(*arguments) for op, arguments in calls])
+        results.append(
+            [
+                tensor
+                for op, arguments in calls
+                for tensor in (op(*arguments), *gradients(op, arguments))
+            ]
+        )
     torch.set_num_threads(threads)
     for result in results:
         assert all(map(torch.equal, result, results[0]))
