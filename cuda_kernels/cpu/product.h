@@ -189,9 +189,9 @@ inline void pair_rows(const T* from, int64_t rows, int64_t columns,
   constexpr int L = sizeof...(i) / 2;
   for (int64_t row = 0; row < rows; row += 2, from += 2 * pitch)
     for (int64_t j = 0; j < columns; j += L) {
-      const auto first = cpu::bits_at<L, uint16_t>(from + j);
+      const auto first = bits_at<L, uint16_t>(from + j);
       auto second = first ^ first;
-      if (row + 1 < rows) second = cpu::bits_at<L, uint16_t>(from + pitch + j);
+      if (row + 1 < rows) second = bits_at<L, uint16_t>(from + pitch + j);
       const auto pairs =
           __builtin_shufflevector(first, second, (i / 2 + i % 2 * L)...);
       memcpy(to + row * pitch + 2 * j, &pairs, sizeof pairs);

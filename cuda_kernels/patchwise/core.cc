@@ -306,13 +306,13 @@ void backward(const PatchwiseCoreBackward& task) {
 }  // namespace
 
 void run_on_cpu(const PatchwiseCoreForward& task) {
-  if (takes_lanes(task)) return run_in_lanes(task);
+  if (run_in_lanes(task)) return;
   with_scalar_type(task.type,
                    [&](auto element) { forward<decltype(element)>(task); });
 }
 
 void run_on_cpu(const PatchwiseCoreBackward& task) {
-  if (takes_lanes(task)) return run_in_lanes(task);
+  if (run_in_lanes(task)) return;
   with_scalar_type(task.forward.type,
                    [&](auto element) { backward<decltype(element)>(task); });
 }

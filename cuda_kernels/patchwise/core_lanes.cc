@@ -97,7 +97,7 @@ void forward(const PatchwiseCoreForward& task) {
                                           taps.data(), scratch));
   };
   cpu::for_each_job<A>((pixels + kJobPixels - 1) / kJobPixels * lanes.blocks,
-                       kLanePixels * (lanes.row + lane_pitch(lanes.G)), job);
+                       lane_scratch(lanes.G, lanes.K), job);
 }
 
 template <typename T>
@@ -110,9 +110,7 @@ void backward(const PatchwiseCoreBackward& task) {
   cpu::PartialSums<A> hidden(lanes.blocks, f.batch * P * G);
   cpu::PartialSums<A> weight(pieces, G * K * G), bias(pieces, G * K);
   const Sources sources(f.window);
-  const int64_t scratch_elements =
-      kLanePixels * (lanes.row + lane_pitch(G) + G) +
-      (lane_chunks(K) + 2) * kChunk;
+  const int64_t scratch_elements = lane_backward_scratch(G, K);
   const auto job = [&](int64_t index, A* scratch) {
     const int64_t block = index % lanes.blocks, piece = index / lanes.blocks;
     const int64_t channel = block * kColumns;
@@ -160,24 +158,25 @@ void backward(const PatchwiseCoreBackward& task) {
   store(bias, 1, task.grad_bias);
 }
 
-}  // namespace
-
-bool takes_lanes(const PatchwiseCoreForward& task) {
+bool fill_lanes(const PatchwiseCoreForward& task) {
   return fills_lanes(task.weight_channels);
 }
 
-bool takes_lanes(const PatchwiseCoreBackward& task) {
-  return takes_lanes(task.forward) && stays_in_cache(task.forward.window);
-}
+}  // namespace
 
-void run_in_lanes(const PatchwiseCoreForward& task) {
+bool run_in_lanes(const PatchwiseCoreForward& task) {
+  if (!fill_lanes(task)) return false;
   with_scalar_type(task.type,
                    [&](auto element) { forward<decltype(element)>(task); });
+  return true;
 }
 
-void run_in_lanes(const PatchwiseCoreBackward& task) {
+bool run_in_lanes(const PatchwiseCoreBackward& task) {
+  if (!fill_lanes(task.forward) || !stays_in_cache(task.forward.window))
+    return false;
   with_scalar_type(task.forward.type,
                    [&](auto element) { backward<decltype(element)>(task); });
+  return true;
 }
 
 }  // namespace san::patchwise

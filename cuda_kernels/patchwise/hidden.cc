@@ -280,13 +280,13 @@ void backward(const PatchwiseHiddenBackward& task) {
 }  // namespace
 
 void run_on_cpu(const PatchwiseHiddenForward& task) {
-  if (takes_lanes(task)) return run_in_lanes(task);
+  if (run_in_lanes(task)) return;
   with_scalar_type(task.type,
                    [&](auto element) { forward<decltype(element)>(task); });
 }
 
 void run_on_cpu(const PatchwiseHiddenBackward& task) {
-  if (takes_lanes(task)) return run_in_lanes(task);
+  if (run_in_lanes(task)) return;
   with_scalar_type(task.forward.type,
                    [&](auto element) { backward<decltype(element)>(task); });
 }

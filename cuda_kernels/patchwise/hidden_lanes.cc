@@ -117,8 +117,7 @@ void backward(const PatchwiseHiddenBackward& task) {
   const int64_t pieces = lane_pieces(f.batch, relation.blocks);
   cpu::PartialSums<A> scale(pieces, S), shift(pieces, S), weight(pieces, S * G);
   const Sources sources(f.window);
-  const int64_t scratch_elements =
-      kLanePixels * (2 * relation.row + lane_pitch(G) + G);
+  const int64_t scratch_elements = relation_backward_scratch(G, K);
   const auto job = [&](int64_t index, A* scratch) {
     const int64_t block = index % relation.blocks;
     const int64_t piece = index / relation.blocks, channel = block * kColumns;
@@ -171,25 +170,26 @@ void backward(const PatchwiseHiddenBackward& task) {
   store(weight, G, task.grad_weight);
 }
 
-}  // namespace
-
-bool takes_lanes(const PatchwiseHiddenForward& task) {
+bool fill_lanes(const PatchwiseHiddenForward& task) {
   return fills_lanes(task.weight_channels) &&
          task.relation_channels % kColumns == 0;
 }
 
-bool takes_lanes(const PatchwiseHiddenBackward& task) {
-  return takes_lanes(task.forward) && stays_in_cache(task.forward.window);
-}
+}  // namespace
 
-void run_in_lanes(const PatchwiseHiddenForward& task) {
+bool run_in_lanes(const PatchwiseHiddenForward& task) {
+  if (!fill_lanes(task)) return false;
   with_scalar_type(task.type,
                    [&](auto element) { forward<decltype(element)>(task); });
+  return true;
 }
 
-void run_in_lanes(const PatchwiseHiddenBackward& task) {
+bool run_in_lanes(const PatchwiseHiddenBackward& task) {
+  if (!fill_lanes(task.forward) || !stays_in_cache(task.forward.window))
+    return false;
   with_scalar_type(task.forward.type,
                    [&](auto element) { backward<decltype(element)>(task); });
+  return true;
 }
 
 }  // namespace san::patchwise

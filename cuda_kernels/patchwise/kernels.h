@@ -187,8 +187,11 @@ struct LaneForward {
   const int64_t* sources;  // [pixels, K]
   T* output;
   int64_t output_pitch;
-  A* scratch;  // kLanePixels * (lane_row(K) + lane_pitch(G))
+  A* scratch;  // lane_scratch()
 };
+constexpr int64_t lane_scratch(int64_t weight_channels, int64_t taps) {
+  return kLanePixels * (lane_row(taps) + lane_pitch(weight_channels));
+}
 
 // Adds to the gradients: those of hidden [pixels, G], of value
 // [pixel, member, lane], whose pixels are numbered as `sources` does, of the
@@ -196,13 +199,16 @@ struct LaneForward {
 template <typename T>
 struct LaneBackward {
   using A = Accumulator<T>;
-  // scratch: as there, and (lane_chunks(K) + 2) * kChunk + kLanePixels * G
-  LaneForward<T> forward;
+  LaneForward<T> forward;  // its scratch: lane_backward_scratch()
   const void* turned;
   const T* grad_output;
   int64_t grad_pitch;
   A *grad_hidden, *grad_value, *grad_weight, *grad_bias;
 };
+constexpr int64_t lane_backward_scratch(int64_t weight_channels, int64_t taps) {
+  return lane_scratch(weight_channels, taps) +
+         (lane_chunks(taps) + 2) * kChunk + kLanePixels * weight_channels;
+}
 
 // The hidden layer, where relation channels fill vectors, too; the tap before
 // all others is phi, and K + 1 is T below.
@@ -242,14 +248,18 @@ struct RelationForward {
 template <typename T>
 struct RelationBackward {
   using A = Accumulator<T>;
-  // scratch: kLanePixels * (2 * lane_row(T) + lane_pitch(G) + G)
-  RelationForward<T> forward;
+  RelationForward<T> forward;  // its scratch: relation_backward_scratch()
   const void* packed;
   const A* grad_hidden;  // [pixels, G]
   T* grad_phi;
   int64_t grad_phi_pitch;
   A *grad_psi, *grad_scale, *grad_shift, *grad_weight;
 };
+constexpr int64_t relation_backward_scratch(int64_t weight_channels,
+                                            int64_t taps) {
+  return kLanePixels * (2 * lane_row(taps + 1) + lane_pitch(weight_channels) +
+                        weight_channels);
+}
 
 template <typename T>
 struct LaneKernels {

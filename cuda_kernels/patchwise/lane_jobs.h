@@ -66,16 +66,12 @@ void store_lanes(const Accumulator<T>* image, int64_t pixels, int64_t members,
         to[m * step + i] = rounded<T>(*image++);
 }
 
-// Whether these take the task, by its sizes alone.
-bool takes_lanes(const PatchwiseHiddenForward& task);
-bool takes_lanes(const PatchwiseHiddenBackward& task);
-bool takes_lanes(const PatchwiseCoreForward& task);
-bool takes_lanes(const PatchwiseCoreBackward& task);
-
-void run_in_lanes(const PatchwiseHiddenForward& task);
-void run_in_lanes(const PatchwiseHiddenBackward& task);
-void run_in_lanes(const PatchwiseCoreForward& task);
-void run_in_lanes(const PatchwiseCoreBackward& task);
+// Computes the task if its channels fill vectors and, backward, an image stays
+// in the cache; returns whether it did.
+bool run_in_lanes(const PatchwiseHiddenForward& task);
+bool run_in_lanes(const PatchwiseHiddenBackward& task);
+bool run_in_lanes(const PatchwiseCoreForward& task);
+bool run_in_lanes(const PatchwiseCoreBackward& task);
 
 }  // namespace san::patchwise
 
